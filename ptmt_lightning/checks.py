@@ -1,0 +1,21 @@
+"""Checks of values that users set, with one form of message for all."""
+
+from __future__ import annotations
+
+from numbers import Real
+
+
+def check_range(
+    key: str, value: object, low: float, high: float = float("inf"), *, integer: bool = False, high_open: bool = False
+) -> None:
+    """Refuse a value that is not a number in ``[low, high]`` (``[low, high)`` with ``high_open``).
+
+    Raises:
+        ValueError: names the configuration key, the value and what was expected.
+    """
+    is_number = isinstance(value, int if integer else Real) and not isinstance(value, bool)
+    if is_number and low <= value and (value < high if high_open else value <= high):  # type: ignore[operator]
+        return
+    kind = "an integer" if integer else "a number"
+    bounds = f">= {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}{')' if high_open else ']'}"
+    raise ValueError(f"{key}={value!r}: expected {kind} {bounds}; set {key} to one")
