@@ -1,0 +1,185 @@
+"""Documents tokenised once into an Arrow file that every later start maps into memory.
+
+The key is the content: the raw file, the taxonomy, the tokenizer and the length at which texts are cut. A cache
+is written under a temporary name and renamed when whole, under a lock, so that two processes never write it at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from filelock import FileLock
+from transformers import PreTrainedTokenizerBase
+
+from ptmt_lightning.data.document import Document
+from ptmt_lightning.taxonomy import Taxonomy
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1  # of the file format: part of the key
+_CHUNK = 1000  # documents tokenised at a time; the Rust tokenizer spreads them over all cores
+_SCHEMA = pa.schema({"id": pa.string(), "input_ids": pa.list_(pa.int32()), "nodes": pa.list_(pa.int32())})
+
+
+class Example(NamedTuple):
+    """One document as batches see it."""
+
+    row: int  # in its split's cache
+    epoch: int  # lets a collator draw other masks each epoch, in any worker
+    input_ids: npt.NDArray[np.int32]  # text only, no special tokens
+    nodes: npt.NDArray[np.int32]
+
+
+class TokenizedDocuments:
+    """A memory-mapped split. ``__getitems__`` takes ``(epoch, row)`` pairs, as :mod:`.sampler` yields them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._rows = datasets.Dataset.from_file(str(folder / "documents.arrow")).with_format("arrow")
+        lengths = self._rows.data.column("input_ids").combine_chunks().value_lengths()
+        self.lengths: npt.NDArray[np.int64] = lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Example]:
+        table = self._rows[[row for _, row in keys]]
+        input_ids, nodes = _ragged(table["input_ids"]), _ragged(table["nodes"])
+        return [Example(row, epoch, i, n) for (epoch, row), i, n in zip(keys, input_ids, nodes, strict=True)]
+
+    def ids(self, rows: Iterable[int]) -> list[str]:
+        """The ids of the documents in the given rows."""
+        ids: list[str] = self._rows[list(rows)]["id"].to_pylist()
+        return ids
+
+    def nodes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """All (row, node) pairs of the split, as two arrays."""
+        column = self._rows.data.column("nodes").combine_chunks()
+        counts = column.value_lengths().to_numpy(zero_copy_only=False)
+        return np.repeat(np.arange(len(self)), counts), column.flatten().to_numpy().astype(np.int64)
+
+
+def _ragged(column: pa.ChunkedArray) -> list[npt.NDArray[np.int32]]:
+    lists = column.combine_chunks()
+    values = lists.flatten().to_numpy(zero_copy_only=False)
+    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
+    return np.split(values, np.cumsum(lengths)[:-1])
+
+
+def tokenized(
+    raw: Path,
+    documents: Iterable[Document],
+    *,
+    taxonomy: Taxonomy,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    cache_dir: Path,
+) -> TokenizedDocuments:
+    """Open the cache of a raw file, making it first where there is none or a damaged one.
+
+    Args:
+        raw: the file behind ``documents``; its content is part of the key.
+        documents: read only when the cache has to be made.
+        max_tokens: texts are cut to so many tokens.
+    """
+    folder = cache_dir / _key(raw, taxonomy, tokenizer, max_tokens)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        problem = _problem(folder)
+        if problem is not None:
+            if folder.exists():
+                log.warning("%s: damaged cache (%s), made again", folder, problem)
+                shutil.rmtree(folder)
+            _write(folder, _tokenize(documents, tokenizer, max_tokens))
+    return TokenizedDocuments(folder)
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Identity of everything that decides how a text is cut into tokens."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    # Set by the last call, or special: neither changes the tokens of a text.
+    for key in ("truncation", "padding", "post_processor"):
+        backend.pop(key, None)
+    backend["added_tokens"] = [token for token in backend["added_tokens"] if not token["special"]]
+    return hashlib.sha256(json.dumps(backend, sort_keys=True).encode()).hexdigest()
+
+
+def text_token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int) -> list[list[int]]:
+    """Tokens of each text, cut, without special tokens; a text that spells ``[MASK]`` does not become one."""
+    encoded = tokenizer(
+        texts,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        truncation=True,
+        max_length=max_tokens,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    token_ids: list[list[int]] = encoded["input_ids"]
+    return token_ids
+
+
+def _key(raw: Path, taxonomy: Taxonomy, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> str:
+    with raw.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    parts = [_VERSION, content, taxonomy.edges, tokenizer_fingerprint(tokenizer), max_tokens]
+    return f"{raw.name.split('.')[0]}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}"
+
+
+def _tokenize(
+    documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> Iterator[dict[str, list[Any]]]:
+    iterator = iter(documents)
+    while chunk := list(itertools.islice(iterator, _CHUNK)):
+        yield {
+            "id": [document.id for document in chunk],
+            "input_ids": text_token_ids(tokenizer, [document.text for document in chunk], max_tokens),
+            "nodes": [list(document.nodes) for document in chunk],
+        }
+
+
+def _write(folder: Path, chunks: Iterable[dict[str, list[Any]]]) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        arrow = temporary / "documents.arrow"
+        with pa.OSFile(str(arrow), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
+            for chunk in chunks:
+                writer.write_batch(pa.record_batch(chunk, schema=_SCHEMA))
+        (temporary / "checksum.json").write_text(json.dumps({"crc32": _crc32(arrow)}))
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _problem(folder: Path) -> str | None:
+    """Why the cache can't be used, or None. Reads it once: about a second a gigabyte."""
+    if not folder.exists():
+        return "missing"
+    try:
+        expected = json.loads((folder / "checksum.json").read_text())["crc32"]
+        return None if _crc32(folder / "documents.arrow") == expected else "its checksum differs"
+    except (OSError, ValueError, KeyError) as error:
+        return repr(error)
+
+
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum

@@ -1,0 +1,183 @@
+"""The LightningDataModule of every data set: a folder in the JSON-lines form, tokenised once, batched by length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from ptmt_lightning.checks import check_range
+from ptmt_lightning.data.cache import Example, TokenizedDocuments, tokenized
+from ptmt_lightning.data.document import SPLITS, read_documents, split_file
+from ptmt_lightning.data.sampler import LengthBatchSampler
+from ptmt_lightning.data.synthetic import write_sample
+from ptmt_lightning.taxonomy import Taxonomy
+
+Collator = Callable[[Sequence[Example]], Any]
+
+
+class HTCDataModule(L.LightningDataModule):
+    """Anyone's data: a folder with ``taxonomy.tsv`` and ``{train,val,test}.jsonl`` (plain or ``.gz``).
+
+    ``test`` may be missing. The model decides how texts are cut and batched: :meth:`connect` comes before a Trainer.
+
+    Args:
+        batch_size: documents a device and training step.
+        eval_batch_size: documents a device and evaluation step (default: twice ``batch_size``).
+        train_fraction: share of the training split to use, drawn with ``seed``; a smaller share is part of a larger.
+        cache_dir: where tokenised splits are kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: str,
+        batch_size: int,
+        eval_batch_size: int | None = None,
+        train_fraction: float = 1.0,
+        seed: int = 0,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        pad_to_multiple_of: int = 1,
+        cache_dir: str,
+    ) -> None:
+        super().__init__()
+        check_range("dataset.batch_size", batch_size, 1, integer=True)
+        if eval_batch_size is not None:
+            check_range("dataset.eval_batch_size", eval_batch_size, 1, integer=True)
+        check_range("dataset.train_fraction", train_fraction, 0, 1)
+        check_range("impl.num_workers", num_workers, 0, integer=True)
+        check_range("impl.pad_to_multiple_of", pad_to_multiple_of, 1, integer=True)
+        self.name, self.path, self.cache_dir = name, Path(path), Path(cache_dir)
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
+        self.train_fraction, self.seed = train_fraction, seed
+        self.num_workers, self.pin_memory, self.pad_to_multiple_of = num_workers, pin_memory, pad_to_multiple_of
+        self._splits: dict[str, TokenizedDocuments] = {}
+        self._collators: dict[bool, Collator] = {}
+
+    def prepare_data(self) -> None:
+        """Check that the folder holds what is needed; idempotent.
+
+        Raises:
+            ValueError: says what is missing and what to put where.
+        """
+        expected = (
+            "expected a folder with taxonomy.tsv, train.jsonl, val.jsonl and, if there is one, test.jsonl (or .gz)"
+        )
+        if not self.path.is_dir():
+            raise ValueError(f"dataset.path={str(self.path)!r}: no such folder; {expected}")
+        missing = [f"{split}.jsonl" for split in ("train", "val") if split_file(self.path, split) is None]
+        if not (self.path / "taxonomy.tsv").is_file():
+            missing.insert(0, "taxonomy.tsv")
+        if missing:
+            raise ValueError(f"dataset.path={str(self.path)!r}: no {', '.join(missing)} there; {expected}")
+
+    @cached_property
+    def taxonomy(self) -> Taxonomy:
+        """The taxonomy of the folder."""
+        return Taxonomy.from_tsv(self.path / "taxonomy.tsv")
+
+    def has_split(self, split: str) -> bool:
+        """Whether the folder has that split."""
+        return split_file(self.path, split) is not None
+
+    def texts(self, split: str) -> Iterator[str]:
+        """Stream the raw texts of a split."""
+        path = split_file(self.path, split)
+        if path is None:
+            raise ValueError(f"dataset.path={str(self.path)!r}: no {split}.jsonl (or .gz) there")
+        return (document.text for document in read_documents(path, split, self.taxonomy))
+
+    def connect(
+        self,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens: int,
+        train_collator: Collator,
+        eval_collator: Collator,
+    ) -> None:
+        """Tokenise all splits, or open their caches, and take the collators of a model.
+
+        Args:
+            max_tokens: texts are cached up to so many tokens; the collator cuts to what its template leaves.
+        """
+        for split in SPLITS:
+            path = split_file(self.path, split)
+            if path is not None:
+                self._splits[split] = tokenized(
+                    path,
+                    read_documents(path, split, self.taxonomy),
+                    taxonomy=self.taxonomy,
+                    tokenizer=tokenizer,
+                    max_tokens=max_tokens,
+                    cache_dir=self.cache_dir,
+                )
+        self._collators = {True: train_collator, False: eval_collator}
+
+    def document_ids(self, split: str, rows: Sequence[int]) -> list[str]:
+        """The ids of documents, for messages and predictions."""
+        return self._splits[split].ids(rows)
+
+    def num_documents(self, split: str) -> int:
+        """Documents of a split; of ``train`` those that are used."""
+        return len(self._train_rows) if split == "train" else len(self._splits[split])
+
+    def most_labels_at_a_level(self, split: str) -> tuple[int, str, int]:
+        """The largest number of true labels on one level, with the document and the level where it occurs."""
+        rows, nodes = self._splits[split].nodes()
+        num_levels = self.taxonomy.num_levels
+        keys = rows * num_levels + np.array(self.taxonomy.levels)[nodes] - 1
+        counts = np.bincount(keys)
+        where = int(counts.argmax())
+        return int(counts[where]), self.document_ids(split, [where // num_levels])[0], where % num_levels + 1
+
+    @cached_property
+    def _train_rows(self) -> npt.NDArray[np.int64]:
+        size = len(self._splits["train"])
+        count = max(1, round(self.train_fraction * size))
+        return np.sort(np.random.default_rng(self.seed).permutation(size)[:count])
+
+    def train_dataloader(self) -> DataLoader[Example]:
+        return self._loader("train", training=True)
+
+    def val_dataloader(self) -> DataLoader[Example]:
+        return self._loader("val", training=False)
+
+    def test_dataloader(self) -> DataLoader[Example]:
+        return self._loader("test", training=False)
+
+    def _loader(self, split: str, *, training: bool) -> DataLoader[Example]:
+        documents = self._splits[split]
+        sampler = LengthBatchSampler(
+            documents.lengths,
+            rows=self._train_rows if training else None,
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            shuffle=training,
+            seed=self.seed,
+            num_replicas=self.trainer.world_size if self.trainer else 1,
+            rank=self.trainer.global_rank if self.trainer else 0,
+        )
+        return DataLoader(
+            documents,  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            collate_fn=self._collators[training],
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class SampleDataModule(HTCDataModule):
+    """The built-in sample, written to ``path`` at the first start."""
+
+    def prepare_data(self) -> None:
+        write_sample(self.path)
+        super().prepare_data()

@@ -1,0 +1,124 @@
+"""Documents, and the JSON-lines form in which every data set arrives.
+
+One document a line: ``{"text": "...", "labels": [["level-1 node", "level-2 node", ...], ...]}``, each label a path
+from a top node down; other keys are ignored. Files are ``{train,val,test}.jsonl`` or ``.jsonl.gz``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ptmt_lightning.taxonomy import Taxonomy
+
+SPLITS = ("train", "val", "test")
+_FORMAT = '{"text": "...", "labels": [["level-1 node", "level-2 node"], ...]}'
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text and the nodes of its label paths."""
+
+    id: str  # "<split>:<line number>"
+    text: str
+    nodes: tuple[int, ...]  # sorted
+
+
+def split_file(folder: Path, split: str) -> Path | None:
+    """The file of a split, or None where the folder has none.
+
+    Raises:
+        ValueError: both the plain and the compressed file are there.
+    """
+    found = [path for path in (folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz") if path.exists()]
+    if len(found) > 1:
+        raise ValueError(f"{folder}: both {found[0].name} and {found[1].name} are there; delete one of the two")
+    return found[0] if found else None
+
+
+def read_documents(path: Path, split: str, taxonomy: Taxonomy) -> Iterator[Document]:
+    """Stream the documents of one split; blank lines are skipped.
+
+    Raises:
+        ValueError: names file, line and key of whatever is wrong, or says that the file holds no document.
+    """
+    empty = True
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        empty = False
+        where = f"{path}:{number}"
+        record = _parse(line, where)
+        text = _checked_text(record, where)
+        yield Document(f"{split}:{number}", text, tuple(_checked_nodes(record, taxonomy, where)))
+    if empty:
+        raise ValueError(f"{path}: the {split} split holds no document; expected one a line: {_FORMAT}")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                yield number, line
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(
+                f"{path}: damaged or truncated gzip after line {number} ({error}); copy or download the file again"
+            ) from None
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{where}: invalid UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: invalid JSON ({error.msg} at column {error.colno}); expected {_FORMAT}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: expected a JSON object {_FORMAT}, got {type(record).__name__}")
+    for key in ("text", "labels"):
+        if key not in record:
+            raise ValueError(f"{where}: no key {key!r}, found {sorted(record)}; expected {_FORMAT}")
+    return record
+
+
+def _checked_text(record: dict[str, Any], where: str) -> str:
+    text = record["text"]
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: text={_shown(text)}: expected a string; convert it or delete the line")
+    if not text.strip():
+        raise ValueError(f"{where}: text={_shown(text)}: expected more than white space; fill it in or delete the line")
+    return text
+
+
+def _checked_nodes(record: dict[str, Any], taxonomy: Taxonomy, where: str) -> list[int]:
+    labels = record["labels"]
+    if not _is_paths(labels):
+        raise ValueError(
+            f"{where}: labels={_shown(labels)}: expected a list of label paths, each a non-empty list of strings, "
+            'such as [["level-1 node", "level-2 node"]]'
+        )
+    if not labels:
+        raise ValueError(f"{where}: labels=[]: expected at least one label path; add it or delete the line")
+    try:
+        return taxonomy.encode(labels)
+    except ValueError as error:
+        raise ValueError(f"{where}: labels: {error}; correct the labels or add the edge to the taxonomy") from None
+
+
+def _is_paths(labels: object) -> bool:
+    return isinstance(labels, list) and all(
+        isinstance(path, list) and path and all(isinstance(name, str) for name in path) for path in labels
+    )
+
+
+def _shown(value: object, width: int = 60) -> str:
+    shown = json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= width else f"{shown[: width - 3]}..."

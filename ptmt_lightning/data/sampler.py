@@ -1,0 +1,85 @@
+"""Batches of documents of like length, reproducible for a seed, split evenly over ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Sampler
+
+Rows = npt.NDArray[np.int64]
+_POOL = 50  # global batches that are sorted together: large enough for little padding, small enough to stay random
+
+
+class LengthBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Yields this rank's batches as lists of ``(epoch, row)``.
+
+    With ``shuffle`` (training) the rows are shuffled, sorted by length within pools of 50 global batches, cut into
+    global batches and shuffled again; every rank gets as many batches as the others and rows of like length at each
+    step. A last global batch with fewer rows than ranks is left out of that epoch.
+
+    Without it (evaluation) each row is yielded exactly once over all ranks, longest first, in equally many batches a
+    rank, so that no collective operation waits for a rank that has finished.
+
+    Args:
+        lengths: ``[number of rows]``, in tokens.
+        batch_size: rows a rank and step.
+        rows: the rows to draw from (default: all).
+    """
+
+    def __init__(
+        self,
+        lengths: Rows,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        rows: Rows | None = None,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ) -> None:
+        self.lengths, self.batch_size, self.shuffle, self.seed = lengths, batch_size, shuffle, seed
+        self.rows = np.arange(len(lengths)) if rows is None else rows
+        self.num_replicas, self.rank = num_replicas, rank
+        self.epoch = 0
+        if len(self.rows) < num_replicas:
+            raise ValueError(
+                f"{len(self.rows)} document(s) for {num_replicas} devices: expected at least one a device; "
+                "lower trainer.devices or raise dataset.train_fraction"
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other batches; Lightning calls it at the start of each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        batches = self._training_batches() if self.shuffle else self._evaluation_batches()
+        for batch in batches:
+            yield [(self.epoch, row) for row in batch.tolist()]
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            full, rest = divmod(len(self.rows), self.batch_size * self.num_replicas)
+            return full + (rest >= self.num_replicas)
+        return self._num_evaluation_batches
+
+    def _training_batches(self) -> list[Rows]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        global_batch = self.batch_size * self.num_replicas
+        rows = rng.permutation(self.rows)
+        pools = (rows[i : i + _POOL * global_batch] for i in range(0, len(rows), _POOL * global_batch))
+        ordered = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
+        batches = [ordered[i : i + global_batch] for i in range(0, len(ordered), global_batch)][: len(self)]
+        return [batches[i][self.rank :: self.num_replicas] for i in rng.permutation(len(batches))]
+
+    def _evaluation_batches(self) -> list[Rows]:
+        longest_first = self.rows[np.argsort(-self.lengths[self.rows], kind="stable")]
+        return np.array_split(longest_first[self.rank :: self.num_replicas], self._num_evaluation_batches)
+
+    @property
+    def _num_evaluation_batches(self) -> int:
+        # The largest share of a rank decides. With batches of one row a rank with a row less would come out short.
+        batch_size = self.batch_size if self.num_replicas == 1 else max(self.batch_size, 2)
+        return math.ceil(math.ceil(len(self.rows) / self.num_replicas) / batch_size)

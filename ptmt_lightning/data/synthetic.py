@@ -1,0 +1,118 @@
+"""The built-in sample: a made-up taxonomy and made-up texts, written in the project's own data format.
+
+Every node has a vocabulary of its own making, drawn from a pool that it shares with its siblings, so that no word
+gives a node away and siblings differ only in the mixture. A document follows one to three paths, a path may end
+early, and the words of its paths are shuffled together among filler words.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from ptmt_lightning.taxonomy import ROOT
+
+_SIZES = {"train": 6000, "val": 600, "test": 1200}
+_BRANCHING = (5, 3, 3)  # children of the root, of a top node, of a level-2 node
+_POOL_SIZE = 12  # words that siblings share
+_NODE_WORDS = 6  # of the pool, used by one of them
+_WORDS_A_NODE = 5  # in a document, for each node on its paths
+_FILLER_SHARE = 0.25
+_PATH_COUNTS = (0.6, 0.3, 0.1)  # probability of 1, 2, 3 paths
+_END_EARLY = 0.15  # probability to stop at a node that has children
+_NOISE = 0.05  # share of a node's words drawn from all of its siblings' pool
+
+
+@dataclass
+class _Node:
+    name: str
+    words: list[str]
+    pool: list[str]
+    children: list[_Node]
+
+
+def write_sample(folder: Path, *, seed: int = 0) -> None:
+    """Write ``taxonomy.tsv`` and ``{train,val,test}.jsonl`` into ``folder``, once; the same on every machine."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if folder.exists():
+            return
+        temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
+        try:
+            _write_files(temporary, seed)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_files(folder: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    words = _Words(rng)
+    filler = words.take(120)
+    tops = _grow(words, rng, _BRANCHING)
+    edges = list(_edges(ROOT, tops))
+    (folder / "taxonomy.tsv").write_text("".join(f"{parent}\t{child}\n" for parent, child in edges))
+    for split, size in _SIZES.items():
+        with (folder / f"{split}.jsonl").open("w") as file:
+            file.writelines(json.dumps(_document(tops, filler, rng)) + "\n" for _ in range(size))
+
+
+class _Words:
+    """An endless supply of different invented words."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
+        self._words = ["".join(parts) for parts in itertools.product(syllables, repeat=3)]
+        rng.shuffle(self._words)
+
+    def take(self, count: int) -> list[str]:
+        taken, self._words = self._words[:count], self._words[count:]
+        return taken
+
+
+def _grow(words: _Words, rng: np.random.Generator, branching: tuple[int, ...]) -> list[_Node]:
+    """Siblings with overlapping vocabularies, and what grows below them; every third branch stops a level early."""
+    if not branching:
+        return []
+    pool = words.take(_POOL_SIZE)
+    nodes = []
+    for index in range(branching[0]):
+        own = list(rng.choice(pool, size=_NODE_WORDS, replace=False))
+        stops = len(branching) == 2 and index == 2
+        children = [] if stops else _grow(words, rng, branching[1:])
+        nodes.append(_Node(words.take(1)[0], own, pool, children))
+    return nodes
+
+
+def _edges(parent: str, nodes: list[_Node]) -> itertools.chain[tuple[str, str]]:
+    here = [(parent, node.name) for node in nodes]
+    return itertools.chain(here, *(_edges(node.name, node.children) for node in nodes))
+
+
+def _document(tops: list[_Node], filler: list[str], rng: np.random.Generator) -> dict[str, object]:
+    num_paths = rng.choice(len(_PATH_COUNTS), p=_PATH_COUNTS) + 1
+    paths = {tuple(node.name for node in path): path for path in (_walk(tops, rng) for _ in range(num_paths))}
+    nodes = {node.name: node for path in paths.values() for node in path}
+    text = [word for node in nodes.values() for word in _words_of(node, rng)]
+    text += rng.choice(filler, size=round(len(text) * _FILLER_SHARE / (1 - _FILLER_SHARE))).tolist()
+    rng.shuffle(text)
+    return {"text": " ".join(text), "labels": [list(path) for path in paths]}
+
+
+def _walk(nodes: list[_Node], rng: np.random.Generator) -> list[_Node]:
+    path: list[_Node] = []
+    while nodes and not (path and rng.random() < _END_EARLY):
+        path.append(nodes[rng.integers(len(nodes))])
+        nodes = path[-1].children
+    return path
+
+
+def _words_of(node: _Node, rng: np.random.Generator) -> list[str]:
+    return [str(rng.choice(node.pool if rng.random() < _NOISE else node.words)) for _ in range(_WORDS_A_NODE)]
