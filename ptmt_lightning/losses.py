@@ -1,0 +1,219 @@
+"""The losses of the method (Eq. 1-3), as pure functions and as the exchangeable label losses.
+
+Shape legend: ``B`` documents, ``V`` nodes (ordered by level), ``D`` levels, ``N`` masked text tokens, ``T`` vocabulary.
+All are computed in float32 whatever the precision of the logits.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ptmt_lightning.checks import check_range
+
+_TINY = 1e-12
+
+
+def wasl(
+    logits: Tensor, targets: Tensor, *, gamma_pos: float, gamma_neg: float, margin: float, weight: Tensor | float = 1.0
+) -> Tensor:
+    """Weighted asymmetric focal loss of each logit, Eq. 1 with its missing minus sign.
+
+    ``-[y w (1-p)^g+ log p + (1-y) pm^g- log(1-pm)]`` with ``pm = max(p - margin, 0)``. The published code of the
+    asymmetric loss takes logs of clamped probabilities and gives NaN in half precision; this one works on logits.
+
+    Args:
+        logits: any shape.
+        targets: 0 or 1, the shape of ``logits``.
+        weight: of the positive term, broadcast to ``logits``.
+
+    Returns:
+        float, the shape of ``logits``.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    positive = targets.to(logits.dtype)
+    log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
+    loss_pos = -weight * (gamma_pos * log_not_p).exp() * log_p
+    if margin == 0:
+        loss_neg = -(gamma_neg * log_p).exp() * log_not_p
+    else:
+        # The lower bound keeps the slope of pm ** gamma finite at pm = 0 for gamma < 1.
+        shifted = (logits.sigmoid() - margin).clamp_min(_TINY)
+        loss_neg = -(shifted**gamma_neg) * torch.log1p(-shifted)
+    return positive * loss_pos + (1 - positive) * loss_neg
+
+
+def count_l1(probabilities: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
+    """Distance between the expected and the true number of labels, level by level (section 2.2, "L1-Loss").
+
+    Args:
+        probabilities, targets: ``[B, V]``.
+
+    Returns:
+        float ``[B, D]``.
+    """
+    excess = level_sums(probabilities.float() - targets.float(), level_sizes)
+    return excess.abs()
+
+
+def masked_lm(logits: Tensor, token_ids: Tensor) -> Tensor:
+    """Mean cross-entropy over the masked text tokens; 0 when a batch has none.
+
+    Args:
+        logits: ``[N, T]`` at the masked positions.
+        token_ids: ``[N]``, the tokens that were there.
+    """
+    total = F.cross_entropy(logits.float(), token_ids, reduction="sum")
+    return total / max(token_ids.numel(), 1)
+
+
+def level_sums(values: Tensor, level_sizes: Sequence[int]) -> Tensor:
+    """Sum ``[B, V]`` over the nodes of each level: ``[B, D]``."""
+    return torch.stack([level.sum(dim=-1) for level in values.split(list(level_sizes), dim=-1)], dim=-1)
+
+
+def masked_mean(loss_BD: Tensor, slots_BD: Tensor) -> Tensor:
+    """Sum over the levels whose slot counts, mean over the batch (Eq. 2)."""
+    return (loss_BD * slots_BD).sum() / loss_BD.shape[0]
+
+
+class LabelLoss(nn.Module):
+    """How scores are trained towards the true labels, and what probabilities they then mean.
+
+    ``single_label`` losses expect at most one true label a level and predict at most one.
+    """
+
+    single_label = False
+
+    @abstractmethod
+    def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Loss of each document and level, ``[B, D]``, from ``[B, V]`` logits and targets."""
+
+    @abstractmethod
+    def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Float32 probabilities ``[B, V]``."""
+
+    def predict(self, probabilities: Tensor, level_sizes: Sequence[int], threshold: float) -> Tensor:
+        """Bool ``[B, V]``: the nodes whose probability exceeds the threshold."""
+        return probabilities > threshold
+
+
+class WASL(LabelLoss):
+    """Weighted asymmetric focal loss (Eq. 1), summed over the labels of a level (Eq. 2).
+
+    With both gammas and the margin at 0 it is the weighted binary cross-entropy of Table 3 (``loss=bce``).
+
+    Args:
+        level_weights: weight of the positive term at each level: a list with one number a level,
+            or ``{first: a, step: b}`` for ``a, a + b, a + 2b, ...``.
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma_pos: float,
+        gamma_neg: float,
+        margin: float,
+        level_weights: Sequence[float] | Mapping[str, float],
+    ) -> None:
+        super().__init__()
+        check_range("loss.gamma_pos", gamma_pos, 0)
+        check_range("loss.gamma_neg", gamma_neg, 0)
+        check_range("loss.margin", margin, 0, 1, high_open=True)
+        _check_level_weights(level_weights)
+        self.gamma_pos, self.gamma_neg, self.margin = gamma_pos, gamma_neg, margin
+        self.level_weights = level_weights
+
+    def weights_of_levels(self, num_levels: int) -> list[float]:
+        """The weight of the positive term at each level."""
+        if isinstance(self.level_weights, Mapping):
+            first, step = self.level_weights["first"], self.level_weights["step"]
+            return [first + step * level for level in range(num_levels)]
+        if len(self.level_weights) != num_levels:
+            raise ValueError(
+                f"loss.level_weights={list(self.level_weights)}: expected {num_levels} numbers, one a level of the "
+                "taxonomy; give that many, or {first: 1, step: 0.5}"
+            )
+        return list(self.level_weights)
+
+    def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        loss_BV = wasl(
+            logits,
+            targets,
+            gamma_pos=self.gamma_pos,
+            gamma_neg=self.gamma_neg,
+            margin=self.margin,
+            weight=self._weight_of_nodes(tuple(level_sizes), logits.device),
+        )
+        return level_sums(loss_BV, level_sizes)
+
+    def _weight_of_nodes(self, level_sizes: tuple[int, ...], device: torch.device) -> Tensor:
+        weights = torch.tensor(self.weights_of_levels(len(level_sizes)), dtype=torch.float32, device=device)
+        sizes = torch.tensor(level_sizes, device=device)
+        return weights.repeat_interleave(sizes, output_size=sum(level_sizes))
+
+    def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        return logits.float().sigmoid()
+
+
+class CrossEntropy(LabelLoss):
+    """Cross-entropy over the labels of each level, for data with one path a document (end of section 2.2).
+
+    Each level has one more class, "the path has ended", whose logit is fixed at 0: without it a path that
+    ends early would have no target below its end, and the model no way to predict nothing there.
+    """
+
+    single_label = True
+
+    def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        losses = []
+        for level_logits, level_targets in _levels(logits, targets, level_sizes):
+            ended = ~level_targets.any(dim=-1)
+            log_p = _with_ended(level_logits).log_softmax(dim=-1)
+            true = torch.where(ended, level_targets.shape[-1], level_targets.int().argmax(dim=-1))
+            losses.append(-log_p.gather(-1, true[:, None]).squeeze(-1))
+        return torch.stack(losses, dim=-1)
+
+    def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        levels = logits.split(list(level_sizes), dim=-1)
+        return torch.cat([_with_ended(level).softmax(dim=-1)[..., :-1] for level in levels], dim=-1)
+
+    def predict(self, probabilities: Tensor, level_sizes: Sequence[int], threshold: float) -> Tensor:
+        """Bool ``[B, V]``: the most probable class of each level, nothing where that is the end; no threshold."""
+        chosen = []
+        for level in probabilities.split(list(level_sizes), dim=-1):
+            best, index = level.max(dim=-1, keepdim=True)
+            ended = 1 - level.sum(dim=-1, keepdim=True)
+            chosen.append(torch.zeros_like(level, dtype=torch.bool).scatter_(-1, index, best > ended))
+        return torch.cat(chosen, dim=-1)
+
+
+def _with_ended(logits: Tensor) -> Tensor:
+    return F.pad(logits.float(), (0, 1))
+
+
+def _levels(logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> zip[tuple[Tensor, Tensor]]:
+    sizes = list(level_sizes)
+    return zip(logits.split(sizes, dim=-1), targets.bool().split(sizes, dim=-1), strict=True)
+
+
+def _check_level_weights(level_weights: Sequence[float] | Mapping[str, float]) -> None:
+    if isinstance(level_weights, Mapping):
+        if set(level_weights) != {"first", "step"}:
+            raise ValueError(
+                f"loss.level_weights={dict(level_weights)}: expected the keys 'first' and 'step', or a list with one "
+                "number a level"
+            )
+        check_range("loss.level_weights.first", level_weights["first"], 0)
+        check_range("loss.level_weights.step", level_weights["step"], float("-inf"))
+        return
+    if isinstance(level_weights, str) or not isinstance(level_weights, Sequence):
+        raise ValueError(
+            f"loss.level_weights={level_weights!r}: expected a list with one number a level, or first and step"
+        )
+    for level, weight in enumerate(level_weights, start=1):
+        check_range(f"loss.level_weights[{level}]", weight, 0)

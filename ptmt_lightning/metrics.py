@@ -1,0 +1,142 @@
+"""Hierarchical and flat metrics from counts, so that they add up over batches and ranks.
+
+Shape legend: ``B`` documents, ``V`` nodes.
+Counts are int64 ``[3, V]``: true positives, false positives, false negatives.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from ptmt_lightning.taxonomy import Taxonomy
+
+Classes = Literal["present", "all"]
+
+
+class Scores(NamedTuple):
+    """Precision, recall and F1; 0 where the denominator is 0."""
+
+    precision: Tensor
+    recall: Tensor
+    f1: Tensor
+
+
+def count(predicted: Tensor, targets: Tensor) -> Tensor:
+    """Counts ``[3, V]`` of bool predictions and targets ``[B, V]``."""
+    return torch.stack([(predicted & targets).sum(0), (predicted & ~targets).sum(0), (~predicted & targets).sum(0)])
+
+
+def scores(counts: Tensor) -> Scores:
+    """Scores of counts ``[3, ...]``, each of shape ``[...]``, float64."""
+    tp, fp, fn = counts.double()
+    return Scores(_ratio(tp, tp + fp), _ratio(tp, tp + fn), _ratio(2 * tp, 2 * tp + fp + fn))
+
+
+def micro(counts: Tensor) -> Scores:
+    """Scores over all classes together: Eq. 4-5 on augmented labels."""
+    return scores(counts.sum(-1))
+
+
+def macro(counts: Tensor, classes: Classes = "present") -> Scores:
+    """Mean of the per-class scores; the F1 is the mean of per-class F1.
+
+    Args:
+        classes: average over the classes that occur in the truth or the predictions, or over all.
+    """
+    per_class = scores(counts)
+    counted = counts.sum(0) > 0 if classes == "present" else torch.ones_like(counts[0], dtype=torch.bool)
+    return Scores(*(_ratio(score[counted].sum(), counted.sum().double()) for score in per_class))
+
+
+def harmonic(precision: Tensor, recall: Tensor) -> Tensor:
+    """Harmonic mean, 0 where both are 0 (Eq. 8)."""
+    return _ratio(2 * precision * recall, precision + recall)
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return torch.where(denominator > 0, numerator / denominator.clamp_min(torch.finfo(torch.double).tiny), 0.0)
+
+
+class MetricValues(NamedTuple):
+    """What :class:`HierarchicalMetrics` computes."""
+
+    values: dict[str, float]
+    flat_counts: Tensor  # [3, V], for :func:`per_label`
+
+
+class HierarchicalMetrics(Metric):
+    """All reported metrics of one split, from two sets of counts.
+
+    ``h_*`` are on predictions and truth augmented with all ancestors (Kiritchenko et al. 2006): ``h_f1_macro`` is
+    the mean of per-class F1 (the figure that the field reports), ``h_f1_macro_harmonic`` the harmonic mean of
+    macro precision and macro recall (Eq. 6-8), never lower. The others are flat: on labels as they are, overall and
+    at each level (``f1_macro_level_1``, ...).
+
+    Args:
+        classes: which classes macro averages run over, see :func:`macro`.
+
+    Example:
+        >>> taxonomy = Taxonomy([("ROOT", "A"), ("A", "AA"), ("A", "AB")])
+        >>> metrics = HierarchicalMetrics(taxonomy)
+        >>> metrics.update(torch.tensor([[True, True, False]]), torch.tensor([[True, False, True]]))
+        >>> round(metrics.compute().values["h_f1_micro"], 3)
+        0.5
+    """
+
+    full_state_update = False
+    flat_counts: Tensor
+    h_counts: Tensor
+    num_exact: Tensor
+    num_documents: Tensor
+
+    def __init__(self, taxonomy: Taxonomy, *, classes: Classes = "present", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if classes not in ("present", "all"):
+            raise ValueError(f"model.metric_classes={classes!r}: expected 'present' or 'all'")
+        self.taxonomy, self.classes = taxonomy, classes
+        for name, shape in {"flat_counts": (3, len(taxonomy)), "h_counts": (3, len(taxonomy))}.items():
+            self.add_state(name, torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+        for name in ("num_exact", "num_documents"):
+            self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, targets: Tensor) -> None:
+        """Count bool ``[B, V]`` predictions and targets, both not yet augmented."""
+        self.flat_counts += count(predicted, targets)
+        self.h_counts += count(self.taxonomy.augment(predicted), self.taxonomy.augment(targets))
+        self.num_exact += (predicted == targets).all(dim=-1).sum()
+        self.num_documents += predicted.shape[0]
+
+    def compute(self) -> MetricValues:
+        """The metrics over all documents of all ranks; float64 arithmetic."""
+        h_macro, h_micro = macro(self.h_counts, self.classes), micro(self.h_counts)
+        result = {
+            "h_f1_macro": h_macro.f1,
+            "h_f1_macro_harmonic": harmonic(h_macro.precision, h_macro.recall),
+            "h_f1_micro": h_micro.f1,
+            "h_precision_micro": h_micro.precision,
+            "h_recall_micro": h_micro.recall,
+            "f1_macro": macro(self.flat_counts, self.classes).f1,
+            "f1_micro": micro(self.flat_counts).f1,
+            "exact_match": _ratio(self.num_exact.double(), self.num_documents.double()),
+        }
+        for level, nodes in enumerate(self.taxonomy.level_slices, start=1):
+            result[f"f1_macro_level_{level}"] = macro(self.flat_counts[:, nodes], self.classes).f1
+            result[f"f1_micro_level_{level}"] = micro(self.flat_counts[:, nodes]).f1
+        return MetricValues({name: value.item() for name, value in result.items()}, self.flat_counts.clone())
+
+
+def per_label(taxonomy: Taxonomy, flat_counts: Tensor) -> list[dict[str, Any]]:
+    """One row a node: ``label, level, support, predicted, precision, recall, f1``."""
+    counts = flat_counts.cpu()
+    columns = {
+        "label": taxonomy.names,
+        "level": taxonomy.levels,
+        "support": (counts[0] + counts[2]).tolist(),
+        "predicted": (counts[0] + counts[1]).tolist(),
+        **{name: score.tolist() for name, score in scores(counts)._asdict().items()},
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
