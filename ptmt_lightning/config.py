@@ -1,0 +1,137 @@
+"""From the command line to a checked configuration, before anything is built."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, InstantiationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def register_resolvers() -> None:
+    """Make ``${run_suffix:}`` available: six characters that keep two runs of one microsecond apart."""
+    OmegaConf.register_new_resolver("run_suffix", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+def check_overrides(arguments: Sequence[str], conf: Path = CONF) -> None:
+    """Refuse a misspelt key or choice on the command line, with the nearest valid one.
+
+    Hydra refuses most of them, too, but does not say what was meant.
+
+    Args:
+        arguments: as typed after ``run.py``; options of Hydra's own, which start with a dash, are not looked at.
+
+    Raises:
+        ValueError: names the argument and the nearest valid one.
+    """
+    overrides = OverridesParser.create().parse_overrides([a for a in arguments if "=" in a and not a.startswith("-")])
+    groups = {str(path.relative_to(conf)) for path in conf.rglob("*") if path.is_dir()}
+    ours = [o for o in overrides if not o.key_or_group.startswith("hydra")]
+    if len(ours) > 1 and any(o.key_or_group == "resume" for o in ours):
+        raise ValueError("resume goes on with the run's own configuration; leave out all other settings")
+    for override in ours:
+        if override.key_or_group in groups:
+            _check_choices(override, sorted(path.stem for path in (conf / override.key_or_group).glob("*.yaml")))
+    choices = [str(o.input_line) for o in ours if o.key_or_group in groups and not o.is_sweep_override()]
+    keys = set(_keys(_compose(choices, conf)))
+    for override in ours:
+        key = override.key_or_group
+        if key not in keys | groups and not override.is_add():
+            near = difflib.get_close_matches(key, sorted(keys | groups), n=1, cutoff=0)[0]
+            raise ValueError(f"{override.input_line}: no key {key!r} in the configuration; did you mean {near!r}?")
+
+
+def arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
+    """The arguments, and for ``resume=FOLDER`` that folder as the one to write to."""
+    folders = [argument.split("=", 1)[1] for argument in arguments if argument.startswith("resume=")]
+    return [*arguments, *(f"hydra.run.dir={folder}" for folder in folders[:1])]
+
+
+def _check_choices(override: Override, known: list[str]) -> None:
+    values = override.sweep_string_iterator() if override.is_sweep_override() else [override.value()]
+    for value in [str(value) for value in values]:
+        if value not in [*known, "None"]:
+            near = difflib.get_close_matches(value, known, n=1, cutoff=0)[0]
+            raise ValueError(
+                f"{override.input_line}: no {override.key_or_group} {value!r}; did you mean {near!r}? "
+                f"Known: {', '.join(known)}"
+            )
+
+
+def _compose(overrides: list[str], conf: Path) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        return compose("config", overrides)
+
+
+def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """All dotted keys of a configuration, inner ones too."""
+    for name in map(str, config):
+        key = f"{prefix}{name}"
+        yield key
+        node = config._get_node(name)  # does not resolve interpolations
+        if isinstance(node, DictConfig):
+            yield from _keys(node, f"{key}.")
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain types.
+
+    Raises:
+        ValueError: a required value is missing.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ValueError(f"{missing[0]} is not set; add {missing[0]}=VALUE to the command line")
+    content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
+    """The configuration of the run in ``run_dir``, where ``config.resume`` asks for it; else ``config``.
+
+    Raises:
+        ValueError: the folder holds no run, or was moved.
+    """
+    if config.resume is None:
+        return config
+    saved = run_dir / "config.yaml"
+    if not saved.exists():
+        raise ValueError(f"resume={str(run_dir)!r}: no config.yaml there; expected the folder of an earlier run")
+    earlier = OmegaConf.load(saved)
+    assert isinstance(earlier, DictConfig)
+    if Path(earlier.run.dir) != run_dir:
+        raise ValueError(
+            f"resume={str(run_dir)!r}: that run was made in {earlier.run.dir!r}; move the folder back there"
+        )
+    earlier.resume = config.resume
+    return earlier
+
+
+@contextmanager
+def user_errors(run_dir: Path | None = None) -> Iterator[None]:
+    """End the program with one line, no traceback and no empty run folder for an error that the user can mend."""
+    try:
+        yield
+    except (ValueError, HydraException, MisconfigurationException) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, (ValueError, HydraException, MisconfigurationException)):
+            raise
+        if run_dir is not None and not any(run_dir.iterdir()):
+            os.removedirs(run_dir)
+        sys.exit(f"error: {cause}")

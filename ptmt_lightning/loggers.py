@@ -1,0 +1,63 @@
+"""Loggers: metrics.csv in the run's folder, and Weights & Biases with or without a network."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import wandb
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+log = logging.getLogger(__name__)
+
+
+class RunCSVLogger(CSVLogger):
+    """Writes ``<save_dir>/metrics.csv``; a resumed run goes on in the same file."""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir, name="", version="")
+
+    @property
+    def experiment(self) -> Any:
+        if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
+            self._experiment = _AppendingWriter(log_dir=self.save_dir)
+        return super().experiment
+
+
+class _AppendingWriter(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        """Lightning's own deletes an earlier file here; this one goes on under its header."""
+        path = Path(self.metrics_file_path)
+        if path.exists():
+            with path.open(newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+
+def wandb_logger(
+    *, save_dir: str, project: str, group: str | None = None, tags: list[str] | None = None, offline: bool = False
+) -> WandbLogger:
+    """A W&B logger that never prompts: with no key or no way to the server it works offline, and says so."""
+    reason = None if offline or os.environ.get("WANDB_MODE") else _why_offline()
+    if reason:
+        log.warning(
+            "W&B runs offline: %s; send the run later with `wandb sync %s/wandb/offline-run-*`", reason, save_dir
+        )
+    return WandbLogger(save_dir=save_dir, project=project, group=group, tags=tags, offline=offline or bool(reason))
+
+
+def _why_offline(timeout: float = 3.0) -> str | None:
+    if not wandb.login(prompt=False):
+        return "no API key (set WANDB_API_KEY or run `wandb login`)"
+    server = urlparse(wandb.Settings().base_url)
+    try:
+        socket.create_connection((server.hostname, server.port or 443), timeout=timeout).close()
+    except OSError as error:
+        return f"no connection to {server.hostname} ({error})"
+    return None

@@ -1,0 +1,204 @@
+"""What all systems share: optimisation, prediction, metrics and logging.
+
+Shape legend: ``B`` documents, ``V`` nodes, ``D`` levels.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ptmt_lightning.backbones import Backbone
+from ptmt_lightning.checks import check_range
+from ptmt_lightning.data.cache import Example
+from ptmt_lightning.losses import LabelLoss
+from ptmt_lightning.metrics import Classes, HierarchicalMetrics
+from ptmt_lightning.optim import LinearAdamW
+from ptmt_lightning.taxonomy import Taxonomy
+
+
+class Batch(Protocol):
+    """What every system's batches have."""
+
+    @property
+    def rows(self) -> Tensor: ...  # int64 [B], rows of the split
+
+    @property
+    def targets(self) -> Tensor: ...  # bool [B, V]
+
+    @property
+    def num_text_tokens(self) -> int: ...
+
+
+class Prediction(NamedTuple):
+    """What was predicted for one document."""
+
+    row: int  # of the split
+    nodes: list[int]
+    probabilities: list[float]  # of these nodes
+    true_nodes: list[int]
+
+
+class HTCModel(L.LightningModule):
+    """Base of all systems.
+
+    A system says how its batches are made (:meth:`collator`), what it is trained on (:meth:`loss_terms`) and how it
+    scores nodes (:meth:`forward`).
+
+    Args:
+        max_length: longest sequence, in tokens.
+        label_loss: also says what probabilities the scores mean.
+        threshold: a node is predicted above this probability.
+        prune: drop predicted nodes below level 1 without a predicted parent.
+        metric_classes: the classes that macro averages run over: ``present`` ones or ``all``.
+        seed: of the masks and of dropout.
+    """
+
+    def __init__(
+        self,
+        *,
+        taxonomy: Taxonomy,
+        backbone: Backbone,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        label_loss: LabelLoss,
+        optimizer: LinearAdamW,
+        threshold: float = 0.5,
+        prune: bool = True,
+        metric_classes: Classes = "present",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_range("model.threshold", threshold, 0, 1)
+        self.taxonomy, self.backbone, self.tokenizer = taxonomy, backbone, tokenizer
+        self.max_length, self.label_loss, self.optimizer = max_length, label_loss, optimizer
+        self.threshold, self.prune, self.seed = threshold, prune, seed
+        self.val_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)
+        self.test_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)
+        self.val_results: dict[str, float] = {}  # of the last validation, or of the loaded checkpoint's
+        self.test_results: dict[str, float] = {}
+        self.test_counts = torch.empty(0)  # flat counts, see metrics.per_label
+        self.test_predictions: list[Prediction] = []
+
+    # ---- what a system defines ----
+
+    @abstractmethod
+    def collator(self, *, training: bool, pad_to_multiple_of: int = 1) -> Callable[[Sequence[Example]], Batch]:
+        """Makes batches of this system from tokenised documents."""
+
+    @abstractmethod
+    def loss_terms(self, batch: Any) -> dict[str, Tensor]:
+        """Scalars to log; the one under ``loss`` is minimised."""
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Tensor:
+        """Scores (logits) of all nodes, ``[B, V]``."""
+
+    @abstractmethod
+    def save_pretrained(self, folder: Path) -> None:
+        """Write model, tokenizer, taxonomy and settings as a plain Transformers folder."""
+
+    # ---- prediction ----
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Float32 probabilities ``[B, V]``."""
+        return self.label_loss.probabilities(logits, self.taxonomy.level_sizes)
+
+    def predict_nodes(self, probabilities: Tensor) -> Tensor:
+        """Bool ``[B, V]``: threshold, then prune top-down."""
+        predicted = self.label_loss.predict(probabilities, self.taxonomy.level_sizes, self.threshold)
+        return self.taxonomy.prune(predicted) if self.prune else predicted
+
+    # ---- training ----
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Tie dropout to seed, epoch, step and rank alone, so that a resumed run draws the same."""
+        key = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(hash(key) % 2**63)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        terms = self.loss_terms(batch)
+        if not torch.isfinite(terms["loss"]):
+            self._stop_at_non_finite(terms, batch)
+        terms_and_rate = {name: value.detach() for name, value in terms.items()}
+        terms_and_rate["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_dict({f"train/{name}": value for name, value in terms_and_rate.items()}, batch_size=len(batch.rows))
+        return terms["loss"]
+
+    def _stop_at_non_finite(self, terms: dict[str, Tensor], batch: Batch) -> None:
+        values = ", ".join(f"{name}={value.item():g}" for name, value in terms.items())
+        datamodule = getattr(self.trainer, "datamodule", None)
+        rows = batch.rows.tolist()
+        ids = datamodule.document_ids("train", rows) if datamodule is not None else rows
+        raise ValueError(
+            f"non-finite loss at step {self.global_step} (epoch {self.current_epoch}): {values}; documents {ids}; "
+            "lower optimizer.learning_rate, or train with trainer.precision=32-true"
+        )
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        num_steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(num_steps):
+            raise ValueError(
+                "trainer.max_epochs=-1: the linear decay needs an end; set trainer.max_epochs or max_steps"
+            )
+        # The fused kernel unscales gradients itself, which Lightning refuses together with clipping.
+        fused = self.trainer.precision != "16-mixed"
+        optimizer, scheduler = self.optimizer.build(self, int(num_steps), fused=fused)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # ---- evaluation ----
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self(batch)
+        self.val_metrics.update(self.predict_nodes(self.probabilities(logits)), batch.targets)
+        label_loss = self.label_loss(logits, batch.targets, self.taxonomy.level_sizes).sum(dim=-1).mean()
+        self.log("val/label_loss", label_loss, batch_size=len(batch.rows), sync_dist=True)
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_metrics.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self.val_results = self.val_metrics.compute().values
+        self._log_results("val", self.val_results)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["val_results"] = self.val_results
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.val_results = checkpoint["val_results"]
+
+    def on_test_epoch_start(self) -> None:
+        self.test_metrics.reset()
+        self.test_predictions = []
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        probabilities = self.probabilities(self(batch))
+        predicted = self.predict_nodes(probabilities)
+        self.test_metrics.update(predicted, batch.targets)
+        per_document = zip(batch.rows.tolist(), predicted.cpu(), probabilities.cpu(), batch.targets.cpu(), strict=True)
+        for row, kept, scores, true in per_document:
+            nodes = kept.nonzero().squeeze(-1)
+            prediction = Prediction(row, nodes.tolist(), scores[nodes].tolist(), true.nonzero().squeeze(-1).tolist())
+            self.test_predictions.append(prediction)
+
+    def on_test_epoch_end(self) -> None:
+        self.test_results, self.test_counts = self.test_metrics.compute()
+        self._log_results("test", self.test_results)
+        if self.trainer.world_size > 1:
+            gathered: list[list[Prediction]] = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, self.test_predictions)
+            self.test_predictions = [prediction for share in gathered for prediction in share]
+        self.test_predictions.sort(key=lambda prediction: prediction.row)
+
+    def _log_results(self, split: str, results: dict[str, float]) -> None:
+        # compute() has added up the counts of all ranks, so the values are the same on each.
+        self.log_dict({f"{split}/{name}": value for name, value in results.items()})

@@ -1,0 +1,120 @@
+"""What a run leaves beside its checkpoints: ``result.json``, ``predictions.jsonl`` and ``per_label.csv``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from ptmt_lightning.models.classifier import Prediction
+from ptmt_lightning.taxonomy import Taxonomy
+
+_PACKAGES = (
+    "ptmt_lightning",
+    "torch",
+    "lightning",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "torchmetrics",
+    "hydra-core",
+)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name, then rename: a reader never sees half a file."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a readable JSON file, see :func:`write_text`."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_predictions(
+    path: Path, predictions: Iterable[Prediction], document_ids: Iterable[str], taxonomy: Taxonomy
+) -> None:
+    """One line a document: ``{"id", "labels": true paths, "predicted": [{"path", "probabilities"}, ...]}``."""
+    lines = [
+        json.dumps(_prediction_record(prediction, document_id, taxonomy), ensure_ascii=False) + "\n"
+        for prediction, document_id in zip(predictions, document_ids, strict=True)
+    ]
+    write_text(path, "".join(lines))
+
+
+def _prediction_record(prediction: Prediction, document_id: str, taxonomy: Taxonomy) -> dict[str, Any]:
+    probability = dict(zip(prediction.nodes, prediction.probabilities, strict=True))
+    names = taxonomy.names
+    return {
+        "id": document_id,
+        "labels": [[names[node] for node in path] for path in taxonomy.label_paths(prediction.true_nodes)],
+        "predicted": [
+            {"path": [names[node] for node in path], "probabilities": [round(probability[node], 4) for node in path]}
+            for path in taxonomy.label_paths(prediction.nodes)
+        ],
+    }
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, git state and device of this run."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in _PACKAGES},
+        "git_sha": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+        "device": f"{device.type}: {name}",
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of a git command in the project's checkout; None where there is no git or no checkout."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+@rank_zero_only
+def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Write the resolved configuration as ``config.yaml``."""
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+
+@rank_zero_only
+def show(result: Mapping[str, Any], run_dir: Path) -> None:
+    """Print the main metrics and the folder of a finished run."""
+    table = Table(title=f"{result['dataset']} / {result['model']}", title_justify="left")
+    table.add_column("metric")
+    splits = [split for split in ("val", "test") if result[split]]
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in result["val"]:
+        table.add_row(name, *(f"{result[split][name]:.4f}" for split in splits))
+    console = Console()
+    console.print(table)
+    console.print(f"run: {run_dir}", soft_wrap=True, highlight=False)

@@ -1,0 +1,155 @@
+"""The task function that ``run.py`` calls: train, test on the best checkpoint, leave a run folder."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning as L
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
+from transformers import PreTrainedTokenizerBase
+
+from ptmt_lightning.backbones import Backbone
+from ptmt_lightning.data.datamodule import HTCDataModule
+from ptmt_lightning.data.document import SPLITS
+from ptmt_lightning.metrics import per_label
+from ptmt_lightning.models.classifier import HTCModel
+from ptmt_lightning.results import environment, write_json, write_predictions, write_text
+
+
+class BackboneSource(Protocol):
+    """Opens a backbone; may make its vocabulary from the training texts."""
+
+    def load(self, texts: Any) -> tuple[Backbone, PreTrainedTokenizerBase, int]: ...
+
+
+class BuildModel(Protocol):
+    """A system's class with all of its own settings filled in."""
+
+    def __call__(self, **shared: Any) -> HTCModel: ...
+
+
+def build(
+    datamodule: HTCDataModule, backbone: BackboneSource, build_model: BuildModel, *, compile_backbone: bool = False
+) -> HTCModel:
+    """Make the model for the taxonomy of the data, and tell the data how the model cuts and batches texts.
+
+    Raises:
+        ValueError: the data, the backbone or a setting is not usable; says which and what to do.
+    """
+    datamodule.prepare_data()
+    encoder, tokenizer, max_length = backbone.load(datamodule.texts("train"))
+    model = build_model(taxonomy=datamodule.taxonomy, backbone=encoder, tokenizer=tokenizer, max_length=max_length)
+    datamodule.connect(
+        tokenizer=tokenizer,
+        max_tokens=max_length,
+        train_collator=model.collator(training=True, pad_to_multiple_of=datamodule.pad_to_multiple_of),
+        eval_collator=model.collator(training=False, pad_to_multiple_of=datamodule.pad_to_multiple_of),
+    )
+    if model.label_loss.single_label:
+        most, document_id, level = datamodule.most_labels_at_a_level("train")
+        if most > 1:
+            raise ValueError(
+                f"loss={type(model.label_loss).__name__} expects at most one label a level; document {document_id} has "
+                f"{most} on level {level}; set loss=wasl or loss=bce"
+            )
+    if compile_backbone:
+        model.backbone.compile(dynamic=True)
+    return model
+
+
+def train(
+    *,
+    datamodule: HTCDataModule,
+    model: HTCModel,
+    trainer: L.Trainer,
+    run_dir: Path,
+    description: Mapping[str, Any],
+    config: Mapping[str, Any],
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Fit, test the best checkpoint, and write the run folder.
+
+    Args:
+        run_dir: written to by rank 0: ``result.json``, ``predictions.jsonl``, ``per_label.csv``, ``model/``.
+        description: goes into ``result.json`` as it is: names of model, backbone, loss, variant.
+        config: the resolved configuration, plain types, for W&B.
+        resume: go on from ``run_dir/checkpoints/last.ckpt``.
+
+    Returns:
+        The content of ``result.json``.
+    """
+    wandb_loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+    for logger in wandb_loggers:
+        logger.log_hyperparams(dict(config))
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if resume and not last.exists():
+        raise ValueError(
+            f"resume={str(run_dir)!r}: no checkpoints/last.ckpt there; expected the folder of an earlier run"
+        )
+    started = time.perf_counter()
+    trainer.fit(model, datamodule, ckpt_path=last if resume else None, weights_only=True)
+    seconds = {"fit": time.perf_counter() - started}
+    epochs, steps = trainer.current_epoch, trainer.global_step
+    best = _load_best(trainer, model)
+    if datamodule.has_split("test"):
+        started = time.perf_counter()
+        trainer.test(model, datamodule, verbose=False)
+        seconds["test"] = time.perf_counter() - started
+    result = {
+        "dataset": datamodule.name,
+        **description,
+        "seed": model.seed,
+        "train_fraction": datamodule.train_fraction,
+        "val": model.val_results,
+        "test": model.test_results,
+        "best_checkpoint": best,
+        "epochs": epochs,
+        "steps": steps,
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "num_documents": {split: datamodule.num_documents(split) for split in SPLITS if datamodule.has_split(split)},
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "num_devices": trainer.world_size,
+        "precision": trainer.precision,
+        "wandb_run_id": next((str(logger.version) for logger in wandb_loggers), None),
+        **environment(model.device),
+    }
+    if trainer.is_global_zero:
+        _write(run_dir, datamodule, model, result)
+    for logger in wandb_loggers:
+        table = pd.DataFrame(per_label(datamodule.taxonomy, model.test_counts)) if model.test_results else None
+        if table is not None:
+            logger.log_table("test/per_label", dataframe=table)
+    return result
+
+
+def _load_best(trainer: L.Trainer, model: HTCModel) -> str | None:
+    """Put the best checkpoint's weights into the model; gives its path, None where no checkpoint was written."""
+    checkpoint = trainer.checkpoint_callback
+    if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.best_model_path:
+        return None
+    content = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+    model.load_state_dict(content["state_dict"])
+    model.on_load_checkpoint(content)
+    return checkpoint.best_model_path
+
+
+def _write(run_dir: Path, datamodule: HTCDataModule, model: HTCModel, result: Mapping[str, Any]) -> None:
+    if model.test_results:
+        ids = datamodule.document_ids("test", [prediction.row for prediction in model.test_predictions])
+        write_predictions(run_dir / "predictions.jsonl", model.test_predictions, ids, datamodule.taxonomy)
+        table = pd.DataFrame(per_label(datamodule.taxonomy, model.test_counts))
+        write_text(run_dir / "per_label.csv", table.to_csv(index=False))
+    with tempfile.TemporaryDirectory(prefix=".model.", dir=run_dir) as temporary:
+        folder = Path(temporary) / "model"
+        model.save_pretrained(folder)
+        shutil.rmtree(run_dir / "model", ignore_errors=True)
+        folder.rename(run_dir / "model")
+    write_json(run_dir / "result.json", result)  # last: a folder with it is complete

@@ -1,0 +1,57 @@
+"""Train and test one configuration: ``python run.py dataset=sample backbone=tiny``; see README.md."""
+
+import sys
+from pathlib import Path
+
+import hydra
+import lightning
+import torch
+import wandb
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from ptmt_lightning import config, results, train
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    """Build what the configuration names, fit, test; gives the monitored metric to a sweeper."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    with config.user_errors(run_dir):
+        cfg = config.resumed(cfg, run_dir)
+        settings = config.plain(cfg)
+        torch.set_float32_matmul_precision(cfg.impl.matmul_precision)
+        lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+        datamodule, backbone, build_model = (
+            instantiate(cfg[key], _convert_="all") for key in ("dataset", "backbone", "model")
+        )
+        model = train.build(datamodule, backbone, build_model, compile_backbone=cfg.impl.compile)
+        callbacks, loggers = (
+            [instantiate(node, _convert_="all") for node in cfg[key].values() if node]
+            for key in ("callbacks", "logger")
+        )
+        trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+    results.write_config(run_dir, settings)
+    try:
+        result = train.train(
+            datamodule=datamodule,
+            model=model,
+            trainer=trainer,
+            run_dir=run_dir,
+            description=settings["run"],
+            config=settings,
+            resume=cfg.resume is not None,
+        )
+    finally:
+        wandb.finish()
+    results.show(result, run_dir)
+    return result["val"].get(cfg.monitor.removeprefix("val/"))
+
+
+if __name__ == "__main__":
+    with config.user_errors():
+        config.register_resolvers()
+        config.check_overrides(sys.argv[1:])
+    sys.argv = [sys.argv[0], *config.arguments_for_hydra(sys.argv[1:])]
+    main()
