@@ -1,0 +1,123 @@
+"""Tiny real data, tokenizers and models; nothing here is mocked, and nothing outlives a test."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertTokenizer
+
+from ptmt_lightning.backbones import Backbone, FromScratch
+from ptmt_lightning.data.datamodule import HTCDataModule
+from ptmt_lightning.losses import WASL
+from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.optim import LinearAdamW
+from ptmt_lightning.taxonomy import Taxonomy
+
+ROOT_DIR = Path(__file__).parents[1]
+SHARED = ROOT_DIR.parent / "shared"
+
+# The taxonomy of the paper's Figure 4: three levels, paths that end on each of them.
+TOY_EDGES = [
+    ("ROOT", "A"), ("ROOT", "B"), ("ROOT", "C"),
+    ("A", "AA"), ("A", "AB"), ("A", "AC"), ("AA", "AAA"),
+    ("B", "BA"), ("B", "BB"), ("B", "BC"), ("C", "CA"),
+]  # fmt: skip
+
+TOY_DOCUMENTS = [
+    {"text": "m n o", "labels": [["A", "AA", "AAA"]]},
+    {"text": "x y z", "labels": [["C"]]},
+    {"text": "p q p q r", "labels": [["B", "BB"], ["A", "AB"]]},
+    {"text": "s t u s t u s", "labels": [["B", "BC"]]},
+    {"text": "m x", "labels": [["A", "AC"], ["C", "CA"]]},
+    {"text": "q r", "labels": [["B", "BA"]]},
+]
+
+
+@pytest.fixture(autouse=True)
+def _same_process_state() -> Iterator[None]:
+    """Put back what a test may change for the others: environment, random state, process group."""
+    environment = dict(os.environ)
+    with torch.random.fork_rng():
+        yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.fixture
+def toy_taxonomy() -> Taxonomy:
+    """3 / 7 / 1 nodes."""
+    return Taxonomy(TOY_EDGES)
+
+
+def write_folder(folder: Path, edges: list[tuple[str, str]], **splits: list[dict[str, Any]]) -> Path:
+    """A data folder in the project's form."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "taxonomy.tsv").write_text("".join(f"{parent}\t{child}\n" for parent, child in edges))
+    for split, documents in splits.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    return folder
+
+
+@pytest.fixture
+def toy_folder(tmp_path: Path) -> Path:
+    """Data on the toy taxonomy: 24 training, 6 validation and 7 test documents."""
+    return write_folder(
+        tmp_path / "toy",
+        TOY_EDGES,
+        train=TOY_DOCUMENTS * 4,
+        val=TOY_DOCUMENTS,
+        test=[*TOY_DOCUMENTS, TOY_DOCUMENTS[0]],
+    )
+
+
+def tiny_source(**changes: Any) -> FromScratch:
+    """A BERT of 2 layers x 32."""
+    settings: dict[str, Any] = {
+        "name": "tiny", "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 64,
+        "vocabulary_size": 100, "max_length": 32, "dropout": 0.1,
+    }  # fmt: skip
+    return FromScratch(**settings | changes)
+
+
+@pytest.fixture
+def tiny() -> tuple[Backbone, BertTokenizer, int]:
+    """Backbone, tokenizer and maximum length for the toy texts; seeded."""
+    torch.manual_seed(0)
+    return tiny_source().load(document["text"] for document in TOY_DOCUMENTS)  # type: ignore[return-value]
+
+
+def ptmt_settings(**changes: Any) -> dict[str, Any]:
+    """Everything that PTMT takes besides taxonomy, backbone, tokenizer and max_length."""
+    settings: dict[str, Any] = {
+        "num_prompt_tokens": 3, "alpha": 0.1, "alpha_l1": 1.0, "mlm_probability": 0.15, "p_label": 1.0,
+        "label_init": "label_name", "seed": 0,
+        "label_loss": WASL(gamma_pos=1, gamma_neg=4, margin=0.05, level_weights={"first": 1.0, "step": 0.5}),
+        "optimizer": LinearAdamW(learning_rate=1e-3, weight_decay=0.01, warmup_ratio=0.05),
+    }  # fmt: skip
+    return settings | changes
+
+
+@pytest.fixture
+def toy_ptmt(toy_taxonomy: Taxonomy, tiny: tuple[Backbone, BertTokenizer, int]) -> PTMT:
+    """PTMT on the toy taxonomy."""
+    backbone, tokenizer, max_length = tiny
+    return PTMT(taxonomy=toy_taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=max_length, **ptmt_settings())
+
+
+def datamodule(folder: Path, tmp_path: Path, **changes: Any) -> HTCDataModule:
+    """A data module over a folder, with its cache in ``tmp_path``."""
+    settings: dict[str, Any] = {
+        "name": "toy",
+        "path": str(folder),
+        "batch_size": 4,
+        "cache_dir": str(tmp_path / "cache"),
+    }
+    return HTCDataModule(**settings | changes)
