@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup lint format test test-fast demo clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+
+setup: .venv/.done ## make .venv and install the project with its exact tested versions
+
+.venv/.done: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+lint: setup ## style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: setup ## all tests
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test-fast: setup ## the tests that take a second or less each
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow'
+
+demo: setup ## train and test on the built-in sample, beside a bag-of-words baseline
+	$(BIN)/python experiments/demo/demo.py
+
+clean: ## remove everything that git does not know
+	git clean -fdxq
