@@ -99,6 +99,8 @@ def train(
     seconds = {"fit": time.perf_counter() - started}
     epochs, steps = trainer.current_epoch, trainer.global_step
     best = _load_best(trainer, model)
+    if not model.val_results:  # max_steps came before the first validation
+        trainer.validate(model, datamodule, verbose=False)
     if datamodule.has_split("test"):
         started = time.perf_counter()
         trainer.test(model, datamodule, verbose=False)
