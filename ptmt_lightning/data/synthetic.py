@@ -21,13 +21,13 @@ from ptmt_lightning.taxonomy import ROOT
 
 _SIZES = {"train": 6000, "val": 600, "test": 1200}
 _BRANCHING = (5, 3, 3)  # children of the root, of a top node, of a level-2 node
-_POOL_SIZE = 12  # words that siblings share
-_NODE_WORDS = 6  # of the pool, used by one of them
-_WORDS_A_NODE = 5  # in a document, for each node on its paths
+_POOL_SIZE = 15  # words that siblings share
+_NODE_WORDS = 5  # of the pool, used by one of them
+_WORDS_A_NODE = 6  # in a document, for each node on its paths
 _FILLER_SHARE = 0.25
 _PATH_COUNTS = (0.6, 0.3, 0.1)  # probability of 1, 2, 3 paths
 _END_EARLY = 0.15  # probability to stop at a node that has children
-_NOISE = 0.05  # share of a node's words drawn from all of its siblings' pool
+_NOISE = 0.03  # share of a node's words drawn from all of its siblings' pool
 
 
 @dataclass
