@@ -1,0 +1,45 @@
+"""One row a split of each run, for an experiment's ``results.csv``.
+
+python experiments/collect.py RUN_FOLDER... --out experiments/NAME/results.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+SETTINGS = ("dataset", "model", "backbone", "variant", "seed", "train_fraction")
+METRICS = (
+    "h_f1_macro", "h_f1_macro_harmonic", "h_f1_micro", "h_precision_micro", "h_recall_micro", "f1_macro", "f1_micro",
+    "exact_match",
+)  # fmt: skip
+
+
+def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of one ``result.json``."""
+    ends = {
+        "epochs": result["epochs"],
+        "steps": result["steps"],
+        "wall_seconds": round(sum(result["seconds"].values())),
+        "device": f"{result['device']} x {result['num_threads']} threads",
+        "git_sha": result["git_sha"],
+    }
+    settings = {key: result[key] for key in SETTINGS} | {"backbone": Path(result["backbone"]).name}
+    return [
+        settings | {"split": split} | {name: round(result[split][name], 4) for name in METRICS} | ends
+        for split in ("val", "test")
+        if result[split]
+    ]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", required=True, type=Path)
+    arguments = parser.parse_args()
+    results = [json.loads((run / "result.json").read_text()) for run in arguments.runs]
+    pd.DataFrame([row for result in results for row in rows(result)]).to_csv(arguments.out, index=False)
