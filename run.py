@@ -1,5 +1,6 @@
 """Train and test one configuration: ``python run.py dataset=sample backbone=tiny``; see README.md."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ptmt_lightning import config, results, train
 def main(cfg: DictConfig) -> float | None:
     """Build what the configuration names, fit, test; gives the monitored metric to a sweeper."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # tips and advertisements
     with config.user_errors(run_dir):
         cfg = config.resumed(cfg, run_dir)
         settings = config.plain(cfg)

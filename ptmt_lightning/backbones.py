@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,10 @@ class Pretrained:
             if model_type not in SUPPORTED:
                 raise ValueError(f"model type {model_type!r} is not supported; expected one of {', '.join(SUPPORTED)}")
             tokenizer = AutoTokenizer.from_pretrained(self.name)
-            model, info = _load_quietly(self.name, self.attention)
+            with quiet_transformers():
+                model, info = AutoModelForMaskedLM.from_pretrained(
+                    self.name, output_loading_info=True, attn_implementation=self.attention, dtype=torch.float32
+                )
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"backbone.name={self.name!r}: {str(error).strip()}; expected a folder or hub name of a masked-LM "
@@ -258,19 +262,17 @@ def _check_folder(name: str) -> None:
             )
 
 
-def _load_quietly(name: str, attention: str) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load a masked-LM model without the report of missing keys: what matters in it is said by the caller."""
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no reports: what matters in them is said by the caller."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        model, info = AutoModelForMaskedLM.from_pretrained(
-            name, output_loading_info=True, attn_implementation=attention, dtype=torch.float32
-        )
+        yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()
-    return model, info
 
 
 def _start_head_at_identity(model: Any) -> None:

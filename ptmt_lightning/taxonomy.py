@@ -169,7 +169,7 @@ class Taxonomy:
                 node = self.index.get(name)
                 if node is None:
                     near = difflib.get_close_matches(name, self.names, n=1)
-                    hint = f"; did you mean {near[0]!r}?" if near else ""
+                    hint = f" (did you mean {near[0]!r}?)" if near else ""
                     raise ValueError(f"label {name!r} is not in the taxonomy{hint}")
                 self._check_step(above, node, path)
                 nodes.add(node)
@@ -180,11 +180,11 @@ class Taxonomy:
         if above in self.parents[node] or (above is None and node in self._tops):
             return
         shown = " > ".join(path)
-        ways = [" > ".join(self.names[n] for n in way) for way in self._ways_down(above, node, limit=1)]
-        if ways:
+        way = self._way_down(above, node)
+        if way:
             raise ValueError(
                 f"path {shown!r} skips a level above {self.names[node]!r}; "
-                f"expected each step to be an edge of the taxonomy, here {ways[0]!r}"
+                f"expected each step to be an edge of the taxonomy, here {' > '.join(self.names[n] for n in way)!r}"
             )
         parents = [self.names[parent] for parent in self.parents[node]] or [ROOT]
         before = ROOT if above is None else self.names[above]
@@ -193,17 +193,22 @@ class Taxonomy:
             f"whose parent is {' or '.join(map(repr, parents))}"
         )
 
-    def _ways_down(self, above: int | None, node: int, limit: int) -> list[list[int]]:
-        """Up to ``limit`` paths of nodes from below ``above`` (None: the root) down to ``node``, ``above`` included."""
-        ways: list[list[int]] = []
-        stack = [[node]]
-        while stack and len(ways) < limit:
-            way = stack.pop()
-            if way[0] == above or (above is None and way[0] in self._tops):
-                ways.append(way)
-                continue
-            stack.extend([parent, *way] for parent in self.parents[way[0]])
-        return ways
+    def _way_down(self, above: int | None, node: int) -> list[int]:
+        """Nodes on a way from ``above`` (None: any top node) down to ``node``, both included; empty if there is none."""
+        below: dict[int, int] = {}  # on the way down from each node seen, the next one
+        queue = [node]
+        for here in queue:
+            for parent in self.parents[here]:
+                if parent not in below:
+                    below[parent] = here
+                    queue.append(parent)
+        start = next((n for n in queue if n in self._tops), node) if above is None else above
+        if start not in below:
+            return []
+        way = [start]
+        while way[-1] != node:
+            way.append(below[way[-1]])
+        return way
 
     def label_paths(self, nodes: Iterable[int]) -> list[list[int]]:
         """The maximal paths through a set of nodes: one for each way from a node with no selected child upwards.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ from ptmt_lightning.data.document import SPLITS
 from ptmt_lightning.metrics import per_label
 from ptmt_lightning.models.classifier import HTCModel
 from ptmt_lightning.results import environment, write_json, write_predictions, write_text
+
+log = logging.getLogger(__name__)
 
 
 class BackboneSource(Protocol):
@@ -94,6 +97,13 @@ def train(
         raise ValueError(
             f"resume={str(run_dir)!r}: no checkpoints/last.ckpt there; expected the folder of an earlier run"
         )
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if trainer.is_global_zero:
+        log.info(
+            "%d training documents, %d labels on %d levels; %.1f million parameters; %d x %s",
+            datamodule.num_documents("train"), len(model.taxonomy), model.taxonomy.num_levels, num_parameters / 1e6,
+            trainer.world_size, trainer.strategy.root_device.type,
+        )  # fmt: skip
     started = time.perf_counter()
     trainer.fit(model, datamodule, ckpt_path=last if resume else None, weights_only=True)
     seconds = {"fit": time.perf_counter() - started}
@@ -117,38 +127,42 @@ def train(
         "steps": steps,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "num_documents": {split: datamodule.num_documents(split) for split in SPLITS if datamodule.has_split(split)},
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "num_parameters": num_parameters,
         "num_devices": trainer.world_size,
         "precision": trainer.precision,
         "wandb_run_id": next((str(logger.version) for logger in wandb_loggers), None),
         **environment(model.device),
     }
     if trainer.is_global_zero:
-        _write(run_dir, datamodule, model, result)
-    for logger in wandb_loggers:
-        table = pd.DataFrame(per_label(datamodule.taxonomy, model.test_counts)) if model.test_results else None
-        if table is not None:
-            logger.log_table("test/per_label", dataframe=table)
+        _write(run_dir, datamodule, model, result, wandb_loggers)
     return result
 
 
 def _load_best(trainer: L.Trainer, model: HTCModel) -> str | None:
-    """Put the best checkpoint's weights into the model; gives its path, None where no checkpoint was written."""
+    """Put the best checkpoint's weights into the model; gives its name, None where no checkpoint was written."""
     checkpoint = trainer.checkpoint_callback
     if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.best_model_path:
         return None
     content = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
     model.load_state_dict(content["state_dict"])
     model.on_load_checkpoint(content)
-    return checkpoint.best_model_path
+    return Path(checkpoint.best_model_path).name
 
 
-def _write(run_dir: Path, datamodule: HTCDataModule, model: HTCModel, result: Mapping[str, Any]) -> None:
+def _write(
+    run_dir: Path,
+    datamodule: HTCDataModule,
+    model: HTCModel,
+    result: Mapping[str, Any],
+    wandb_loggers: Sequence[WandbLogger],
+) -> None:
     if model.test_results:
         ids = datamodule.document_ids("test", [prediction.row for prediction in model.test_predictions])
         write_predictions(run_dir / "predictions.jsonl", model.test_predictions, ids, datamodule.taxonomy)
         table = pd.DataFrame(per_label(datamodule.taxonomy, model.test_counts))
         write_text(run_dir / "per_label.csv", table.to_csv(index=False))
+        for logger in wandb_loggers:
+            logger.log_table("test/per_label", dataframe=table)
     with tempfile.TemporaryDirectory(prefix=".model.", dir=run_dir) as temporary:
         folder = Path(temporary) / "model"
         model.save_pretrained(folder)

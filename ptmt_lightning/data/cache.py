@@ -173,7 +173,7 @@ def _problem(folder: Path) -> str | None:
     try:
         expected = json.loads((folder / "checksum.json").read_text())["crc32"]
         return None if _crc32(folder / "documents.arrow") == expected else "its checksum differs"
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return repr(error)
 
 

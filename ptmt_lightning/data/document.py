@@ -74,7 +74,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(line.decode("utf-8-sig"))
+        record = json.loads(line.decode("utf-8-sig").rstrip())
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{where}: invalid UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8"
@@ -95,6 +95,13 @@ def _checked_text(record: dict[str, Any], where: str) -> str:
         raise ValueError(f"{where}: text={_shown(text)}: expected a string; convert it or delete the line")
     if not text.strip():
         raise ValueError(f"{where}: text={_shown(text)}: expected more than white space; fill it in or delete the line")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{where}: text={json.dumps(text[error.start : error.end])} at character {error.start + 1}: half of a "
+            "surrogate pair is not a character; correct it or delete the line"
+        ) from None
     return text
 
 

@@ -50,6 +50,11 @@ class LengthBatchSampler(Sampler[list[tuple[int, int]]]):
                 "lower trainer.devices or raise dataset.train_fraction"
             )
 
+    @property
+    def sampler(self) -> LengthBatchSampler:
+        """Itself: of a batch sampler, Lightning calls ``set_epoch`` on this attribute only."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Draw other batches; Lightning calls it at the start of each epoch."""
         self.epoch = epoch
@@ -69,9 +74,12 @@ class LengthBatchSampler(Sampler[list[tuple[int, int]]]):
         rng = np.random.default_rng((self.seed, self.epoch))
         global_batch = self.batch_size * self.num_replicas
         rows = rng.permutation(self.rows)
+        rest = len(rows) % global_batch
+        if rest < self.num_replicas:
+            rows = rows[: len(rows) - rest]  # before sorting, so that it hits any length
         pools = (rows[i : i + _POOL * global_batch] for i in range(0, len(rows), _POOL * global_batch))
         ordered = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
-        batches = [ordered[i : i + global_batch] for i in range(0, len(ordered), global_batch)][: len(self)]
+        batches = [ordered[i : i + global_batch] for i in range(0, len(ordered), global_batch)]
         return [batches[i][self.rank :: self.num_replicas] for i in rng.permutation(len(batches))]
 
     def _evaluation_batches(self) -> list[Rows]:

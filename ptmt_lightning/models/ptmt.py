@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 import ptmt_lightning
-from ptmt_lightning.backbones import Backbone
+from ptmt_lightning.backbones import Backbone, quiet_transformers
 from ptmt_lightning.checks import check_range
 from ptmt_lightning.losses import count_l1, masked_lm, masked_mean
 from ptmt_lightning.models.classifier import HTCModel
@@ -102,7 +102,8 @@ class PTMT(HTCModel):
 
     def save_pretrained(self, folder: Path) -> None:
         """A folder for ``AutoModelForMaskedLM`` and ``AutoTokenizer``, with ``taxonomy.json`` and ``ptmt.json``."""
-        self.backbone.model.save_pretrained(folder)
+        with quiet_transformers():
+            self.backbone.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.taxonomy.to_json(folder / "taxonomy.json")
         settings = {
