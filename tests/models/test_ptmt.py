@@ -1,0 +1,290 @@
+"""PTMT: initial rows, scores, loss and the exported folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOY_DOCUMENTS, TOY_EDGES, ptmt_settings, tiny_source
+from torch import Tensor
+from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, BertTokenizer
+
+from ptmt_lightning.backbones import Backbone, Pretrained
+from ptmt_lightning.data.cache import Example
+from ptmt_lightning.losses import WASL, CrossEntropy
+from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.template import PTMTBatch
+
+TEXTS = [document["text"] for document in TOY_DOCUMENTS]
+NAMED_EDGES = [("ROOT", "Mno"), ("ROOT", "x/y_z"), ("Mno", "p & q"), ("Mno", "???")]
+
+
+def make(edges: list[tuple[str, str]] = TOY_EDGES, **changes: Any) -> PTMT:
+    """A seeded PTMT over a tiny backbone, evaluating."""
+    torch.manual_seed(0)
+    backbone, tokenizer, max_length = tiny_source().load(TEXTS)
+    shared = {"taxonomy": Taxonomy(edges), "backbone": backbone, "tokenizer": tokenizer, "max_length": max_length}
+    return PTMT(**shared | ptmt_settings(**changes)).eval()
+
+
+def toy_batch(model: PTMT, *, training: bool) -> PTMTBatch:
+    """All toy documents."""
+    examples = []
+    for row, document in enumerate(TOY_DOCUMENTS):
+        ids = model.tokenizer(document["text"], add_special_tokens=False)["input_ids"]
+        nodes = model.taxonomy.encode(document["labels"])  # type: ignore[arg-type]
+        examples.append(Example(row, 0, np.array(ids, dtype=np.int32), np.array(nodes, dtype=np.int32)))
+    return model.collator(training=training)(examples)
+
+
+def label_rows(model: PTMT) -> Tensor:
+    first = model.template.first_label_id
+    return model.backbone.token_embeddings[first : first + len(model.taxonomy)].detach()
+
+
+def randomise(model: PTMT) -> None:
+    """Give biases and norms values that training could have given them, so that nothing is 0 by default."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+
+
+# ---- initial rows ----
+
+
+def test_label_rows_start_as_the_mean_of_the_names_pieces() -> None:
+    model = make(NAMED_EDGES, label_init="label_name")
+    embeddings = model.backbone.token_embeddings.detach()
+    for name, row in zip(model.taxonomy.names, label_rows(model), strict=True):
+        words = " ".join(re.findall(r"[^\W_]+", name))
+        pieces = model.tokenizer(words, add_special_tokens=False)["input_ids"]
+        if pieces:
+            torch.testing.assert_close(row, embeddings[pieces].mean(dim=0))
+        else:
+            assert row.ne(0).any()
+            assert row.std().item() == pytest.approx(0.02, rel=0.5)
+
+
+def test_random_rows_are_not_the_names() -> None:
+    named, unnamed = make(label_init="label_name"), make(label_init="random")
+    assert not (label_rows(named) == label_rows(unnamed)).all(dim=1).any()
+    assert label_rows(unnamed).std().item() == pytest.approx(0.02, rel=0.2)
+
+
+def test_rows_match_the_tokens_and_biases_start_at_zero() -> None:
+    model = make()
+    assert len(model.backbone.token_embeddings) == len(model.tokenizer)
+    assert model.backbone.output_bias[model.template.num_text_tokens :].eq(0).all()
+
+
+def test_rows_match_the_tokens_when_the_matrix_is_longer_than_the_vocabulary(tmp_path: Path) -> None:
+    backbone, tokenizer, _ = tiny_source().load(TEXTS)
+    backbone.model.resize_token_embeddings(len(tokenizer) + 6, mean_resizing=False)  # as padded checkpoints have
+    backbone.model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    backbone, tokenizer, max_length = Pretrained(name=str(tmp_path)).load([])  # type: ignore[assignment]
+    model = PTMT(
+        taxonomy=Taxonomy(TOY_EDGES), backbone=backbone, tokenizer=tokenizer, max_length=max_length, **ptmt_settings()
+    )
+    embeddings = backbone.token_embeddings.detach()
+    for name, row in zip(model.taxonomy.names, label_rows(model), strict=True):
+        pieces = tokenizer(name, add_special_tokens=False)["input_ids"]
+        torch.testing.assert_close(row, embeddings[pieces].mean(dim=0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpha": 1.5}, "model.alpha=1.5: expected a number in [0, 1]"),
+        ({"alpha_l1": -1}, "model.alpha_l1=-1: expected a number >= 0"),
+        ({"label_init": "names"}, "model.label_init='names': expected 'label_name' or 'random'"),
+        ({"num_prompt_tokens": -1}, "model.num_prompt_tokens=-1: expected an integer >= 0"),
+        ({"threshold": 2}, "model.threshold=2: expected a number in [0, 1]"),
+        ({"metric_classes": "some"}, "model.metric_classes='some': expected 'present' or 'all'"),
+    ],
+)
+def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make(**change)
+
+
+# ---- scores ----
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_scores_of_a_level_come_from_its_slot_alone(level: int) -> None:
+    model = make()
+    states = torch.randn(2, 5, 32)
+    before = model.label_logits(states)
+    states[:, level] += 1
+    changed = (model.label_logits(states) != before).all(dim=0)
+    assert changed.nonzero().flatten().tolist() == list(range(11))[model.taxonomy.level_slices[level]]
+
+
+def test_score_is_the_inner_product_with_the_label_token_plus_its_bias() -> None:
+    model = make()
+    randomise(model)
+    states = torch.randn(2, 4, 32)
+    logits = model.label_logits(states)
+    for node, level in enumerate(model.taxonomy.levels):
+        token = model.tokenizer.convert_tokens_to_ids(f"[LABEL_{model.taxonomy.names[node]}]")
+        score = states[:, level - 1] @ model.backbone.token_embeddings[token] + model.backbone.output_bias[token]
+        torch.testing.assert_close(logits[:, node], score)
+
+
+def test_scores_do_not_depend_on_masked_text() -> None:
+    model = make(mlm_probability=0.5)
+    batch = toy_batch(model, training=True)
+    slots_only = batch._replace(positions=batch.positions[:, :3])
+    torch.testing.assert_close(model(batch), model(slots_only), rtol=1e-5, atol=1e-6)
+
+
+def test_label_and_prompt_rows_are_trained() -> None:
+    model = make()
+    model.loss_terms(toy_batch(model, training=True))["loss"].backward()
+    gradient = model.backbone.token_embeddings.grad
+    assert gradient is not None
+    assert gradient[model.template.num_text_tokens :].ne(0).any(dim=1).all()
+
+
+def test_prediction_is_thresholded_then_pruned() -> None:
+    probabilities = torch.full((1, 11), 0.1)
+    index = Taxonomy(TOY_EDGES).index
+    for name, probability in {"A": 0.6, "AA": 0.4, "AAA": 0.9, "BB": 0.8, "AC": 0.55}.items():
+        probabilities[0, index[name]] = probability
+
+    def names(model: PTMT) -> set[str]:
+        return {model.taxonomy.names[node] for node in model.predict_nodes(probabilities)[0].nonzero().flatten()}
+
+    assert names(make()) == {"A", "AC"}
+    assert names(make(threshold=0.3)) == {"A", "AA", "AAA", "AC"}
+    assert names(make(prune=False)) == {"A", "AAA", "BB", "AC"}
+
+
+# ---- loss ----
+
+
+def test_total_is_equation_3_of_its_own_terms() -> None:
+    model = make(alpha=0.3, alpha_l1=0.7, p_label=0.5)
+    terms = model.loss_terms(toy_batch(model, training=True))
+    assert set(terms) == {"loss", "label", "count_l1", "mlm"}
+    expected = 0.3 * terms["mlm"] + 0.7 * (terms["label"] + 0.7 * terms["count_l1"])
+    torch.testing.assert_close(terms["loss"], expected)
+
+
+def test_terms_equal_sums_over_the_slots_that_stayed_masked() -> None:
+    model = make(p_label=0.5, label_loss=WASL(gamma_pos=0, gamma_neg=0, margin=0, level_weights=[1, 1, 1]))
+    batch = toy_batch(model, training=True)
+    assert 0 < batch.slots.sum() < batch.slots.numel()
+    logits, targets = model(batch), batch.targets.float()
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    label = count = torch.zeros(())
+    for document, level in batch.slots.nonzero().tolist():
+        nodes = model.taxonomy.level_slices[level]
+        label = label + bce[document, nodes].sum() / len(TEXTS)
+        excess = logits[document, nodes].sigmoid().sum() - targets[document, nodes].sum()
+        count = count + excess.abs() / len(TEXTS)
+    terms = model.loss_terms(batch)
+    torch.testing.assert_close(terms["label"], label)
+    torch.testing.assert_close(terms["count_l1"], count)
+
+
+def test_masked_lm_term_is_the_stock_loss_at_the_masked_text() -> None:
+    model = make(mlm_probability=0.4)
+    batch = toy_batch(model, training=True)
+    columns = batch.positions.flatten()[batch.mlm_index]
+    labels = torch.full_like(batch.input_ids, -100)
+    labels[batch.mlm_index // batch.positions.shape[1], columns] = batch.mlm_ids
+    stock = model.backbone.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss
+    torch.testing.assert_close(model.loss_terms(batch)["mlm"], stock)
+
+
+def test_alpha_zero_skips_the_masked_lm_term() -> None:
+    model = make(alpha=0.0)
+    terms = model.loss_terms(toy_batch(model, training=True))
+    assert set(terms) == {"loss", "label", "count_l1"}
+    torch.testing.assert_close(terms["loss"], terms["label"] + terms["count_l1"])
+
+
+def test_alpha_one_leaves_the_masked_lm_term_alone() -> None:
+    terms = (model := make(alpha=1.0, mlm_probability=0.5)).loss_terms(toy_batch(model, training=True))
+    torch.testing.assert_close(terms["loss"], terms["mlm"])
+
+
+def test_cross_entropy_works_as_the_label_loss() -> None:
+    model = make(label_loss=CrossEntropy())
+    terms = model.loss_terms(toy_batch(model, training=True))
+    terms["loss"].backward()
+    assert all(term.isfinite() for term in terms.values())
+
+
+# ---- the exported folder ----
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> tuple[PTMT, Path]:
+    """A model with non-trivial biases, and its folder."""
+    model = make()
+    randomise(model)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    model.save_pretrained(folder)
+    return model, folder
+
+
+def test_exported_model_gives_the_same_label_scores(exported: tuple[PTMT, Path]) -> None:
+    model, folder = exported
+    opened = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    assert isinstance(opened, BertForMaskedLM)
+    batch = toy_batch(model, training=False)
+    stock = opened(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    columns = []
+    for name, level in zip(model.taxonomy.names, model.taxonomy.levels, strict=True):
+        token = tokenizer.convert_tokens_to_ids(f"[LABEL_{name}]")
+        columns.append(stock[torch.arange(len(TEXTS)), batch.positions[:, level - 1], token])
+    torch.testing.assert_close(torch.stack(columns, dim=1), model(batch), rtol=1e-5, atol=1e-5)
+
+
+def test_exported_weights_are_bit_identical(exported: tuple[PTMT, Path]) -> None:
+    model, folder = exported
+    opened = AutoModelForMaskedLM.from_pretrained(folder)
+    ours, theirs = model.backbone.model.state_dict(), opened.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_exported_tokenizer_reads_text_as_the_original(exported: tuple[PTMT, Path]) -> None:
+    model, folder = exported
+    texts = [*TEXTS, "M N [MASK] o", "x [LABEL_A] y [P1]", "unseen words zyx", "tab\tand\nline"]
+    arguments: dict[str, Any] = {"split_special_tokens": True, "add_special_tokens": False}
+    opened = AutoTokenizer.from_pretrained(folder)
+    before_template: BertTokenizer = tiny_source().load(TEXTS)[1]  # type: ignore[assignment]
+    ids = opened(texts, **arguments)["input_ids"]
+    assert ids == model.tokenizer(texts, **arguments)["input_ids"]
+    assert ids == before_template(texts, **arguments)["input_ids"]
+    assert len(opened) == len(model.tokenizer)
+
+
+def test_exported_folder_says_how_to_use_the_model(exported: tuple[PTMT, Path]) -> None:
+    model, folder = exported
+    settings = json.loads((folder / "ptmt.json").read_text())
+    template = json.loads(json.dumps(asdict(model.template)))
+    assert settings["template"] == template
+    assert (settings["threshold"], settings["prune"]) == (0.5, True)
+    assert Taxonomy.from_json(folder / "taxonomy.json").names == model.taxonomy.names
+
+
+def test_exported_folder_is_refused_as_a_backbone(exported: tuple[PTMT, Path]) -> None:
+    model, folder = exported
+    backbone, tokenizer, max_length = Pretrained(name=str(folder)).load([])
+    assert isinstance(backbone, Backbone)
+    with pytest.raises(ValueError, match=r"already has template tokens such as '\[P1\]'"):
+        PTMT(taxonomy=model.taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=max_length, **ptmt_settings())

@@ -1,0 +1,87 @@
+"""The optimiser's groups and schedule."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import BertTokenizer
+
+from ptmt_lightning.backbones import Backbone
+from ptmt_lightning.optim import LinearAdamW
+
+SETTINGS: dict[str, Any] = {"learning_rate": 0.1, "weight_decay": 0.01, "warmup_ratio": 0.2}
+
+
+def learning_rates(optimizer: torch.optim.Optimizer, scheduler: LambdaLR, num_steps: int) -> list[float]:
+    """The rate of each step, and the one after the last."""
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(num_steps):
+        optimizer.step()
+        scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+def test_biases_and_norms_do_not_decay_and_everything_else_does(tiny: tuple[Backbone, BertTokenizer, int]) -> None:
+    backbone = tiny[0]
+    optimizer, _ = LinearAdamW(**SETTINGS).build(backbone, 10, fused=False)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in backbone.named_parameters():
+        is_free = name.endswith("bias") or "LayerNorm" in name
+        assert decay.pop(id(parameter)) == (0.0 if is_free else 0.01), name
+    assert not decay
+
+
+def test_every_trained_parameter_is_in_one_group_once(tiny: tuple[Backbone, BertTokenizer, int]) -> None:
+    backbone = tiny[0]
+    frozen = backbone.token_embeddings.requires_grad_(False)
+    optimizer, _ = LinearAdamW(**SETTINGS).build(backbone, 10, fused=False)
+    ids = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert len(ids) == len(set(ids)) == sum(1 for _ in backbone.parameters()) - 1
+    assert id(frozen) not in ids
+
+
+def test_rate_warms_up_and_then_falls_linearly_to_zero() -> None:
+    optimizer, scheduler = LinearAdamW(**SETTINGS).build(nn.Linear(2, 2), 10, fused=False)
+    expected = [0, 0.05, 0.1, 0.0875, 0.075, 0.0625, 0.05, 0.0375, 0.025, 0.0125, 0]
+    assert learning_rates(optimizer, scheduler, 10) == pytest.approx(expected)
+
+
+def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
+    optimizer, scheduler = LinearAdamW(**SETTINGS | {"warmup_ratio": 0}).build(nn.Linear(2, 2), 4, fused=False)
+    assert learning_rates(optimizer, scheduler, 4) == pytest.approx([0.1, 0.075, 0.05, 0.025, 0])
+
+
+def test_fused_steps_equal_the_plain_ones() -> None:
+    results = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        layer = nn.Linear(3, 2)
+        optimizer, scheduler = LinearAdamW(**SETTINGS).build(layer, 6, fused=fused)
+        for _ in range(6):
+            optimizer.zero_grad()
+            layer(torch.ones(4, 3)).pow(2).sum().backward()
+            optimizer.step()
+            scheduler.step()
+        results.append(layer.weight.detach())
+    torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": -1e-3}, "optimizer.learning_rate=-0.001: expected a number >= 0"),
+        ({"learning_rate": "1e-3"}, "optimizer.learning_rate='1e-3': expected a number >= 0"),
+        ({"weight_decay": None}, "optimizer.weight_decay=None: expected a number >= 0"),
+        ({"warmup_ratio": 5}, "optimizer.warmup_ratio=5: expected a number in [0, 1]"),
+        ({"warmup_ratio": -0.1}, "optimizer.warmup_ratio=-0.1: expected a number in [0, 1]"),
+    ],
+)
+def test_bad_values_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LinearAdamW(**SETTINGS | change)

@@ -1,0 +1,284 @@
+"""The main job in one process and in two: training, evaluation, resuming, the run's folder."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import pytest
+import torch
+from conftest import TOY_DOCUMENTS, TOY_EDGES, datamodule, ptmt_settings, tiny_source, write_folder
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from transformers import AutoModelForMaskedLM
+
+from ptmt_lightning.callbacks import Throughput
+from ptmt_lightning.data.cache import Example, text_token_ids
+from ptmt_lightning.data.datamodule import HTCDataModule
+from ptmt_lightning.losses import CrossEntropy
+from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.optim import LinearAdamW
+from ptmt_lightning.train import build, train
+
+FAST = LinearAdamW(learning_rate=5e-3, weight_decay=0.0, warmup_ratio=0.1)
+
+
+def make(
+    folder: Path, tmp_path: Path, *, data: dict[str, Any] | None = None, **settings: Any
+) -> tuple[HTCDataModule, PTMT]:
+    """Data and a seeded model."""
+    L.seed_everything(0, verbose=False)
+    module = datamodule(folder, tmp_path, **data or {})
+    model = build(module, tiny_source(), partial(PTMT, **ptmt_settings(**settings)))
+    assert isinstance(model, PTMT)
+    return module, model
+
+
+def make_trainer(run_dir: Path, **settings: Any) -> L.Trainer:
+    """A quiet Trainer on one CPU device, with checkpoints in ``run_dir``."""
+    checkpoint = ModelCheckpoint(
+        dirpath=run_dir / "checkpoints", filename="best", monitor="val/h_f1_macro", mode="max",
+        save_last=True, enable_version_counter=False,
+    )  # fmt: skip
+    defaults: dict[str, Any] = {
+        "accelerator": "cpu", "devices": 1, "max_epochs": 2, "logger": False, "num_sanity_val_steps": 0,
+        "enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False,
+        "gradient_clip_val": 5.0, "default_root_dir": run_dir,
+    }  # fmt: skip
+    callbacks = [checkpoint, *settings.pop("callbacks", [])]
+    if settings.get("fast_dev_run"):
+        callbacks.remove(checkpoint)
+    return L.Trainer(callbacks=callbacks, **defaults | settings)
+
+
+def run(folder: Path, tmp_path: Path, run_dir: Path, **settings: Any) -> tuple[dict[str, Any], PTMT]:
+    """A whole run; Trainer settings under ``trainer``, data settings under ``data``, the rest for the model."""
+    run_dir.mkdir(exist_ok=True)
+    trainer = make_trainer(run_dir, **settings.pop("trainer", {}))
+    resume = settings.pop("resume", False)
+    module, model = make(folder, tmp_path, **settings)
+    description = {"model": "ptmt", "backbone": "tiny", "loss": "wasl", "variant": None}
+    result = train(
+        datamodule=module,
+        model=model,
+        trainer=trainer,
+        run_dir=run_dir,
+        description=description,
+        config={},
+        resume=resume,
+    )
+    return result, model
+
+
+def predict(model: PTMT, text: str) -> list[list[str]]:
+    """Label paths of one text, as at inference."""
+    ids = torch.tensor(text_token_ids(model.tokenizer, [text], model.max_length)[0]).numpy()
+    batch = model.collator(training=False)([Example(0, 0, ids, ids[:0])])
+    with torch.no_grad():
+        kept = model.eval().predict_nodes(model.probabilities(model(batch)))[0]
+    names = model.taxonomy.names
+    return [[names[node] for node in path] for path in model.taxonomy.label_paths(kept.nonzero().flatten().tolist())]
+
+
+def test_toy_example_of_the_paper(tmp_path: Path) -> None:
+    """Section A.7: two documents, one down to level 3, one that ends on level 1; from text to pruned prediction."""
+    documents = TOY_DOCUMENTS[:2]
+    folder = write_folder(tmp_path / "a7", TOY_EDGES, train=documents * 8, val=documents, test=documents)
+    result, model = run(folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 40})
+    tokens = model.tokenizer.convert_ids_to_tokens(
+        model.collator(training=False)([Example(0, 0, torch.tensor([7, 8, 9]).numpy(), torch.tensor([0]).numpy())])
+        .input_ids[0]
+        .tolist()
+    )
+    assert tokens[4:] == ["[SEP]", "[P1]", "[P2]", "[P3]", "[MASK]", "[MASK]", "[MASK]", "[SEP]"]
+    assert predict(model, "m n o") == [["A", "AA", "AAA"]]
+    assert predict(model, "x y z") == [["C"]]
+    assert result["test"]["exact_match"] == 1.0
+
+
+def test_learns_several_paths_and_paths_that_end_early(toy_folder: Path, tmp_path: Path) -> None:
+    result, model = run(toy_folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 40})
+    assert result["test"]["h_f1_micro"] > 0.99
+    assert predict(model, "p q p q r") == [["A", "AB"], ["B", "BB"]]
+
+
+def test_same_seed_gives_identical_metrics_and_weights(toy_folder: Path, tmp_path: Path) -> None:
+    first, one = run(toy_folder, tmp_path, tmp_path / "first", p_label=0.7)
+    second, two = run(toy_folder, tmp_path, tmp_path / "second", p_label=0.7)
+    assert first["test"] == second["test"]
+    assert first["val"] == second["val"]
+    assert_equal_weights(one, two)
+
+
+def test_another_seed_gives_other_weights(toy_folder: Path, tmp_path: Path) -> None:
+    _, one = run(toy_folder, tmp_path, tmp_path / "first", trainer={"max_epochs": 1})
+    _, two = run(toy_folder, tmp_path, tmp_path / "second", seed=1, trainer={"max_epochs": 1})
+    assert not torch.equal(one.backbone.token_embeddings, two.backbone.token_embeddings)
+
+
+class StopAfter(L.Callback):
+    """Stands in for an interruption after an epoch: the schedule still aims at the full length."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_resumed_run_equals_uninterrupted_run(toy_folder: Path, tmp_path: Path, num_workers: int) -> None:
+    data = {"num_workers": num_workers}
+    settings = {"trainer": {"max_epochs": 5}, "data": data, "p_label": 0.7}
+    whole, expected = run(toy_folder, tmp_path, tmp_path / "whole", **settings)
+    stopped = {"max_epochs": 5, "callbacks": [StopAfter(2)]}
+    part, _ = run(toy_folder, tmp_path, tmp_path / "part", **settings | {"trainer": stopped})
+    assert part["epochs"] == 2
+    settings["trainer"] = {"max_epochs": 5}
+    resumed, actual = run(toy_folder, tmp_path, tmp_path / "part", resume=True, **settings)
+    assert resumed["epochs"] == 5
+    assert resumed["test"] == whole["test"]
+    assert resumed["val"] == whole["val"]
+    assert_equal_weights(actual, expected)
+
+
+def test_resume_without_checkpoint(toy_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"resume='.*run': no checkpoints/last.ckpt there"):
+        run(toy_folder, tmp_path, tmp_path / "run", resume=True)
+
+
+def test_run_folder(toy_folder: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    result, model = run(toy_folder, tmp_path, run_dir, optimizer=FAST, trainer={"max_epochs": 10})
+    assert {path.name for path in run_dir.iterdir()} == {
+        "checkpoints", "model", "per_label.csv", "predictions.jsonl", "result.json",
+    }  # fmt: skip
+    assert json.loads((run_dir / "result.json").read_text()) == result
+    assert result["num_documents"] == {"train": 24, "val": 6, "test": 7}
+    assert {path.name for path in (run_dir / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    lines = [json.loads(line) for line in (run_dir / "predictions.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [f"test:{number}" for number in range(1, 8)]
+    assert lines[0]["labels"] == [["A", "AA", "AAA"]]
+    assert all(
+        len(path["path"]) == len(path["probabilities"]) and min(path["probabilities"]) >= 0.5
+        for line in lines
+        for path in line["predicted"]
+    )
+    table = pd.read_csv(run_dir / "per_label.csv")
+    assert table["label"].tolist() == list(model.taxonomy.names)
+    assert table["support"].sum() == sum(len(model.taxonomy.encode(line["labels"])) for line in lines)
+    assert isinstance(AutoModelForMaskedLM.from_pretrained(run_dir / "model"), torch.nn.Module)
+
+
+def test_reported_validation_is_that_of_the_best_checkpoint(toy_folder: Path, tmp_path: Path) -> None:
+    result, model = run(toy_folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 6})
+    module, _ = make(toy_folder, tmp_path)
+    make_trainer(tmp_path / "again").validate(model, module, verbose=False)
+    assert model.val_results == result["val"]
+
+
+def test_no_test_split(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "data", TOY_EDGES, train=TOY_DOCUMENTS * 2, val=TOY_DOCUMENTS)
+    result, _ = run(folder, tmp_path, tmp_path / "run")
+    assert result["test"] == {}
+    assert result["val"]["h_f1_macro"] >= 0
+    assert not (tmp_path / "run" / "predictions.jsonl").exists()
+
+
+def test_cross_entropy_learns_one_path(tmp_path: Path) -> None:
+    documents = [document for document in TOY_DOCUMENTS if len(document["labels"]) == 1]
+    folder = write_folder(tmp_path / "data", TOY_EDGES, train=documents * 8, val=documents, test=documents)
+    settings = {"label_loss": CrossEntropy(), "alpha_l1": 0.0, "optimizer": FAST}
+    result, _ = run(folder, tmp_path, tmp_path / "run", **settings, trainer={"max_epochs": 25})
+    assert result["test"]["exact_match"] == 1.0
+
+
+def test_cross_entropy_refuses_several_labels_a_level(toy_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"at most one label a level; document train:3 has 2 on level 1; set loss=wasl"
+    ):
+        make(toy_folder, tmp_path, label_loss=CrossEntropy())
+
+
+def test_non_finite_loss_stops_with_step_terms_and_documents(toy_folder: Path, tmp_path: Path) -> None:
+    module, model = make(toy_folder, tmp_path)
+    with torch.no_grad():
+        model.backbone.output_bias[model.template.first_label_id] = float("nan")
+    expected = (
+        r"non-finite loss at step 0 \(epoch 0\): loss=nan, label=nan, count_l1=nan, mlm=.*; documents \['train:\d+'"
+    )
+    with pytest.raises(ValueError, match=expected):
+        make_trainer(tmp_path / "run").fit(model, module)
+
+
+def test_endless_training_is_refused(toy_folder: Path, tmp_path: Path) -> None:
+    module, model = make(toy_folder, tmp_path)
+    with pytest.raises(ValueError, match=r"trainer.max_epochs=-1: the linear decay needs an end"):
+        make_trainer(tmp_path / "run", max_epochs=-1).fit(model, module)
+
+
+def test_train_fraction(toy_folder: Path, tmp_path: Path) -> None:
+    result, _ = run(toy_folder, tmp_path, tmp_path / "run", data={"train_fraction": 0.25})
+    assert result["num_documents"]["train"] == 6
+    assert result["steps"] == 2 * 2
+
+
+def test_throughput_counts_documents(toy_folder: Path, tmp_path: Path) -> None:
+    throughput = Throughput()
+    run(toy_folder, tmp_path, tmp_path / "run", trainer={"callbacks": [throughput], "log_every_n_steps": 1})
+    assert throughput.num_documents == 2 * 24
+    assert throughput.num_tokens == 2 * 4 * sum(len(document["text"].split()) for document in TOY_DOCUMENTS)
+
+
+def test_fast_dev_run(toy_folder: Path, tmp_path: Path) -> None:
+    result, _ = run(toy_folder, tmp_path, tmp_path / "run", trainer={"fast_dev_run": True})
+    assert result["steps"] == 1
+    assert result["best_checkpoint"] is None
+
+
+def test_bf16_close_to_fp32(toy_folder: Path, tmp_path: Path) -> None:
+    module, model = make(toy_folder, tmp_path)
+    batch = next(iter(module.val_dataloader()))
+    model.eval()
+    with torch.no_grad():
+        expected = model.probabilities(model(batch))
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = model.probabilities(model(batch))
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, expected, atol=0.02, rtol=0)
+    result, _ = run(toy_folder, tmp_path, tmp_path / "run", trainer={"precision": "bf16-mixed"})
+    assert result["precision"] == "bf16-mixed"
+
+
+@pytest.mark.slow
+def test_compiled_backbone_gives_the_same_loss(toy_folder: Path, tmp_path: Path) -> None:
+    module, model = make(toy_folder, tmp_path)
+    batches = list(module.val_dataloader())
+    model.eval()
+    expected = [model.loss_terms(batch)["loss"] for batch in batches]
+    model.backbone.compile(dynamic=True)
+    actual = [model.loss_terms(batch)["loss"] for batch in batches]
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+    assert not any("_orig_mod" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize("num_devices", [2])
+def test_two_ranks_evaluate_as_one(toy_folder: Path, tmp_path: Path, num_devices: int) -> None:
+    """Seven test documents on two ranks: none counted twice, none left out."""
+    module, model = make(toy_folder, tmp_path)
+    [expected] = make_trainer(tmp_path / "one").test(model, module, verbose=False)
+    module, model = make(toy_folder, tmp_path)
+    trainer = make_trainer(tmp_path / "two", devices=num_devices, strategy="ddp_notebook")
+    [actual] = trainer.test(model, module, verbose=False)
+    assert actual == expected
+
+
+def assert_equal_weights(one: PTMT, two: PTMT) -> None:
+    """Bit for bit."""
+    weights: dict[str, Tensor] = two.state_dict()
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, weights[name]), name
