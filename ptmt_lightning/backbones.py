@@ -234,6 +234,8 @@ def word_tokenizer(texts: Iterable[str], size: int) -> BertTokenizer:
 def _ready(
     backbone: Backbone, tokenizer: PreTrainedTokenizerBase, max_length: int | None, name: str
 ) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
+    if len(backbone.token_embeddings) != len(tokenizer):  # a matrix padded for speed: new tokens follow the vocabulary
+        backbone.model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     longest = backbone.max_positions
     if max_length is not None:
         check_range("backbone.max_length", max_length, 1, integer=True)

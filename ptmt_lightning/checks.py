@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from numbers import Real
 
 
@@ -14,7 +15,7 @@ def check_range(
         ValueError: names the configuration key, the value and what was expected.
     """
     is_number = isinstance(value, int if integer else Real) and not isinstance(value, bool)
-    if is_number and low <= value and (value < high if high_open else value <= high):  # type: ignore[operator]
+    if is_number and isfinite(value) and low <= value and (value < high if high_open else value <= high):  # type: ignore
         return
     kind = "an integer" if integer else "a number"
     bounds = f">= {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}{')' if high_open else ']'}"

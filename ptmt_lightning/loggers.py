@@ -49,13 +49,16 @@ def wandb_logger(
         log.warning(
             "W&B runs offline: %s; send the run later with `wandb sync %s/wandb/offline-run-*`", reason, save_dir
         )
-    return WandbLogger(save_dir=save_dir, project=project, group=group, tags=tags, offline=offline or bool(reason))
+    offline = offline or bool(reason)
+    # The login check has frozen W&B's settings: the mode that WandbLogger sets for offline=True comes too late.
+    mode = "offline" if offline else None
+    return WandbLogger(save_dir=save_dir, project=project, group=group, tags=tags, offline=offline, mode=mode)
 
 
 def _why_offline(timeout: float = 3.0) -> str | None:
-    if not wandb.login(prompt=False):
+    if not wandb.login(prompt=False, verify=False):
         return "no API key (set WANDB_API_KEY or run `wandb login`)"
-    server = urlparse(wandb.Settings().base_url)
+    server = urlparse(wandb.setup().settings.base_url)
     try:
         socket.create_connection((server.hostname, server.port or 443), timeout=timeout).close()
     except OSError as error:

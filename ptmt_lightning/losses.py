@@ -41,8 +41,8 @@ def wasl(
     if margin == 0:
         loss_neg = -(gamma_neg * log_p).exp() * log_not_p
     else:
-        # The lower bound keeps the slope of pm ** gamma finite at pm = 0 for gamma < 1.
-        shifted = (logits.sigmoid() - margin).clamp_min(_TINY)
+        # The bounds keep the slope of pm ** gamma finite at pm = 0 for gamma < 1, and the log at a minute margin.
+        shifted = (logits.sigmoid() - margin).clamp(_TINY, 1 - torch.finfo(logits.dtype).eps)
         loss_neg = -(shifted**gamma_neg) * torch.log1p(-shifted)
     return positive * loss_pos + (1 - positive) * loss_neg
 
@@ -132,7 +132,13 @@ class WASL(LabelLoss):
         """The weight of the positive term at each level."""
         if isinstance(self.level_weights, Mapping):
             first, step = self.level_weights["first"], self.level_weights["step"]
-            return [first + step * level for level in range(num_levels)]
+            weights = [first + step * level for level in range(num_levels)]
+            if min(weights) < 0:
+                raise ValueError(
+                    f"loss.level_weights={dict(self.level_weights)}: level {num_levels} would weigh {weights[-1]:g}; "
+                    "raise first or step"
+                )
+            return weights
         if len(self.level_weights) != num_levels:
             raise ValueError(
                 f"loss.level_weights={list(self.level_weights)}: expected {num_levels} numbers, one a level of the "

@@ -194,7 +194,7 @@ class Taxonomy:
         )
 
     def _way_down(self, above: int | None, node: int) -> list[int]:
-        """Nodes on a way from ``above`` (None: any top node) down to ``node``, both included; empty if there is none."""
+        """Nodes on a way from ``above`` (None: any top node) down to ``node``, both included; or none."""
         below: dict[int, int] = {}  # on the way down from each node seen, the next one
         queue = [node]
         for here in queue:

@@ -58,14 +58,6 @@ class Template:
         """
         check_range("model.num_prompt_tokens", num_prompt_tokens, 0, integer=True)
         num_text_tokens = len(tokenizer)
-        new = [*prompt_tokens(num_prompt_tokens), *label_tokens(taxonomy)]
-        if tokenizer.add_tokens(new, special_tokens=True) != len(new):
-            known = tokenizer.get_vocab()
-            raise ValueError(
-                f"the tokenizer of {tokenizer.name_or_path!r} already has template tokens such as "
-                f"{next(token for token in new if known[token] < num_text_tokens)!r}; "
-                "set backbone.name to the model that it was trained from"
-            )
         template = cls(
             cls_id=tokenizer.cls_token_id,
             sep_id=tokenizer.sep_token_id,
@@ -83,6 +75,15 @@ class Template:
                 f"({num_prompt_tokens} prompt tokens, {template.num_levels} level masks, 3 special tokens) and needs "
                 f"at least 1 for the text; set it to {template.overhead + 1} or more, or lower model.num_prompt_tokens"
             )
+        new = [*prompt_tokens(num_prompt_tokens), *label_tokens(taxonomy)]
+        vocabulary = tokenizer.get_vocab()
+        known = [token for token in new if token in vocabulary]
+        if known:
+            raise ValueError(
+                f"the tokenizer of {tokenizer.name_or_path!r} already has template tokens such as {known[0]!r}; "
+                "set backbone.name to the model that it was trained from"
+            )
+        tokenizer.add_tokens(new, special_tokens=True)
         return template
 
     @property

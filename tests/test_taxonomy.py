@@ -369,7 +369,7 @@ def test_encode_takes_every_way_through_a_dag(path: list[str]) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (["A", "AAB"], "label 'AAB' is not in the taxonomy; did you mean 'AB'?"),
+        (["A", "AAB"], "label 'AAB' is not in the taxonomy (did you mean 'AB'?)"),
         (["nothing like it"], "label 'nothing like it' is not in the taxonomy"),
         (["A", "AAA"], "path 'A > AAA' skips a level above 'AAA'; expected each step to be an edge of the taxonomy, "
                        "here 'A > AA > AAA'"),

@@ -88,7 +88,7 @@ def test_toy_example_of_the_paper(tmp_path: Path) -> None:
     """Section A.7: two documents, one down to level 3, one that ends on level 1; from text to pruned prediction."""
     documents = TOY_DOCUMENTS[:2]
     folder = write_folder(tmp_path / "a7", TOY_EDGES, train=documents * 8, val=documents, test=documents)
-    result, model = run(folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 40})
+    result, model = run(folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 30})
     tokens = model.tokenizer.convert_ids_to_tokens(
         model.collator(training=False)([Example(0, 0, torch.tensor([7, 8, 9]).numpy(), torch.tensor([0]).numpy())])
         .input_ids[0]
@@ -101,7 +101,7 @@ def test_toy_example_of_the_paper(tmp_path: Path) -> None:
 
 
 def test_learns_several_paths_and_paths_that_end_early(toy_folder: Path, tmp_path: Path) -> None:
-    result, model = run(toy_folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 40})
+    result, model = run(toy_folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 30})
     assert result["test"]["h_f1_micro"] > 0.99
     assert predict(model, "p q p q r") == [["A", "AB"], ["B", "BB"]]
 

@@ -150,8 +150,8 @@ class HTCModel(L.LightningModule):
             raise ValueError(
                 "trainer.max_epochs=-1: the linear decay needs an end; set trainer.max_epochs or max_steps"
             )
-        # The fused kernel unscales gradients itself, which Lightning refuses together with clipping.
-        fused = self.trainer.precision != "16-mixed"
+        # Lightning refuses to clip under mixed precision with a kernel that could unscale gradients itself.
+        fused = not str(self.trainer.precision).endswith("mixed")
         optimizer, scheduler = self.optimizer.build(self, int(num_steps), fused=fused)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -108,7 +108,7 @@ def test_both_forms_at_once_are_refused(tmp_path: Path) -> None:
     [
         (
             b'{"text": "m", "labels": [["A", "AAB"]]}',
-            "labels: label 'AAB' is not in the taxonomy; did you mean 'AB'?; "
+            "labels: label 'AAB' is not in the taxonomy (did you mean 'AB'?); "
             "correct the labels or add the edge to the taxonomy",
         ),
         (
