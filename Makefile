@@ -25,10 +25,10 @@ format: setup ## mend style and formatting
 	$(BIN)/ruff format .
 
 test: setup ## all tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-fast: setup ## the tests that take a second or less each
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow'
 
 demo: setup ## train and test on the built-in sample, beside a bag-of-words baseline
 	$(BIN)/python experiments/demo/demo.py

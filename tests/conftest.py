@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import BertTokenizer
 
 from ptmt_lightning.backbones import Backbone, FromScratch
@@ -18,6 +19,10 @@ from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
+
+# No folder of failed examples, and no failure because a busy machine was slow.
+settings.register_profile("here", database=None, deadline=None)
+settings.load_profile("here")
 
 ROOT_DIR = Path(__file__).parents[1]
 SHARED = ROOT_DIR.parent / "shared"

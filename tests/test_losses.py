@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -42,7 +42,6 @@ def random_case(num_documents: int = 4, dtype: torch.dtype = torch.float32) -> t
 # ---- wasl ----
 
 
-@settings(deadline=None)
 @given(
     logit=st.floats(-8, 8),
     y=st.sampled_from([0, 1]),
@@ -270,7 +269,6 @@ def test_cross_entropy_is_finite_at_extreme_logits() -> None:
     assert gradient.isfinite().all()
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-20, 20, width=32), min_size=5, max_size=5))
 def test_cross_entropy_predicts_at_most_one_label_a_level_and_none_where_the_end_wins(scores: list[float]) -> None:
     loss, logits = CrossEntropy(), torch.tensor([scores])
@@ -287,7 +285,6 @@ def test_cross_entropy_predicts_at_most_one_label_a_level_and_none_where_the_end
             assert not level_predicted.any()
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-10, 10, width=32), min_size=5, max_size=5))
 def test_cross_entropy_probabilities_leave_room_for_the_end(scores: list[float]) -> None:
     probabilities = CrossEntropy().probabilities(torch.tensor([scores], dtype=torch.float64), LEVEL_SIZES)

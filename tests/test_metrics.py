@@ -124,14 +124,14 @@ def toy_labels(num_documents: int, num_nodes: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("classes", ["present", "all"])
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(case=st.one_of(cases(), cases(max_parents=3)))
 def test_every_value_equals_scikit_learn(classes: Classes, case: Case) -> None:
     assert computed(case, classes).values == pytest.approx(expected_values(case, classes), rel=1e-12, abs=1e-12)
 
 
 @pytest.mark.parametrize("classes", ["present", "all"])
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(case=cases())
 def test_the_harmonic_reading_is_never_lower(classes: Classes, case: Case) -> None:
     values = computed(case, classes).values

@@ -18,7 +18,7 @@ from ptmt_lightning.taxonomy import ROOT, Taxonomy
 
 Edges = list[tuple[str, str]]
 
-quick = settings(max_examples=80, deadline=None, database=None)
+quick = settings(max_examples=80)
 
 # D hangs under the root and under B; the edge A -> C spans two levels.
 DAG_EDGES = [(ROOT, "A"), (ROOT, "D"), ("A", "B"), ("A", "C"), ("B", "C"), ("B", "D"), ("C", "E")]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TOY_DOCUMENTS, ptmt_settings, tiny_source
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizer
 
@@ -156,7 +156,6 @@ def test_without_prompt_tokens_the_masks_follow_the_separator() -> None:
     assert batch.positions[0, :3].tolist() == [4, 5, 6]
 
 
-@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=5),
     multiple=st.sampled_from([1, 2, 8, 16, 64]),
@@ -213,7 +212,6 @@ def test_another_seed_epoch_or_row_gives_other_masks(seed: int, epoch: int, firs
     assert not torch.equal(one.slots, other.slots)
 
 
-@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 20), min_size=1, max_size=6),
     probability=st.sampled_from([0.05, 0.15, 0.5, 1.0]),
@@ -276,7 +274,6 @@ def test_training_masks_as_the_model_says(toy_ptmt: PTMT) -> None:
 # ---- unmasked slots ----
 
 
-@settings(deadline=None)
 @given(
     labels=st.lists(st.sets(st.integers(0, 10), max_size=5), min_size=1, max_size=6),
     p_label=st.sampled_from([0.0, 0.3, 0.9, 1.0]),

@@ -16,7 +16,7 @@ from ptmt_lightning.data.sampler import LengthBatchSampler
 Lengths = npt.NDArray[np.int64]
 Batches = list[list[tuple[int, int]]]
 
-quick = settings(max_examples=100, deadline=None, database=None)
+quick = settings(max_examples=100)
 
 
 class Case(NamedTuple):
