@@ -101,7 +101,7 @@ def test_toy_example_of_the_paper(tmp_path: Path) -> None:
 
 
 def test_learns_several_paths_and_paths_that_end_early(toy_folder: Path, tmp_path: Path) -> None:
-    result, model = run(toy_folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 30})
+    result, model = run(toy_folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 60})
     assert result["test"]["h_f1_micro"] > 0.99
     assert predict(model, "p q p q r") == [["A", "AB"], ["B", "BB"]]
 
