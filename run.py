@@ -9,6 +9,7 @@ import lightning
 import torch
 import wandb
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -34,6 +35,9 @@ def main(cfg: DictConfig) -> float | None:
             for key in ("callbacks", "logger")
         )
         trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+        if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.world_size > 1:
+            # Lightning starts the other ranks with the whole command: each would run a sweep of its own.
+            raise ValueError("-m (multirun) works with trainer.devices=1; start one command a run for more devices")
     results.write_config(run_dir, settings)
     try:
         result = train.train(
@@ -48,7 +52,7 @@ def main(cfg: DictConfig) -> float | None:
     finally:
         wandb.finish()
     results.show(result, run_dir)
-    return result["val"].get(cfg.monitor.removeprefix("val/"))
+    return result["best_score"]
 
 
 if __name__ == "__main__":

@@ -12,13 +12,12 @@ from ptmt_lightning.models.classifier import Batch
 
 
 class Throughput(L.Callback):
-    """Logs documents and text tokens a second over all devices, and counts them over the whole training.
+    """Logs documents and text tokens a second over all devices.
 
     The clock runs from logging step to logging step, validation left out.
     """
 
     def __init__(self) -> None:
-        self.num_documents = self.num_tokens = 0
         self._documents = self._tokens = 0
         self._since = 0.0
 
@@ -30,8 +29,6 @@ class Throughput(L.Callback):
     ) -> None:
         self._documents += len(batch.rows)
         self._tokens += batch.num_text_tokens
-        self.num_documents += len(batch.rows) * trainer.world_size
-        self.num_tokens += batch.num_text_tokens * trainer.world_size
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
@@ -46,9 +43,3 @@ class Throughput(L.Callback):
     def _restart(self) -> None:
         self._documents = self._tokens = 0
         self._since = time.perf_counter()
-
-    def state_dict(self) -> dict[str, int]:
-        return {"num_documents": self.num_documents, "num_tokens": self.num_tokens}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.num_documents, self.num_tokens = state_dict["num_documents"], state_dict["num_tokens"]

@@ -111,8 +111,11 @@ def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
     if config.resume is None:
         return config
     saved = run_dir / "config.yaml"
-    if not saved.exists():
-        raise ValueError(f"resume={str(run_dir)!r}: no config.yaml there; expected the folder of an earlier run")
+    for path in (saved, run_dir / "checkpoints" / "last.ckpt"):
+        if not path.exists():
+            raise ValueError(
+                f"resume={str(run_dir)!r}: no {path.relative_to(run_dir)} there; expected the folder of an earlier run"
+            )
     earlier = OmegaConf.load(saved)
     assert isinstance(earlier, DictConfig)
     if Path(earlier.run.dir) != run_dir:

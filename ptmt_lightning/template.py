@@ -213,9 +213,11 @@ class PTMTCollator:
         """Corrupt text tokens in place (Devlin et al. 2019); True at the masked ones."""
         if self.mlm_probability == 0:
             return np.zeros(input_ids_BL.shape, dtype=bool)
-        columns = np.arange(input_ids_BL.shape[1])
-        is_text = (columns >= 1) & (columns <= lengths[:, None])
-        masked = is_text & (rng.random(input_ids_BL.shape) < self.mlm_probability)
+        # Drawn for the longest text, not for the padded width: padding must not change the masks.
+        places = np.arange(int(lengths.max()))
+        chosen = (places < lengths[:, None]) & (rng.random((len(lengths), len(places))) < self.mlm_probability)
+        masked = np.zeros(input_ids_BL.shape, dtype=bool)
+        masked[:, 1 : 1 + len(places)] = chosen
         num_masked = int(masked.sum())
         fate = rng.random(num_masked)
         random_ids = rng.integers(self.template.num_text_tokens, size=num_masked)

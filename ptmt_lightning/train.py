@@ -56,6 +56,9 @@ def build(
         train_collator=model.collator(training=True, pad_to_multiple_of=datamodule.pad_to_multiple_of),
         eval_collator=model.collator(training=False, pad_to_multiple_of=datamodule.pad_to_multiple_of),
     )
+    # Once on nothing: settings that don't fit the taxonomy are refused here, not at the first step.
+    nothing = torch.zeros(1, len(model.taxonomy))
+    model.label_loss(nothing, nothing.bool(), model.taxonomy.level_sizes)
     if model.label_loss.single_label:
         most, document_id, level = datamodule.most_labels_at_a_level("train")
         if most > 1:
@@ -93,10 +96,8 @@ def train(
     for logger in wandb_loggers:
         logger.log_hyperparams(dict(config))
     last = run_dir / "checkpoints" / "last.ckpt"
-    if resume and not last.exists():
-        raise ValueError(
-            f"resume={str(run_dir)!r}: no checkpoints/last.ckpt there; expected the folder of an earlier run"
-        )
+    if resume and trainer.val_check_interval not in (None, 1.0):
+        log.warning("last.ckpt may be from within an epoch: a resumed run then sees that epoch's first batches again")
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     if trainer.is_global_zero:
         log.info(
@@ -108,7 +109,7 @@ def train(
     trainer.fit(model, datamodule, ckpt_path=last if resume else None, weights_only=True)
     seconds = {"fit": time.perf_counter() - started}
     epochs, steps = trainer.current_epoch, trainer.global_step
-    best = _load_best(trainer, model)
+    best, best_score = _load_best(trainer, model)
     if not model.val_results:  # max_steps came before the first validation
         trainer.validate(model, datamodule, verbose=False)
     if datamodule.has_split("test"):
@@ -123,6 +124,7 @@ def train(
         "val": model.val_results,
         "test": model.test_results,
         "best_checkpoint": best,
+        "best_score": best_score,
         "epochs": epochs,
         "steps": steps,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
@@ -133,20 +135,21 @@ def train(
         "wandb_run_id": next((str(logger.version) for logger in wandb_loggers), None),
         **environment(model.device),
     }
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         _write(run_dir, datamodule, model, result, wandb_loggers)
     return result
 
 
-def _load_best(trainer: L.Trainer, model: HTCModel) -> str | None:
-    """Put the best checkpoint's weights into the model; gives its name, None where no checkpoint was written."""
+def _load_best(trainer: L.Trainer, model: HTCModel) -> tuple[str | None, float | None]:
+    """Put the best checkpoint's weights into the model; gives its name and its score, None without one."""
     checkpoint = trainer.checkpoint_callback
     if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.best_model_path:
-        return None
+        return None, None
     content = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
     model.load_state_dict(content["state_dict"])
     model.on_load_checkpoint(content)
-    return Path(checkpoint.best_model_path).name
+    assert checkpoint.best_model_score is not None
+    return Path(checkpoint.best_model_path).name, checkpoint.best_model_score.item()
 
 
 def _write(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from conftest import ROOT_DIR
+from omegaconf import OmegaConf
 
 from ptmt_lightning import config
 
@@ -37,3 +40,11 @@ def test_misspelt_keys_and_choices(arguments: list[str], message: str) -> None:
 
 def test_valid_overrides_pass() -> None:
     config.check_overrides(["-m", "loss=wasl,bce", "loss.margin=0.02,0.05", "seed=range(3)", "+trainer.barebones=true"])
+
+
+def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("resume: null")
+    with pytest.raises(
+        ValueError, match=r"resume='.*': no checkpoints/last.ckpt there; expected the folder of an earlier"
+    ):
+        config.resumed(OmegaConf.create({"resume": str(tmp_path)}), tmp_path)

@@ -116,6 +116,12 @@ def test_user_errors_are_one_line_and_leave_nothing(tmp_path: Path, arguments: l
     assert not (tmp_path / "outputs").exists()
 
 
+def test_multirun_on_several_devices_is_refused(tmp_path: Path) -> None:
+    done = start(tmp_path, "-m", "backbone=tiny", "trainer=ddp", "trainer.accelerator=cpu")
+    assert done.returncode == 1
+    assert "error: -m (multirun) works with trainer.devices=1" in done.stderr
+
+
 def test_folder_without_weights_as_backbone(toy_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")

@@ -19,7 +19,7 @@ from transformers import AutoModelForMaskedLM
 from ptmt_lightning.callbacks import Throughput
 from ptmt_lightning.data.cache import Example, text_token_ids
 from ptmt_lightning.data.datamodule import HTCDataModule
-from ptmt_lightning.losses import CrossEntropy
+from ptmt_lightning.losses import WASL, CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.train import build, train
@@ -146,11 +146,6 @@ def test_resumed_run_equals_uninterrupted_run(toy_folder: Path, tmp_path: Path, 
     assert_equal_weights(actual, expected)
 
 
-def test_resume_without_checkpoint(toy_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"resume='.*run': no checkpoints/last.ckpt there"):
-        run(toy_folder, tmp_path, tmp_path / "run", resume=True)
-
-
 def test_run_folder(toy_folder: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     result, model = run(toy_folder, tmp_path, run_dir, optimizer=FAST, trainer={"max_epochs": 10})
@@ -227,17 +222,44 @@ def test_train_fraction(toy_folder: Path, tmp_path: Path) -> None:
     assert result["steps"] == 2 * 2
 
 
-def test_throughput_counts_documents(toy_folder: Path, tmp_path: Path) -> None:
-    throughput = Throughput()
-    run(toy_folder, tmp_path, tmp_path / "run", trainer={"callbacks": [throughput], "log_every_n_steps": 1})
-    assert throughput.num_documents == 2 * 24
-    assert throughput.num_tokens == 2 * 4 * sum(len(document["text"].split()) for document in TOY_DOCUMENTS)
+def test_throughput_is_logged(toy_folder: Path, tmp_path: Path) -> None:
+    module, model = make(toy_folder, tmp_path)
+    trainer = make_trainer(tmp_path / "run", callbacks=[Throughput()], log_every_n_steps=1)
+    trainer.fit(model, module)
+    logged = trainer.callback_metrics
+    assert logged["train/tokens_per_second"] > logged["train/documents_per_second"] > 0
+
+
+def test_overfitting_sees_the_same_documents_every_epoch(toy_folder: Path, tmp_path: Path) -> None:
+    seen: list[list[int]] = []
+
+    class Record(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            seen.append(batch.rows.tolist())
+
+    module, model = make(toy_folder, tmp_path)
+    make_trainer(tmp_path / "run", callbacks=[Record()], overfit_batches=2, max_epochs=3).fit(model, module)
+    assert len(seen) == 6
+    assert seen[:2] == seen[2:4] == seen[4:]
+
+
+def test_a_sanity_check_is_not_reported(toy_folder: Path, tmp_path: Path) -> None:
+    module, model = make(toy_folder, tmp_path)
+    make_trainer(tmp_path / "run", num_sanity_val_steps=1, max_steps=1).fit(model, module)
+    assert model.val_results == {}
+
+
+def test_level_weights_that_do_not_fit_are_refused_before_training(toy_folder: Path, tmp_path: Path) -> None:
+    loss = WASL(gamma_pos=1, gamma_neg=4, margin=0.05, level_weights=[1, 2])
+    with pytest.raises(ValueError, match="expected 3 numbers, one a level of the taxonomy"):
+        make(toy_folder, tmp_path, label_loss=loss)
 
 
 def test_fast_dev_run(toy_folder: Path, tmp_path: Path) -> None:
     result, _ = run(toy_folder, tmp_path, tmp_path / "run", trainer={"fast_dev_run": True})
     assert result["steps"] == 1
     assert result["best_checkpoint"] is None
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_bf16_close_to_fp32(toy_folder: Path, tmp_path: Path) -> None:

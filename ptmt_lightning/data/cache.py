@@ -155,6 +155,7 @@ def _tokenize(
 
 def _write(folder: Path, chunks: Iterable[dict[str, list[Any]]]) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
+    temporary.chmod(0o755)  # mkdtemp makes it private; other users may share the folder
     try:
         arrow = temporary / "documents.arrow"
         with pa.OSFile(str(arrow), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:

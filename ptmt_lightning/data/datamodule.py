@@ -54,6 +54,8 @@ class HTCDataModule(L.LightningDataModule):
         if eval_batch_size is not None:
             check_range("dataset.eval_batch_size", eval_batch_size, 1, integer=True)
         check_range("dataset.train_fraction", train_fraction, 0, 1)
+        if train_fraction == 0:
+            raise ValueError("dataset.train_fraction=0: expected a number above 0; set dataset.train_fraction to one")
         check_range("impl.num_workers", num_workers, 0, integer=True)
         check_range("impl.pad_to_multiple_of", pad_to_multiple_of, 1, integer=True)
         self.name, self.path, self.cache_dir = name, Path(path), Path(cache_dir)
@@ -156,11 +158,12 @@ class HTCDataModule(L.LightningDataModule):
 
     def _loader(self, split: str, *, training: bool) -> DataLoader[Example]:
         documents = self._splits[split]
+        overfits = bool(getattr(self.trainer, "overfit_batches", 0))  # on the same documents again and again
         sampler = LengthBatchSampler(
             documents.lengths,
             rows=self._train_rows if training else None,
             batch_size=self.batch_size if training else self.eval_batch_size,
-            shuffle=training,
+            shuffle=training and not overfits,
             seed=self.seed,
             num_replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,

@@ -20,8 +20,9 @@ class LengthBatchSampler(Sampler[list[tuple[int, int]]]):
     global batches and shuffled again; every rank gets as many batches as the others and rows of like length at each
     step. A last global batch with fewer rows than ranks is left out of that epoch.
 
-    Without it (evaluation) each row is yielded exactly once over all ranks, longest first, in equally many batches a
-    rank, so that no collective operation waits for a rank that has finished.
+    Without it (evaluation) each row is yielded exactly once over all ranks, in equally many batches a rank, so that no
+    collective operation waits for a rank that has finished. Their order is random but fixed: a Trainer that stops
+    after a few batches has seen short and long documents.
 
     Args:
         lengths: ``[number of rows]``, in tokens.
@@ -84,7 +85,8 @@ class LengthBatchSampler(Sampler[list[tuple[int, int]]]):
 
     def _evaluation_batches(self) -> list[Rows]:
         longest_first = self.rows[np.argsort(-self.lengths[self.rows], kind="stable")]
-        return np.array_split(longest_first[self.rank :: self.num_replicas], self._num_evaluation_batches)
+        batches = np.array_split(longest_first[self.rank :: self.num_replicas], self._num_evaluation_batches)
+        return [batches[i] for i in np.random.default_rng(0).permutation(len(batches))]
 
     @property
     def _num_evaluation_batches(self) -> int:

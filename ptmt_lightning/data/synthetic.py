@@ -45,6 +45,7 @@ def write_sample(folder: Path, *, seed: int = 0) -> None:
         if folder.exists():
             return
         temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
+        temporary.chmod(0o755)  # mkdtemp makes it private; other users may share the folder
         try:
             _write_files(temporary, seed)
             temporary.rename(folder)

@@ -167,6 +167,8 @@ class HTCModel(L.LightningModule):
         self.val_metrics.reset()
 
     def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking:
+            return
         self.val_results = self.val_metrics.compute().values
         self._log_results("val", self.val_results)
 

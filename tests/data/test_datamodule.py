@@ -237,11 +237,15 @@ def test_a_share_depends_on_the_seed(toy_folder: Path, tmp_path: Path, toy_ptmt:
     assert one != other
 
 
-@pytest.mark.parametrize("share", [0, 0.001])
-def test_at_least_one_document_is_used(share: float, toy_folder: Path, tmp_path: Path, toy_ptmt: PTMT) -> None:
-    data = connected(toy_folder, tmp_path, toy_ptmt, train_fraction=share)
+def test_at_least_one_document_is_used(toy_folder: Path, tmp_path: Path, toy_ptmt: PTMT) -> None:
+    data = connected(toy_folder, tmp_path, toy_ptmt, train_fraction=0.001)
     assert data.num_documents("train") == 1
     assert len(rows_of(batches(data, "train"))) == 1
+
+
+def test_no_share_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"dataset\.train_fraction=0: expected a number above 0"):
+        datamodule(tmp_path, tmp_path, train_fraction=0)
 
 
 def test_a_share_leaves_the_other_splits_whole(toy_folder: Path, tmp_path: Path, toy_ptmt: PTMT) -> None:

@@ -173,12 +173,10 @@ def test_evaluation_ranks_have_as_many_batches_as_len_says(case: Case) -> None:
         assert all(1 <= len(batch) <= most for batch in batches)
 
 
-@quick
-@given(cases())
-def test_evaluation_goes_from_long_to_short(case: Case) -> None:
-    for sampler in samplers(case, shuffle=False):
-        lengths = case.lengths[rows_of(list(sampler))]
-        assert (np.diff(lengths) <= 0).all()
+def test_a_few_evaluation_batches_hold_short_and_long_documents() -> None:
+    sampler = training_sampler(skewed_lengths(2000), shuffle=False)
+    first = [sampler.lengths[rows_of([batch])].mean() for batch in list(sampler)[:20]]
+    assert min(first) < sampler.lengths.mean() < max(first)
 
 
 def test_evaluation_is_the_same_in_every_epoch() -> None:
