@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class BackboneSource(Protocol):
     """Opens a backbone; may make its vocabulary from the training texts."""
 
-    def load(self, texts: Any) -> tuple[Backbone, PreTrainedTokenizerBase, int]: ...
+    def load(self, texts: Iterable[str]) -> tuple[Backbone, PreTrainedTokenizerBase, int]: ...
 
 
 class BuildModel(Protocol):

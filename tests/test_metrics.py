@@ -57,11 +57,11 @@ def augmented(taxonomy: Taxonomy, labels: Matrix) -> Matrix:
     """Labels and all of their ancestors, one document and one node at a time."""
     result = np.zeros_like(labels)
     for document, row in enumerate(labels):
-        todo = [node for node, is_set in enumerate(row) if is_set]
-        while todo:
-            node = todo.pop()
+        waiting = [node for node, is_set in enumerate(row) if is_set]
+        while waiting:
+            node = waiting.pop()
             result[document, node] = True
-            todo.extend(taxonomy.parents[node])
+            waiting.extend(taxonomy.parents[node])
     return result
 
 

@@ -54,9 +54,6 @@ class TokenizedDocuments:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, key: tuple[int, int]) -> Example:
-        return self.__getitems__([key])[0]
-
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Example]:
         table = self._rows[[row for _, row in keys]]
         input_ids, nodes = _ragged(table["input_ids"]), _ragged(table["nodes"])

@@ -19,7 +19,7 @@ from conftest import TOY_DOCUMENTS, TOY_EDGES
 from transformers import BertTokenizer
 
 from ptmt_lightning.backbones import word_tokenizer
-from ptmt_lightning.data.cache import Example, TokenizedDocuments, text_token_ids, tokenized, tokenizer_fingerprint
+from ptmt_lightning.data.cache import TokenizedDocuments, text_token_ids, tokenized, tokenizer_fingerprint
 from ptmt_lightning.data.document import Document, read_documents
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -307,14 +307,6 @@ def test_rows_come_back_in_the_order_asked_for(
     assert [example.epoch for example in examples] == [row % 4 for row in rows]
     assert [example.input_ids.tolist() for example in examples] == [letters[: row % 7] for row in rows]
     assert [example.nodes.tolist() for example in examples] == [list(range(row % 3 + 1)) for row in rows]
-
-
-def test_one_row_is_an_example(many: TokenizedDocuments) -> None:
-    example = many[3, 8]
-    assert isinstance(example, Example)
-    assert (example.epoch, example.row) == (3, 8)
-    assert example.nodes.tolist() == [0, 1, 2]
-    assert example.input_ids.dtype == np.int32
 
 
 def test_ids_of_rows(many: TokenizedDocuments) -> None:
