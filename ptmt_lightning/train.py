@@ -20,9 +20,10 @@ from transformers import PreTrainedTokenizerBase
 from ptmt_lightning.backbones import Backbone
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import SPLITS
+from ptmt_lightning.files import write_json, write_text
 from ptmt_lightning.metrics import per_label
 from ptmt_lightning.models.classifier import HTCModel
-from ptmt_lightning.results import environment, write_json, write_predictions, write_text
+from ptmt_lightning.results import environment, write_predictions
 
 log = logging.getLogger(__name__)
 

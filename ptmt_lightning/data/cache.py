@@ -6,14 +6,14 @@ is written under a temporary name and renamed when whole, under a lock, so that 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
 import logging
 import shutil
-import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.data.document import Document
+from ptmt_lightning.files import new_folder
 from ptmt_lightning.taxonomy import Taxonomy
 
 log = logging.getLogger(__name__)
@@ -44,31 +45,52 @@ class Example(NamedTuple):
 
 
 class TokenizedDocuments:
-    """A memory-mapped split. ``__getitems__`` takes ``(epoch, row)`` pairs, as :mod:`.sampler` yields them."""
+    """A memory-mapped file of documents, or some of its rows in a given order.
+
+    ``__getitems__`` takes ``(epoch, row)`` pairs, as :mod:`.sampler` yields them.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._rows = datasets.Dataset.from_file(str(folder / "documents.arrow")).with_format("arrow")
-        lengths = self._rows.data.column("input_ids").combine_chunks().value_lengths()
-        self.lengths: npt.NDArray[np.int64] = lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+        self._table = datasets.Dataset.from_file(str(folder / "documents.arrow")).with_format("arrow")
+        self._rows = np.arange(len(self._table))
+        self.lengths = _list_lengths(self._table.data.column("input_ids"))
 
     def __len__(self) -> int:
         return len(self._rows)
 
+    def select(self, rows: npt.NDArray[np.int64]) -> TokenizedDocuments:
+        """The same file, some rows of it; nothing is copied."""
+        selection = copy.copy(self)
+        selection._rows, selection.lengths = self._rows[rows], self.lengths[rows]
+        return selection
+
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Example]:
-        table = self._rows[[row for _, row in keys]]
+        table = self._table[self._rows[[row for _, row in keys]].tolist()]
         input_ids, nodes = _ragged(table["input_ids"]), _ragged(table["nodes"])
         return [Example(row, epoch, i, n) for (epoch, row), i, n in zip(keys, input_ids, nodes, strict=True)]
 
-    def ids(self, rows: Iterable[int]) -> list[str]:
-        """The ids of the documents in the given rows."""
-        ids: list[str] = self._rows[list(rows)]["id"].to_pylist()
+    def ids(self, rows: Sequence[int] | None = None) -> list[str]:
+        """The ids of the documents in the given rows (default: all)."""
+        wanted = self._rows if rows is None else self._rows[list(rows)]
+        ids: list[str] = self._table[wanted.tolist()]["id"].to_pylist()
         return ids
 
     def nodes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """All (row, node) pairs of the split, as two arrays."""
-        column = self._rows.data.column("nodes").combine_chunks()
-        counts = column.value_lengths().to_numpy(zero_copy_only=False)
-        return np.repeat(np.arange(len(self)), counts), column.flatten().to_numpy().astype(np.int64)
+        """All (row, node) pairs, as two arrays."""
+        column = self._table.data.column("nodes")
+        counts = _list_lengths(column)
+        starts = np.cumsum(counts) - counts
+        counts = counts[self._rows]
+        # Position of each pair in the flat column: where its document starts, and how far within it.
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        nodes = column.combine_chunks().flatten().to_numpy().astype(np.int64)
+        return np.repeat(np.arange(len(self)), counts), nodes[np.repeat(starts[self._rows], counts) + within]
+
+
+def _list_lengths(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    # By chunk: the column of a large data set as one piece would be a copy of it in memory.
+    lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return np.concatenate(lengths).astype(np.int64)
 
 
 def _ragged(column: pa.ChunkedArray) -> list[npt.NDArray[np.int32]]:
@@ -151,17 +173,12 @@ def _tokenize(
 
 
 def _write(folder: Path, chunks: Iterable[dict[str, list[Any]]]) -> None:
-    temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
-    temporary.chmod(0o755)  # mkdtemp makes it private; other users may share the folder
-    try:
+    with new_folder(folder) as temporary:
         arrow = temporary / "documents.arrow"
         with pa.OSFile(str(arrow), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
             for chunk in chunks:
                 writer.write_batch(pa.record_batch(chunk, schema=_SCHEMA))
         (temporary / "checksum.json").write_text(json.dumps({"crc32": _crc32(arrow)}))
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _problem(folder: Path) -> str | None:

@@ -111,18 +111,27 @@ class HTCDataModule(L.LightningDataModule):
         Args:
             max_tokens: texts are cached up to so many tokens; the collator cuts to what its template leaves.
         """
-        for split in SPLITS:
-            path = split_file(self.path, split)
-            if path is not None:
-                self._splits[split] = tokenized(
-                    path,
-                    read_documents(path, split, self.taxonomy),
-                    taxonomy=self.taxonomy,
-                    tokenizer=tokenizer,
-                    max_tokens=max_tokens,
-                    cache_dir=self.cache_dir,
-                )
+        self._splits = self._tokenized_splits(tokenizer, max_tokens)
         self._collators = {True: train_collator, False: eval_collator}
+
+    def _tokenized_splits(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> dict[str, TokenizedDocuments]:
+        return {
+            split: self._tokenized(path, split, tokenizer, max_tokens)
+            for split in SPLITS
+            if (path := split_file(self.path, split)) is not None
+        }
+
+    def _tokenized(
+        self, path: Path, name: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    ) -> TokenizedDocuments:
+        return tokenized(
+            path,
+            read_documents(path, name, self.taxonomy),
+            taxonomy=self.taxonomy,
+            tokenizer=tokenizer,
+            max_tokens=max_tokens,
+            cache_dir=self.cache_dir,
+        )
 
     def document_ids(self, split: str, rows: Sequence[int]) -> list[str]:
         """The ids of documents, for messages and predictions."""

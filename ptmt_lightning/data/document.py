@@ -48,19 +48,38 @@ def read_documents(path: Path, split: str, taxonomy: Taxonomy) -> Iterator[Docum
         ValueError: names file, line and key of whatever is wrong, or says that the file holds no document.
     """
     empty = True
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
+    for number, where, record in read_records(path):
         empty = False
-        where = f"{path}:{number}"
-        record = _parse(line, where)
-        text = _checked_text(record, where)
-        yield Document(f"{split}:{number}", text, tuple(_checked_nodes(record, taxonomy, where)))
+        yield Document(f"{split}:{number}", record["text"], tuple(_checked_nodes(record, taxonomy, where)))
     if empty:
         raise ValueError(f"{path}: the {split} split holds no document; expected one a line: {_FORMAT}")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Stream line number, ``path:line`` and content of each line; text is checked, ``labels`` only for being there.
+
+    Raises:
+        ValueError: names file and line.
+    """
+    for number, line in _numbered_lines(path):
+        if line.strip():
+            where = f"{path}:{number}"
+            record = _parse(line, where)
+            _check_text(record, where)
+            yield number, where, record
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Stream ``path:line`` and content of each line of a text file.
+
+    Raises:
+        ValueError: names the line that is not UTF-8.
+    """
+    for number, line in _numbered_lines(path):
+        yield f"{path}:{number}", _decoded(line, f"{path}:{number}")
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         try:
@@ -72,13 +91,18 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             ) from None
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
+def _decoded(line: bytes, where: str) -> str:
     try:
-        record = json.loads(line.decode("utf-8-sig").rstrip())
+        return line.decode("utf-8-sig").rstrip()
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{where}: invalid UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8"
         ) from None
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(_decoded(line, where))
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: invalid JSON ({error.msg} at column {error.colno}); expected {_FORMAT}") from None
     if not isinstance(record, dict):
@@ -89,7 +113,7 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
     return record
 
 
-def _checked_text(record: dict[str, Any], where: str) -> str:
+def _check_text(record: dict[str, Any], where: str) -> None:
     text = record["text"]
     if not isinstance(text, str):
         raise ValueError(f"{where}: text={_shown(text)}: expected a string; convert it or delete the line")
@@ -102,7 +126,6 @@ def _checked_text(record: dict[str, Any], where: str) -> str:
             f"{where}: text={json.dumps(text[error.start : error.end])} at character {error.start + 1}: half of a "
             "surrogate pair is not a character; correct it or delete the line"
         ) from None
-    return text
 
 
 def _checked_nodes(record: dict[str, Any], taxonomy: Taxonomy, where: str) -> list[int]:

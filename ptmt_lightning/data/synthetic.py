@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
+from ptmt_lightning.files import new_folder
 from ptmt_lightning.taxonomy import ROOT
 
 _SIZES = {"train": 6000, "val": 600, "test": 1200}
@@ -44,13 +43,8 @@ def write_sample(folder: Path, *, seed: int = 0) -> None:
     with FileLock(f"{folder}.lock"):
         if folder.exists():
             return
-        temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
-        temporary.chmod(0o755)  # mkdtemp makes it private; other users may share the folder
-        try:
+        with new_folder(folder) as temporary:
             _write_files(temporary, seed)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_files(folder: Path, seed: int) -> None:
