@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 
 import hydra
@@ -21,6 +22,7 @@ def main(cfg: DictConfig) -> float | None:
     """Build what the configuration names, fit, test; gives the monitored metric to a sweeper."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # tips and advertisements
+    warnings.filterwarnings("ignore", message=".*LeafSpec")  # between Lightning and torch; nothing a user could do
     with config.user_errors(run_dir):
         cfg = config.resumed(cfg, run_dir)
         settings = config.plain(cfg)

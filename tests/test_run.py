@@ -99,8 +99,8 @@ def test_multirun_gives_one_folder_a_job(toy_folder: Path, tmp_path: Path) -> No
     ("arguments", "message"),
     [
         (
-            ["dataset=bgc", "backbone=tiny", "trainer.devices=4"],
-            "error: dataset.path='data/bgc': no such folder; expected",
+            ["dataset=bgc", "dataset.mirror=file:///nowhere", "backbone=tiny", "trainer.devices=4"],
+            "error: file:///nowhere/blurbgenrecollectionen.zip: [Errno 2] No such file or directory: '/nowhere",
         ),
         (["backbone=tiny", "loss.margin=1.5"], "error: loss.margin=1.5: expected a number in [0, 1); set loss.margin"),
         (["dataset=jsonl"], "error: dataset.path is not set; add dataset.path=VALUE to the command line"),

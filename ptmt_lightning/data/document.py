@@ -70,7 +70,7 @@ def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Stream ``path:line`` and content of each line of a text file.
+    """Stream ``path:line`` and content of each line of a text file, plain or gzip, with the end of the line.
 
     Raises:
         ValueError: names the line that is not UTF-8.
@@ -93,7 +93,7 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _decoded(line: bytes, where: str) -> str:
     try:
-        return line.decode("utf-8-sig").rstrip()
+        return line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{where}: invalid UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8"
@@ -102,7 +102,7 @@ def _decoded(line: bytes, where: str) -> str:
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(_decoded(line, where))
+        record = json.loads(_decoded(line, where).rstrip())
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: invalid JSON ({error.msg} at column {error.colno}); expected {_FORMAT}") from None
     if not isinstance(record, dict):

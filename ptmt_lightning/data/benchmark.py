@@ -1,0 +1,325 @@
+"""What the four benchmarks share: from official files to the project's own form, and the protocol's splits.
+
+``<path>/raw/`` holds the official files, downloaded or put there by hand. At the first start they are read once into
+``<path>/prepared-<key>/``: JSON lines, ``taxonomy.tsv`` and ``prepared.json``. From there on they are like anyone's
+data. The key is of the raw files' names, sizes and times and of the settings: after a change they are read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import re
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from filelock import FileLock
+from transformers import PreTrainedTokenizerBase
+
+from ptmt_lightning.checks import check_range
+from ptmt_lightning.data.cache import TokenizedDocuments
+from ptmt_lightning.data.datamodule import HTCDataModule
+from ptmt_lightning.data.document import SPLITS, read_documents, read_records
+from ptmt_lightning.data.download import Source, check_downloads, download, extract_archives, is_unfinished, raw_files
+from ptmt_lightning.data.folds import NUM_FOLDS, Rows, make_fold
+from ptmt_lightning.files import new_folder, write_json, write_text
+from ptmt_lightning.taxonomy import ROOT
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1  # of the prepared form: part of its key
+
+
+class Labelled(NamedTuple):
+    """A document of a raw file."""
+
+    text: str
+    paths: list[list[str]]
+    where: str  # file and line, for messages
+
+
+class Published(NamedTuple):
+    """A column of the paper's Table 2."""
+
+    documents: int
+    level_sizes: tuple[int, ...]
+    mean_characters: int
+    train: int
+    val: int
+    test: int
+
+
+class Raw(NamedTuple):
+    """What a benchmark's reader gives."""
+
+    form: str  # which of the official forms it found
+    documents: Mapping[str, Iterable[Labelled]]  # by split, or all of them under "all"
+    dropped: Counter[str]  # documents left out, by reason; complete when the documents were read
+
+
+class BenchmarkDataModule(HTCDataModule):
+    """A benchmark from its official files.
+
+    Args:
+        path: its folder; raw files are looked for and downloaded to ``raw`` in it.
+        mirror: base address (``https://``, ``http://``, ``file://``) to download from instead of the official place.
+        shared: see :class:`~ptmt_lightning.data.datamodule.HTCDataModule`.
+    """
+
+    name: str  # the user's; file names have the benchmark's own
+    short_name: ClassVar[str]
+    source: ClassVar[Source]
+    published: ClassVar[Published]
+    known_deviations: ClassVar[Mapping[str, tuple[int | str, str]]] = {}  # from Table 2: figure here, and why
+
+    def __init__(self, *, path: str, mirror: str | None = None, **shared: Any) -> None:
+        super().__init__(path=path, **shared)
+        self.folder, self.mirror = Path(path), mirror
+
+    @abstractmethod
+    def read_raw(self, files: Sequence[Path]) -> Raw:
+        """Find the official form among the raw files and read it.
+
+        Raises:
+            ValueError: none of the forms is there, or a file is not as it should be; names file and line.
+        """
+
+    def only_file(self, files: Sequence[Path], *names: str) -> Path | None:
+        """The raw file that has one of the names.
+
+        Raises:
+            ValueError: there are several.
+        """
+        found = [path for path in files if path.name in names]
+        if len(found) > 1:
+            raise ValueError(f"{found[0]}: there is {found[1]} as well; keep one of the two")
+        return found[0] if found else None
+
+    def jsonl_files(self, files: Sequence[Path]) -> list[Path]:
+        """The raw files that hold the published form, train before test; none where there is none.
+
+        Raises:
+            ValueError: one of the two is missing, or both and a whole are there.
+        """
+        whole, train, test = (
+            self.only_file(files, f"{stem}.jsonl", f"{stem}.jsonl.gz")
+            for stem in ("all", f"{self.short_name}_train", f"{self.short_name}_test")
+        )
+        if whole and (train or test):
+            raise ValueError(f"{whole}: there is {train or test} as well; keep one of the two")
+        if bool(train) != bool(test):
+            missing = f"{self.short_name}_{'test' if train else 'train'}.jsonl"
+            raise ValueError(f"{train or test}: expected {missing} beside it")
+        return [path for path in ([whole] if whole else [train, test]) if path]
+
+    def not_found(self, files: Sequence[Path], expected: str) -> ValueError:
+        """The error for raw files among which no official form is, or several are."""
+        found = ", ".join(str(path.relative_to(self.folder / "raw")) for path in files[:10]) or "nothing"
+        return ValueError(
+            f"{self.folder / 'raw'}: expected {expected}; found {found}{', ...' if len(files) > 10 else ''}. "
+            f"Put the official files there, or empty the folder to download them; {self.source.page} has them"
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What changes the prepared documents, besides the raw files."""
+        return {}
+
+    def download(self) -> None:
+        """Fetch what is missing, check what is there, and extract archives."""
+        raw = self.folder / "raw"
+        raw.mkdir(parents=True, exist_ok=True)
+        with FileLock(raw / ".lock"):
+            download(self.source, raw, mirror=self.mirror)
+            extract_archives(raw)
+
+    def prepare_data(self) -> None:
+        """Download where no raw file is there, go on with a download, and read the raw files once; idempotent."""
+        raw = self.folder / "raw"
+        if not raw_files(raw) or is_unfinished(self.source, raw):
+            self.download()
+        with suppress(FileNotFoundError):  # another process is extracting
+            self.path = self._prepared_path(raw_files(raw))
+            if self.path.exists():
+                return
+        with FileLock(raw / ".lock"):
+            check_downloads(raw)
+            extract_archives(raw)
+            files = raw_files(raw)
+            self.path = self._prepared_path(files)
+            if not self.path.exists():
+                self._prepare(files)
+
+    def _prepared_path(self, files: Sequence[Path]) -> Path:
+        stats = [(str(path.relative_to(self.folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        parts = [_VERSION, type(self).__name__, self.settings(), stats]
+        return self.folder / f"prepared-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]}"
+
+    def _prepare(self, files: Sequence[Path]) -> None:
+        found = self.read_raw(files)
+        log.info("%s: reading %s, once", self.name, found.form)
+        with new_folder(self.path) as folder:
+            writer = _Writer(folder, found.dropped)
+            for name, documents in found.documents.items():
+                writer.write(name, documents)
+                if not writer.sizes[name]:
+                    left_out = "".join(f"; {count} left out: {reason}" for reason, count in found.dropped.items())
+                    raise ValueError(f"{self.folder / 'raw'}: no document in {found.form} ({name}){left_out}")
+            writer.finish(form=found.form)
+        for reason, count in found.dropped.items():
+            log.info("%s: %d document(s) left out: %s", self.name, count, reason)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Content of ``prepared.json``: form, documents by split, mean characters, documents left out by reason."""
+        content: dict[str, Any] = json.loads((self.path / "prepared.json").read_text(encoding="utf-8"))
+        return content
+
+    def split_sizes(self) -> dict[str, int]:
+        """Documents of each split."""
+        sizes: dict[str, int] = self.summary["documents"]
+        return sizes
+
+
+class FoldedDataModule(BenchmarkDataModule):
+    """A benchmark without official splits: one of six folds, see :mod:`.folds`.
+
+    All folds share one cache of tokens. The ids of a fold's documents stand beside it, in
+    ``<cache_dir>/<name>-fold<fold>-<key>.json``.
+
+    Args:
+        fold: 0 to 5.
+    """
+
+    def __init__(self, *, fold: int = 0, **shared: Any) -> None:
+        super().__init__(**shared)
+        check_range("dataset.fold", fold, 0, NUM_FOLDS - 1, integer=True)
+        self.fold = fold
+
+    def has_split(self, split: str) -> bool:
+        return True
+
+    def split_sizes(self) -> dict[str, int]:
+        return {split: len(rows) for split, rows in self._fold_rows.items()}
+
+    def texts(self, split: str) -> Iterator[str]:
+        wanted = np.zeros(self.summary["documents"]["all"], dtype=bool)
+        wanted[self._fold_rows[split]] = True
+        documents = read_documents(self.path / "all.jsonl", "all", self.taxonomy)
+        return (document.text for document in itertools.compress(documents, wanted))
+
+    def _tokenized_splits(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> dict[str, TokenizedDocuments]:
+        documents = self._tokenized(self.path / "all.jsonl", "all", tokenizer, max_tokens)
+        return {split: documents.select(rows) for split, rows in self._fold_rows.items()}
+
+    @cached_property
+    def _fold_rows(self) -> dict[str, Rows]:
+        """The rows of each split, ascending; row ``i`` of the prepared file has the id ``all:<i + 1>``."""
+        rows = make_fold(np.load(self.path / "classes.npy"), self.fold)
+        ids = {split: [f"all:{row + 1}" for row in rows[split].tolist()] for split in SPLITS}
+        path = self.cache_dir / f"{self.name}-fold{self.fold}-{self.path.name.removeprefix('prepared-')}.json"
+        text = json.dumps(ids)
+        if not path.exists():
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+        elif path.read_text(encoding="utf-8") != text:
+            raise ValueError(
+                f"{path}: the fold had other documents at an earlier start; another version of scikit-learn may divide "
+                "them otherwise. Go back to the earlier version, or delete the file and don't compare with earlier runs"
+            )
+        return rows
+
+
+class _Writer:
+    """Writes the prepared form and gathers on the way what can be known about it."""
+
+    def __init__(self, folder: Path, dropped: Counter[str]) -> None:
+        self.folder, self.dropped = folder, dropped
+        self.parent_of: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
+        self.num_characters = 0
+
+    def write(self, name: str, documents: Iterable[Labelled]) -> None:
+        """Write one file; for ``all``, the splits of which are still to be made, also the end of each path."""
+        ends = []
+        with (self.folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+            for document in documents:
+                if not document.text.strip():
+                    self.dropped["no text"] += 1
+                    continue
+                self._learn_edges(document)
+                self.num_characters += len(document.text)
+                ends.append(document.paths[0][-1])
+                record = {"text": document.text, "labels": document.paths}
+                try:
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                except UnicodeEncodeError as error:
+                    raise ValueError(
+                        f"{document.where}: {error.object[error.start]!a} is half of a character; correct the line"
+                    ) from None
+        self.sizes[name] = len(ends)
+        if name == "all":
+            index = {label: number for number, label in enumerate(sorted(self.parent_of))}
+            np.save(self.folder / "classes.npy", np.array([index[label] for label in ends], dtype=np.int32))
+
+    def _learn_edges(self, document: Labelled) -> None:
+        for path in document.paths:
+            for above, label in itertools.pairwise([ROOT, *path]):
+                known = self.parent_of.setdefault(label, above)
+                if known != above:
+                    raise ValueError(
+                        f"{document.where}: label {label!r} under {above!r}, elsewhere under {known!r}; "
+                        "expected one parent a label"
+                    )
+                if label in ("", ROOT) or label != " ".join(label.split()):
+                    raise ValueError(
+                        f"{document.where}: label {label!r}: expected a name other than {ROOT} on one line, "
+                        "with single spaces between words"
+                    )
+
+    def finish(self, **more: Any) -> None:
+        """Write ``taxonomy.tsv``, in alphabetical order, and ``prepared.json``."""
+        edges = sorted(((above, label) for label, above in self.parent_of.items()), key=lambda e: (e[0] != ROOT, e))
+        (self.folder / "taxonomy.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in edges), encoding="utf-8")
+        mean = self.num_characters / sum(self.sizes.values())
+        summary = {"documents": self.sizes, "mean_characters": mean, "dropped": self.dropped, **more}
+        write_json(self.folder / "prepared.json", summary)
+
+
+def node_name(*names: str) -> str:
+    """The name of a node as Zangari et al. (2024) write it: no punctuation, ``-`` for spaces, ``_`` between levels."""
+    return "_".join(re.sub(r"\s+", "-", re.sub(r"[^\w\s]", "", name).strip()) for name in names)
+
+
+def without_rare(documents: Sequence[Labelled], min_documents: int, dropped: Counter[str]) -> list[Labelled]:
+    """The documents whose last label has at least ``min_documents`` with a text; counts the others in ``dropped``."""
+    counts = Counter(document.paths[0][-1] for document in documents if document.text)
+    kept = [document for document in documents if counts[document.paths[0][-1]] >= min_documents]
+    if len(kept) < len(documents):
+        dropped[f"label with fewer than {min_documents} documents"] += len(documents) - len(kept)
+    return kept
+
+
+def read_jsonl(paths: Sequence[Path]) -> Iterator[Labelled]:
+    """Stream the published form: ``{"text": ..., "labels": [level-1 node, level-2 node]}`` a line.
+
+    Raises:
+        ValueError: names file and line.
+    """
+    for path in paths:
+        for _, where, record in read_records(path):
+            labels = record["labels"]
+            if isinstance(labels, list) and len(labels) == 1 and isinstance(labels[0], list):
+                labels = labels[0]  # the project's own form
+            if not (isinstance(labels, list) and labels and all(isinstance(x, str) and x.strip() for x in labels)):
+                raise ValueError(
+                    f'{where}: labels={json.dumps(record["labels"])}: expected one path, such as ["level 1", "level 2"]'
+                )
+            yield Labelled(record["text"], [[label.strip() for label in labels]], where)

@@ -1,0 +1,154 @@
+"""Linux Bugs (Lyubinets et al. 2018): reports of the kernel's bug tracker; product and component, one path each."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ptmt_lightning.checks import check_range
+from ptmt_lightning.data.benchmark import FoldedDataModule, Labelled, Published, Raw, read_jsonl
+from ptmt_lightning.data.document import read_lines
+from ptmt_lightning.data.download import Source
+
+_COLUMNS = ["title", "message", "importance", "product", "component"]
+_TSV = ("linux_bugs.csv", "linux_bugs.csv.gz", "all_linux_bugs.csv", "all_linux_bugs.csv.gz")
+# What counts as no value: pandas' own list, as the published figures were made with its reader.
+_NULL = {
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+}  # fmt: skip
+
+
+_END = "\0end"
+
+
+class Report(NamedTuple):
+    """A row of the tracker's export."""
+
+    title: str
+    message: str
+    importance: str
+    product: str
+    component: str
+    where: str
+
+
+class BugsDataModule(FoldedDataModule):
+    """Linux Bugs; see :class:`~ptmt_lightning.data.benchmark.FoldedDataModule`.
+
+    Args:
+        min_documents: products with fewer are left out of the tab-separated form, and components whose name (over
+            all products) has fewer.
+    """
+
+    short_name = "bugs"
+    source = Source(
+        page="https://zenodo.org/records/7319519",
+        files={
+            name: f"https://zenodo.org/records/7319519/files/{name}?download=1"
+            for name in ("bugs_train.jsonl", "bugs_test.jsonl")
+        },
+    )
+    published = Published(35_050, (17, 85), 2026, 18_692, 4_674, 11_684)
+
+    def __init__(self, *, min_documents: int = 100, **shared: Any) -> None:
+        super().__init__(**shared)
+        check_range("dataset.min_documents", min_documents, 1, integer=True)
+        self.min_documents = min_documents
+
+    def settings(self) -> dict[str, Any]:
+        return {"min_documents": self.min_documents}
+
+    def read_raw(self, files: Sequence[Path]) -> Raw:
+        table, published = self.only_file(files, *_TSV), self.jsonl_files(files)
+        if bool(table) == bool(published):
+            raise self.not_found(files, "one of: bugs_train.jsonl with bugs_test.jsonl; linux_bugs.csv (or .csv.gz)")
+        dropped: Counter[str] = Counter()
+        if published:
+            return Raw(", ".join(path.name for path in published), {"all": read_jsonl(published)}, dropped)
+        assert table is not None
+        reports = clean(list(read_reports(table)), self.min_documents, dropped)
+        return Raw(table.name, {"all": [_document(report) for report in reports]}, dropped)
+
+
+def read_reports(path: Path) -> Iterator[Report]:
+    """Stream the rows of the tab-separated export; a quoted field may hold tabs, quotes and new lines.
+
+    Raises:
+        ValueError: names the line: another heading, or a row with more or fewer fields.
+    """
+    csv.field_size_limit(1 << 30)
+    rows = csv.reader(_lines_and_end(path), delimiter="\t")
+    heading = _next(rows, f"{path}:1")
+    heading = [] if heading == [_END] else heading
+    missing = [column for column in _COLUMNS if column not in heading]
+    if missing:
+        raise ValueError(
+            f"{path}:1: no column {', '.join(map(repr, missing))}, found {heading}; "
+            f"expected {', '.join(_COLUMNS)}, separated by tabs"
+        )
+    columns = [heading.index(column) for column in _COLUMNS]
+    row: list[str] = []
+    while row != [_END]:
+        where = f"{path}:{rows.line_num + 1}"
+        row = _next(rows, where)
+        if row and row != [_END]:
+            if len(row) != len(heading):
+                raise ValueError(
+                    f"{where}: {len(row)} field(s), expected {len(heading)} separated by tabs; "
+                    "correct the row or fetch the file again"
+                )
+            title, message, importance, product, component = (row[column] for column in columns)
+            yield Report(title, message, importance, product, component, where)
+
+
+def _next(rows: Iterator[list[str]], where: str) -> list[str]:
+    try:
+        row = next(rows)
+    except csv.Error as error:
+        raise ValueError(f"{where}: {error}; correct the row or fetch the file again") from None
+    if row and _END in row[-1] and row != [_END]:
+        raise ValueError(f"{where}: a quoted field of this row does not end; fetch the file again")
+    return row
+
+
+def _lines_and_end(path: Path) -> Iterator[str]:
+    """The lines, and one more that ends up within the last field if its quotes are open."""
+    for _, line in read_lines(path):
+        yield line
+    yield f"{_END}\n"
+
+
+def clean(reports: list[Report], min_documents: int, dropped: Counter[str]) -> list[Report]:
+    """Leave out reports with a missing field, those that are there twice (all of them), and rare labels."""
+
+    def keep(reports: list[Report], kept: list[Report], reason: str) -> list[Report]:
+        if len(kept) < len(reports):
+            dropped[reason] += len(reports) - len(kept)
+        return kept
+
+    reports = keep(reports, [r for r in reports if r.message not in _NULL], "no message")
+    copies = Counter((r.message, r.title) for r in reports)
+    reports = keep(
+        reports, [r for r in reports if copies[r.message, r.title] == 1], "same title and message as another"
+    )
+    reports = keep(reports, [r for r in reports if _NULL.isdisjoint(r)], "a field without a value")
+    for field in ("product", "component"):
+        counts = Counter(_name(getattr(r, field)) for r in reports)
+        kept = [r for r in reports if counts[_name(getattr(r, field))] >= min_documents]
+        reports = keep(reports, kept, f"{field} with fewer than {min_documents} documents")
+    return reports
+
+
+def _document(report: Report) -> Labelled:
+    product, component = _name(report.product), _name(report.component)
+    return Labelled(f"{report.title} {report.message}", [[product, f"{product}_{component}"]], report.where)
+
+
+def _name(name: str) -> str:
+    """As in the published taxonomy: everything but letters, digits and ``_`` becomes one hyphen."""
+    return re.sub(r"\W+", "-", name).strip("-")

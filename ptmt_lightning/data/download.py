@@ -1,0 +1,326 @@
+"""Official files from their hosts: resumed after a broken connection, checked, and taken out of archives safely.
+
+The first download of a file records its size and SHA-256 beside it, in ``downloads.json``; files are checked
+against the record from then on. A host that refuses scripted clients is no dead end: the error says what to fetch
+by hand and where to put it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import logging
+import lzma
+import os
+import re
+import shutil
+import ssl
+import stat
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from ptmt_lightning.files import new_folder, write_json
+
+log = logging.getLogger(__name__)
+
+_RECORD = "downloads.json"
+_ATTEMPTS = 5  # in a row without a new byte
+_BLOCK = 1 << 20
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses after which a second try makes sense
+_PASSING_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
+_LASTING_ERRORS = (
+    FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ssl.SSLCertVerificationError,
+    http.client.InvalidURL,
+)  # fmt: skip
+_MAX_EXTRACTED = 8 << 30  # bytes, of one archive: several times the largest benchmark
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the official files of a data set are.
+
+    Args:
+        page: for people: terms, citation and links.
+        files: name to keep each file under, and its address.
+    """
+
+    page: str
+    files: dict[str, str]
+
+
+class _FailedError(Exception):
+    """A download that further tries would not bring."""
+
+
+def download(source: Source, folder: Path, *, mirror: str | None = None, backoff: float = 1.0) -> None:
+    """Fetch the files of ``source`` that ``folder`` lacks, and check those that it has.
+
+    Args:
+        mirror: base address (``https://``, ``http://`` or ``file://``) to fetch from instead, by the same names.
+        backoff: seconds before the second try; doubled for each further one.
+
+    Raises:
+        ValueError: says what to fetch by hand, or which file changed.
+    """
+    if mirror is not None and not (mirror.isascii() and re.match("(https?://[^/]|file:///)", mirror)):
+        raise ValueError(f"mirror={mirror!r}: expected an address, such as https://host/folder or file:///folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    check_downloads(folder)
+    for name, url in source.files.items():
+        if (folder / name).exists():
+            continue
+        url = f"{mirror.rstrip('/')}/{name}" if mirror else url
+        part = folder / f"{name}.part"
+        try:
+            _fetch(url, part, backoff)
+        except _FailedError as error:
+            raise ValueError(
+                f"{url}: {error}. Try again later, or open {source.page}, fetch {name} by hand, "
+                f"put it into {str(folder)!r} and repeat the command"
+            ) from None
+        _keep(part, folder / name, url)
+
+
+def is_unfinished(source: Source, folder: Path) -> bool:
+    """Whether a download into ``folder`` began and has not fetched all files yet."""
+    record = _record(folder)
+    # A recorded file that is gone was deleted by hand, perhaps to save space: that is no reason to fetch it again.
+    return bool(record) and any(name not in record and not (folder / name).exists() for name in source.files)
+
+
+def check_downloads(folder: Path) -> None:
+    """Compare the files in ``folder`` with what was recorded when they came.
+
+    Raises:
+        ValueError: a file differs.
+    """
+    for name, expected in _record(folder).items():
+        path = folder / name
+        if path.exists() and _identity(path) != {key: expected[key] for key in ("bytes", "sha256")}:
+            raise ValueError(
+                f"{path}: size or SHA-256 differs from those at its download, recorded in {folder / _RECORD}; "
+                "delete the file to fetch it again"
+            )
+
+
+def _record(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / _RECORD
+    if not path.exists():
+        return {}
+    try:
+        record: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        return {name: {key: entry[key] for key in ("url", "bytes", "sha256")} for name, entry in record.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not what a download recorded ({error!r}); correct it or delete it") from None
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _keep(part: Path, path: Path, url: str) -> None:
+    """Record a whole file, or compare it with the record of an earlier download; then give it its name."""
+    record = _record(path.parent)
+    identity = _identity(part)
+    if path.name in record:
+        expected = {key: record[path.name][key] for key in identity}
+        if identity != expected:
+            part.unlink()
+            raise ValueError(
+                f"{url}: SHA-256 {identity['sha256']} of {identity['bytes']} bytes, expected {expected['sha256']} of "
+                f"{expected['bytes']}, as at the first download; the host serves another file now. To accept it, "
+                f"delete {path.name!r} from {path.parent / _RECORD}"
+            )
+    write_json(path.parent / _RECORD, {**record, path.name: {"url": url, **identity}})
+    part.rename(path)
+
+
+def _fetch(url: str, part: Path, backoff: float) -> None:
+    """Bring ``part`` to its full length, in as many connections as that takes."""
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(part.stem, total=None)
+        failures, most = 0, _size(part)
+        while True:
+            try:
+                _transfer(url, part, progress, task)
+                break
+            except _PASSING_ERRORS as error:
+                problem = _passing(error)
+            failures = 1 if _size(part) > most else failures + 1
+            most = max(most, _size(part))
+            if failures == _ATTEMPTS:
+                raise _FailedError(str(problem))
+            log.warning("%s: %s; trying again", part.stem, problem)
+            time.sleep(backoff * 2 ** (failures - 1))
+    _mark_path(part).unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _passing(error: Exception) -> Exception:
+    """The cause of a failed connection, if it may pass.
+
+    Raises:
+        _FailedError: another try would end the same.
+    """
+    if isinstance(error, urllib.error.HTTPError):
+        if error.code in _PASSING:
+            return error
+        raise _FailedError(f"the host answers {error.code} {error.reason}")
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if not isinstance(cause, Exception) or isinstance(cause, _LASTING_ERRORS):
+        raise _FailedError(str(cause))
+    return cause
+
+
+def _transfer(url: str, part: Path, progress: Progress, task: TaskID) -> None:
+    """One connection: go on where ``part`` ends if the host still has that same file, else from the start."""
+    headers = {"User-Agent": f"ptmt_lightning/{version('ptmt_lightning')}"}
+    size, known = _size(part), _mark_path(part).read_text().split("\n") if _mark_path(part).exists() else []
+    if size and known[:1] == [url]:
+        headers |= {"Range": f"bytes={size}-", "If-Range": known[1]}
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and size:
+            if error.headers.get("Content-Range") == f"bytes */{size}":
+                return  # whole, but never given its name
+            part.unlink()
+            raise ConnectionError("the part at hand does not fit the file") from None
+        raise
+    with response:
+        if response.headers.get_content_type() == "text/html":
+            raise _FailedError("the host answers with a web page instead of the file")
+        mark = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        same = response.headers.get("Content-Range", "").startswith(f"bytes {size}-") and mark in (None, *known[1:])
+        if resumed and not same:
+            part.unlink()
+            raise ConnectionError("the host sent another file or range than the one asked for")
+        with part.open("ab" if resumed else "wb") as file:
+            if mark and not mark.startswith("W/"):  # a weak one can't vouch for single bytes
+                _mark_path(part).write_text(f"{url}\n{mark}")
+            elif not resumed:
+                _mark_path(part).unlink(missing_ok=True)
+            # A host may send less than the rest: then only the range tells the length of the file.
+            whole = response.headers.get("Content-Range", "").rpartition("/")[2] if resumed else ""
+            rest = response.headers.get("Content-Length", "")
+            total = int(whole) if whole.isdecimal() else file.tell() + int(rest) if rest.isdecimal() else None
+            progress.update(task, total=total, completed=file.tell())
+            while block := response.read1(_BLOCK):
+                file.write(block)
+                progress.update(task, completed=file.tell())
+            if total is not None and file.tell() < total:
+                raise ConnectionError(f"the connection ended after {file.tell()} of {total} bytes")
+
+
+def _mark_path(part: Path) -> Path:
+    """Where the address and the ETag or date of the file stand that ``part`` is the beginning of."""
+    return part.with_name(f"{part.name}.etag")
+
+
+def extract_archives(folder: Path) -> None:
+    """Extract each zip archive in ``folder``, and those within it, into a folder of its name beside it.
+
+    That is done again only where the archive has changed, and never over a folder that was put there by hand.
+
+    Raises:
+        ValueError: names the archive: damaged, empty, encrypted, too large, or with a member that is a link or
+            would land outside.
+    """
+    for archive in sorted(folder.glob("*.zip")):
+        target, stat_ = archive.with_suffix(""), archive.stat()
+        origin = f"{stat_.st_size} {stat_.st_mtime_ns}"
+        marker = target / ".archive"
+        if marker.exists() and marker.read_text() != origin:
+            shutil.rmtree(target)
+        if target.exists():
+            continue
+        with new_folder(target) as temporary:
+            _extract(archive, temporary, str(archive))
+            for inner in sorted(path for path in temporary.rglob("*.zip") if path.is_file()):
+                if inner.with_suffix("").exists():  # extracted by whoever made the archive
+                    continue
+                inner.with_suffix("").mkdir()
+                _extract(inner, inner.with_suffix(""), f"{archive}: {inner.relative_to(temporary)}")
+            (temporary / marker.name).write_text(origin)
+
+
+def _extract(archive: Path, folder: Path, shown: str) -> None:
+    with _damage_named(shown):
+        content = zipfile.ZipFile(archive)
+    with content:
+        members = [m for m in content.infolist() if not m.is_dir() and "__MACOSX" not in m.filename]
+        _check_members(members, shown)
+        for member in members:
+            path = folder / member.filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                for block in _blocks(content, member, shown):
+                    file.write(block)
+
+
+def _blocks(content: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str) -> Iterator[bytes]:
+    with _damage_named(shown), content.open(member) as source:
+        yield from iter(partial(source.read, _BLOCK), b"")
+
+
+@contextmanager
+def _damage_named(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError) as error:
+        raise ValueError(
+            f"{shown}: not a whole zip archive ({error}); delete the download and fetch it again"
+        ) from None
+
+
+def _check_members(members: Sequence[zipfile.ZipInfo], shown: str) -> None:
+    if not members:
+        raise ValueError(f"{shown}: the archive is empty; delete the download and fetch it again")
+    size = sum(member.file_size for member in members)
+    if size > _MAX_EXTRACTED:
+        raise ValueError(f"{shown}: {size:,} bytes when extracted, expected at most {_MAX_EXTRACTED:,}; not extracted")
+    for member in members:
+        path = PurePosixPath(member.filename.replace("\\", "/"))
+        problem = (
+            "would land outside of the folder"
+            if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]) or not path.parts
+            else "is a link" if stat.S_ISLNK(member.external_attr >> 16)
+            else "is encrypted" if member.flag_bits & 1
+            else None
+        )  # fmt: skip
+        if problem:
+            raise ValueError(f"{shown}: member {member.filename!r} {problem}; nothing was extracted")
+
+
+def raw_files(folder: Path) -> list[Path]:
+    """What there is in ``folder`` apart from this module's own notes and what is unfinished; sorted."""
+    found = []
+    for parent, folders, names in os.walk(folder):  # unlike rglob, at ease with what another process renames
+        folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(".tmp")]
+        found += [
+            Path(parent, name)
+            for name in names
+            if name != _RECORD and not name.startswith(".") and not name.endswith((".part", ".etag"))
+        ]
+    return sorted(found)

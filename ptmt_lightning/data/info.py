@@ -1,0 +1,55 @@
+"""A benchmark's figures beside the paper's Table 2."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ptmt_lightning.data.benchmark import BenchmarkDataModule, FoldedDataModule
+from ptmt_lightning.data.document import SPLITS
+
+
+class Row(NamedTuple):
+    """A line of the comparison."""
+
+    measure: str
+    here: str
+    paper: str
+    remark: str  # empty where both agree
+
+
+def compare(data: BenchmarkDataModule) -> list[Row]:
+    """Documents, depth, labels, mean characters and splits of prepared data beside those of Table 2."""
+    taxonomy, paper, sizes = data.taxonomy, data.published, data.split_sizes()
+    pairs: dict[str, tuple[int | str, int | str]] = {
+        "documents": (sum(sizes.values()), paper.documents),
+        "depth": (taxonomy.num_levels, len(paper.level_sizes)),
+        "labels overall": (len(taxonomy), sum(paper.level_sizes)),
+        "labels a level": ("-".join(map(str, taxonomy.level_sizes)), "-".join(map(str, paper.level_sizes))),
+        "mean characters": (round(data.summary["mean_characters"]), paper.mean_characters),
+    }
+    pairs |= {split: (sizes[split], getattr(paper, split)) for split in SPLITS}
+    return [
+        Row(measure, _shown(here), _shown(there), _remark(data, measure, here, there))
+        for measure, (here, there) in pairs.items()
+    ]
+
+
+def _remark(data: BenchmarkDataModule, measure: str, here: int | str, paper: int | str) -> str:
+    if here == paper:
+        return ""
+    figure, reason = data.known_deviations.get(measure, (paper, ""))
+    if here == figure:
+        return reason
+    same_documents = sum(data.split_sizes().values()) == data.published.documents
+    if (
+        isinstance(data, FoldedDataModule)
+        and same_documents
+        and measure in SPLITS
+        and abs(int(here) - int(figure)) == 1
+    ):
+        return f"{reason}; folds differ by a document".lstrip("; ")
+    return "differs, no known reason"
+
+
+def _shown(value: int | str) -> str:
+    return f"{value:,}" if isinstance(value, int) else value
