@@ -14,8 +14,8 @@ import pandas as pd
 
 SETTINGS = ("dataset", "model", "backbone", "variant", "seed", "train_fraction")
 METRICS = (
-    "h_f1_macro", "h_f1_macro_harmonic", "h_f1_micro", "h_precision_micro", "h_recall_micro", "f1_macro", "f1_micro",
-    "exact_match",
+    "h_f1_macro", "h_f1_macro_harmonic", "h_f1_micro", "h_precision_micro", "h_recall_micro", "h_auprc", "f1_macro",
+    "f1_micro", "exact_match",
 )  # fmt: skip
 
 

@@ -82,21 +82,34 @@ class Backbone(nn.Module):
             self.token_embeddings[old_size:] = rows_TH
             self.output_bias[old_size:] = 0
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
-        """States ``[B, K, H]`` after the head's transform.
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, token_states: Tensor | None = None
+    ) -> Tensor:
+        """States ``[B, K, H]`` after the head's transform; arguments as for :meth:`states`."""
+        transformed: Tensor = self.model.cls.predictions.transform(
+            self.states(input_ids, attention_mask, positions, token_states)
+        )
+        return transformed
+
+    def states(
+        self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, token_states: Tensor | None = None
+    ) -> Tensor:
+        """States ``[B, K, H]`` of the last layer.
 
         Args:
             input_ids, attention_mask: ``[B, L]``.
             positions: int64 ``[B, K]``.
+            token_states: ``[B, L, H]`` in place of the tokens' embeddings.
         """
         encoder = self.model.bert
-        hidden_BLH = encoder.embeddings(input_ids=input_ids)
+        hidden_BLH = encoder.embeddings(
+            input_ids=input_ids if token_states is None else None, inputs_embeds=token_states
+        )
         mask = create_bidirectional_mask(self.model.config, hidden_BLH, attention_mask)
         *layers, last = encoder.encoder.layer
         for layer in layers:
             hidden_BLH = layer(hidden_BLH, mask)
-        states_BKH: Tensor = self.model.cls.predictions.transform(_layer_at(last, hidden_BLH, mask, positions))
-        return states_BKH
+        return _layer_at(last, hidden_BLH, mask, positions)
 
     def token_logits(self, states: Tensor) -> Tensor:
         """Scores ``[..., T]`` of all tokens for transformed states ``[..., H]``."""

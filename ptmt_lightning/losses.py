@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptmt_lightning.checks import check_range
+
+CountScope = Literal["level", "all"]
 
 _TINY = 1e-12
 
@@ -47,17 +50,19 @@ def wasl(
     return positive * loss_pos + (1 - positive) * loss_neg
 
 
-def count_l1(probabilities: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
-    """Distance between the expected and the true number of labels, level by level (section 2.2, "L1-Loss").
+def count_l1(
+    probabilities: Tensor, targets: Tensor, level_sizes: Sequence[int], slots: Tensor, scope: CountScope = "level"
+) -> Tensor:
+    """Mean distance between the expected and the true number of labels (section 2.2, "L1-Loss").
 
     Args:
         probabilities, targets: ``[B, V]``.
-
-    Returns:
-        float ``[B, D]``.
+        slots: bool ``[B, D]``, the levels that count.
+        scope: one distance a level, summed over levels, or one over all levels together.
     """
-    excess = level_sums(probabilities.float() - targets.float(), level_sizes)
-    return excess.abs()
+    excess_BD = level_sums(probabilities.float() - targets.float(), level_sizes) * slots
+    distance_B = excess_BD.abs().sum(dim=-1) if scope == "level" else excess_BD.sum(dim=-1).abs()
+    return distance_B.mean()
 
 
 def masked_lm(logits: Tensor, token_ids: Tensor) -> Tensor:
@@ -74,6 +79,14 @@ def masked_lm(logits: Tensor, token_ids: Tensor) -> Tensor:
 def level_sums(values: Tensor, level_sizes: Sequence[int]) -> Tensor:
     """Sum ``[B, V]`` over the nodes of each level: ``[B, D]``."""
     return torch.stack([level.sum(dim=-1) for level in values.split(list(level_sizes), dim=-1)], dim=-1)
+
+
+def of_nodes(values: Sequence[float], level_sizes: Sequence[int], device: torch.device) -> Tensor:
+    """One value a level, repeated for each of its nodes: float32 ``[V]``."""
+    sizes = torch.tensor(level_sizes, device=device)
+    return torch.tensor(values, dtype=torch.float32, device=device).repeat_interleave(
+        sizes, output_size=sum(level_sizes)
+    )
 
 
 def masked_mean(loss_BD: Tensor, slots_BD: Tensor) -> Tensor:
@@ -97,9 +110,9 @@ class LabelLoss(nn.Module):
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
         """Float32 probabilities ``[B, V]``."""
 
-    def predict(self, probabilities: Tensor, level_sizes: Sequence[int], threshold: float) -> Tensor:
-        """Bool ``[B, V]``: the nodes whose probability exceeds the threshold."""
-        return probabilities > threshold
+    def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
+        """Bool ``[B, V]``: the nodes whose probability exceeds the threshold of their level."""
+        return probabilities > of_nodes(thresholds, level_sizes, probabilities.device)
 
 
 class WASL(LabelLoss):
@@ -153,14 +166,9 @@ class WASL(LabelLoss):
             gamma_pos=self.gamma_pos,
             gamma_neg=self.gamma_neg,
             margin=self.margin,
-            weight=self._weight_of_nodes(tuple(level_sizes), logits.device),
+            weight=of_nodes(self.weights_of_levels(len(level_sizes)), level_sizes, logits.device),
         )
         return level_sums(loss_BV, level_sizes)
-
-    def _weight_of_nodes(self, level_sizes: tuple[int, ...], device: torch.device) -> Tensor:
-        weights = torch.tensor(self.weights_of_levels(len(level_sizes)), dtype=torch.float32, device=device)
-        sizes = torch.tensor(level_sizes, device=device)
-        return weights.repeat_interleave(sizes, output_size=sum(level_sizes))
 
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
         return logits.float().sigmoid()
@@ -188,7 +196,7 @@ class CrossEntropy(LabelLoss):
         levels = logits.split(list(level_sizes), dim=-1)
         return torch.cat([_with_ended(level).softmax(dim=-1)[..., :-1] for level in levels], dim=-1)
 
-    def predict(self, probabilities: Tensor, level_sizes: Sequence[int], threshold: float) -> Tensor:
+    def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
         """Bool ``[B, V]``: the most probable class of each level, nothing where that is the end; no threshold."""
         chosen = []
         for level in probabilities.split(list(level_sizes), dim=-1):

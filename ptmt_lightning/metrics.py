@@ -16,6 +16,8 @@ from ptmt_lightning.taxonomy import Taxonomy
 
 Classes = Literal["present", "all"]
 
+_NUM_BINS = 1000  # of probabilities, for the threshold-free metric
+
 
 class Scores(NamedTuple):
     """Precision, recall and F1; 0 where the denominator is 0."""
@@ -61,6 +63,18 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(denominator > 0, numerator / denominator.clamp_min(torch.finfo(torch.double).tiny), 0.0)
 
 
+def average_precision(scored: Tensor) -> Tensor:
+    """Area under the precision-recall curve (average precision) of binned scores.
+
+    Args:
+        scored: counts ``[2, bins]`` of true and of other nodes by ascending score.
+    """
+    true, other = scored.double().flip(-1).cumsum(-1)  # at or above each score, from the highest down
+    recall = _ratio(true, true[-1:])
+    gained = recall.diff(prepend=recall.new_zeros(1))
+    return (gained * _ratio(true, true + other)).sum()
+
+
 class MetricValues(NamedTuple):
     """What :class:`HierarchicalMetrics` computes."""
 
@@ -73,8 +87,9 @@ class HierarchicalMetrics(Metric):
 
     ``h_*`` are on predictions and truth augmented with all ancestors (Kiritchenko et al. 2006): ``h_f1_macro`` is
     the mean of per-class F1 (the figure that the field reports), ``h_f1_macro_harmonic`` the harmonic mean of
-    macro precision and macro recall (Eq. 6-8), never lower. The others are flat: on labels as they are, overall and
-    at each level (``f1_macro_level_1``, ...).
+    macro precision and macro recall (Eq. 6-8), never lower. ``h_auprc`` needs no threshold: the area under the curve
+    of micro h-precision over h-recall as the threshold of pruned predictions falls. The others are flat: on labels
+    as they are, overall and at each level (``f1_macro_level_1``, ...).
 
     Args:
         classes: which classes macro averages run over, see :func:`macro`.
@@ -82,7 +97,8 @@ class HierarchicalMetrics(Metric):
     Example:
         >>> taxonomy = Taxonomy([("ROOT", "A"), ("A", "AA"), ("A", "AB")])
         >>> metrics = HierarchicalMetrics(taxonomy)
-        >>> metrics.update(torch.tensor([[True, True, False]]), torch.tensor([[True, False, True]]))
+        >>> predicted, true = torch.tensor([[True, True, False]]), torch.tensor([[True, False, True]])
+        >>> metrics.update(predicted, true, predicted.float())
         >>> round(metrics.compute().values["h_f1_micro"], 3)
         0.5
     """
@@ -92,6 +108,7 @@ class HierarchicalMetrics(Metric):
     h_counts: Tensor
     num_exact: Tensor
     num_documents: Tensor
+    scored: Tensor
 
     def __init__(self, taxonomy: Taxonomy, *, classes: Classes = "present", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -100,13 +117,19 @@ class HierarchicalMetrics(Metric):
         self.taxonomy, self.classes = taxonomy, classes
         for name, shape in {"flat_counts": (3, len(taxonomy)), "h_counts": (3, len(taxonomy))}.items():
             self.add_state(name, torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("scored", torch.zeros(2, _NUM_BINS, dtype=torch.long), dist_reduce_fx="sum")
         for name in ("num_exact", "num_documents"):
             self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, predicted: Tensor, targets: Tensor) -> None:
-        """Count bool ``[B, V]`` predictions and targets, both not yet augmented."""
+    def update(self, predicted: Tensor, targets: Tensor, probabilities: Tensor) -> None:
+        """Count ``[B, V]`` bool predictions and targets, both not yet augmented, and the probabilities before."""
+        true = self.taxonomy.augment(targets)
         self.flat_counts += count(predicted, targets)
-        self.h_counts += count(self.taxonomy.augment(predicted), self.taxonomy.augment(targets))
+        self.h_counts += count(self.taxonomy.augment(predicted), true)
+        bins = (self.taxonomy.coherent(probabilities) * _NUM_BINS).long().clamp_(0, _NUM_BINS - 1)
+        self.scored += torch.stack(
+            [torch.bincount(scores, minlength=_NUM_BINS) for scores in (bins[true], bins[~true])]
+        )
         self.num_exact += (predicted == targets).all(dim=-1).sum()
         self.num_documents += predicted.shape[0]
 
@@ -121,6 +144,7 @@ class HierarchicalMetrics(Metric):
             "h_recall_micro": h_micro.recall,
             "f1_macro": macro(self.flat_counts, self.classes).f1,
             "f1_micro": micro(self.flat_counts).f1,
+            "h_auprc": average_precision(self.scored),
             "exact_match": _ratio(self.num_exact.double(), self.num_documents.double()),
         }
         for level, nodes in enumerate(self.taxonomy.level_slices, start=1):

@@ -141,6 +141,27 @@ class Taxonomy:
             counts.index_add_(-1, block.parents, present.index_select(-1, block.children))
         return counts > 0
 
+    def coherent(self, probabilities: Tensor) -> Tensor:
+        """Lower every node below level 1 to its most probable parent, top-down.
+
+        No child is then above its parents, and exceeding a threshold means what pruning leaves of it:
+        ``coherent(p) > t`` is ``prune(p > t)`` for every ``t`` >= 0.
+
+        Args:
+            probabilities: ``[..., V]``.
+
+        Returns:
+            ``[..., V]``, a new tensor.
+        """
+        bounded = probabilities.clone()
+        for block in self._blocks(probabilities.device):
+            level = bounded[..., block.nodes]
+            bound = block.under_root.to(level.dtype).expand_as(level).clone()  # the root's probability is 1
+            children = block.children.expand(*level.shape[:-1], -1)
+            bound.scatter_reduce_(-1, children, bounded.index_select(-1, block.parents), "amax")
+            bounded[..., block.nodes] = torch.minimum(level, bound)
+        return bounded
+
     def _blocks(self, device: torch.device) -> list[_EdgeBlock]:
         """The edges grouped by the level they lead into, from level 2 down, made once a device."""
         if device not in self._edge_blocks:

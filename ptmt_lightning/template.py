@@ -125,6 +125,7 @@ class PTMTCollator:
         mlm_probability: of a text token to be masked: 80 % ``[MASK]``, 10 % a random token, 10 % unchanged.
         p_label: of a slot to stay ``[MASK]``; else it holds one of the level's true label tokens, drawn at random.
             A slot without a true label always stays ``[MASK]``.
+        mlm_slots: slots that stay ``[MASK]`` and have true labels are masked-LM targets, too.
         pad_to_multiple_of: of the sequence length.
     """
 
@@ -134,6 +135,7 @@ class PTMTCollator:
         *,
         mlm_probability: float,
         p_label: float,
+        mlm_slots: bool,
         seed: int,
         pad_to_multiple_of: int = 1,
     ) -> None:
@@ -141,7 +143,7 @@ class PTMTCollator:
         check_range("model.p_label", p_label, 0, 1)
         self.template = template
         self.mlm_probability, self.p_label, self.seed = mlm_probability, p_label, seed
-        self.pad_to_multiple_of = pad_to_multiple_of
+        self.mlm_slots, self.pad_to_multiple_of = mlm_slots, pad_to_multiple_of
 
     def __call__(self, examples: Sequence[Example]) -> PTMTBatch:
         template = self.template
@@ -154,10 +156,16 @@ class PTMTCollator:
             targets_BV[row, example.nodes] = True
 
         rng = np.random.default_rng((self.seed, examples[0].epoch, examples[0].row))
-        stays_BD = self._unmask_slots(input_ids_BL, slots_BD, targets_BV, rng)
+        chosen_BD = self._choose_labels(targets_BV, rng)
+        stays_BD = self._unmask_slots(input_ids_BL, slots_BD, chosen_BD, rng)
         original_BL = input_ids_BL.copy()
         masked_BL = self._mask_text(input_ids_BL, lengths, rng)
         positions_BK, mlm_index_N = _positions(slots_BD, masked_BL)
+        mlm_ids_N = original_BL[masked_BL]
+        if self.mlm_slots:
+            rows, levels = (stays_BD & (chosen_BD >= 0)).nonzero()
+            mlm_index_N = np.concatenate([mlm_index_N, rows * positions_BK.shape[1] + levels])
+            mlm_ids_N = np.concatenate([mlm_ids_N, chosen_BD[rows, levels]])
         attention_BL = np.arange(input_ids_BL.shape[1]) < (lengths + template.overhead)[:, None]
         return PTMTBatch(
             rows=torch.tensor([example.row for example in examples]),
@@ -165,7 +173,7 @@ class PTMTCollator:
             attention_mask=torch.from_numpy(attention_BL.astype(np.int64)),
             positions=torch.from_numpy(positions_BK),
             mlm_index=torch.from_numpy(mlm_index_N),
-            mlm_ids=torch.from_numpy(original_BL[masked_BL]),
+            mlm_ids=torch.from_numpy(mlm_ids_N),
             slots=torch.from_numpy(stays_BD),
             targets=torch.from_numpy(targets_BV),
             num_text_tokens=int(lengths.sum()),
@@ -184,28 +192,34 @@ class PTMTCollator:
             input_ids[row, 1 + len(text) : 1 + len(text) + len(tail)] = tail
         return input_ids
 
+    def _choose_labels(self, targets_BV: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """One of the true label tokens of each level, at random; -1 where there is none, or no use for it."""
+        chosen = np.full((len(targets_BV), self.template.num_levels), -1)
+        if self.p_label == 1 and not self.mlm_slots:
+            return chosen
+        start = 0
+        for level, size in enumerate(self.template.level_sizes):
+            targets = targets_BV[:, start : start + size]
+            # The largest of independent uniforms is a uniform choice among the true labels.
+            labels = (rng.random(targets.shape) * targets).argmax(axis=1) + start + self.template.first_label_id
+            chosen[:, level] = np.where(targets.any(axis=1), labels, -1)
+            start += size
+        return chosen
+
     def _unmask_slots(
         self,
         input_ids_BL: npt.NDArray[np.int64],
         slots_BD: npt.NDArray[np.int64],
-        targets_BV: npt.NDArray[np.bool_],
+        chosen_BD: npt.NDArray[np.int64],
         rng: np.random.Generator,
     ) -> npt.NDArray[np.bool_]:
-        """Write a true label token into some slots, in place; True where the slot stays masked."""
-        stays = np.ones(slots_BD.shape, dtype=bool)
+        """Write the chosen label token into some slots, in place; True where the slot stays masked."""
         if self.p_label == 1:
-            return stays
-        start = 0
-        for level, size in enumerate(self.template.level_sizes):
-            targets = targets_BV[:, start : start + size]
-            unmasked = (rng.random(len(targets)) >= self.p_label) & targets.any(axis=1)
-            # The largest of independent uniforms is a uniform choice among the true labels.
-            chosen = (rng.random(targets.shape) * targets).argmax(axis=1) + start
-            rows = np.flatnonzero(unmasked)
-            input_ids_BL[rows, slots_BD[rows, level]] = self.template.first_label_id + chosen[rows]
-            stays[:, level] = ~unmasked
-            start += size
-        return stays
+            return np.ones(slots_BD.shape, dtype=bool)
+        unmasked = (rng.random(slots_BD.shape) >= self.p_label) & (chosen_BD >= 0)
+        rows, levels = unmasked.nonzero()
+        input_ids_BL[rows, slots_BD[rows, levels]] = chosen_BD[rows, levels]
+        return ~unmasked
 
     def _mask_text(
         self, input_ids_BL: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], rng: np.random.Generator

@@ -21,9 +21,10 @@ from ptmt_lightning.backbones import Backbone
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import SPLITS
 from ptmt_lightning.files import write_json, write_text
-from ptmt_lightning.metrics import per_label
+from ptmt_lightning.metrics import HierarchicalMetrics, per_label
 from ptmt_lightning.models.classifier import HTCModel
 from ptmt_lightning.results import environment, write_predictions
+from ptmt_lightning.thresholds import tune_thresholds
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,8 @@ def train(
     best, best_score = _load_best(trainer, model)
     if not model.val_results:  # max_steps came before the first validation
         trainer.validate(model, datamodule, verbose=False)
+    if model.tune_threshold:
+        _tune(trainer, model, datamodule)
     if datamodule.has_split("test"):
         started = time.perf_counter()
         trainer.test(model, datamodule, verbose=False)
@@ -124,6 +127,7 @@ def train(
         "train_fraction": datamodule.train_fraction,
         "val": model.val_results,
         "test": model.test_results,
+        "thresholds": model.thresholds,
         "best_checkpoint": best,
         "best_score": best_score,
         "epochs": epochs,
@@ -151,6 +155,26 @@ def _load_best(trainer: L.Trainer, model: HTCModel) -> tuple[str | None, float |
     model.on_load_checkpoint(content)
     assert checkpoint.best_model_score is not None
     return Path(checkpoint.best_model_path).name, checkpoint.best_model_score.item()
+
+
+def _tune(trainer: L.Trainer, model: HTCModel, datamodule: HTCDataModule) -> None:
+    """Put thresholds chosen on validation into the model, and what they reach there into its results."""
+    assert model.tune_threshold is not None
+    model.val_scores = []
+    trainer.validate(model, datamodule, verbose=False)
+    gathered = [model.val_scores] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(gathered, model.val_scores)
+    model.val_scores = None
+    batches = [batch for share in gathered for batch in share]
+    probabilities, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    model.thresholds = tune_thresholds(
+        probabilities, targets, model.taxonomy, tuning=model.tune_threshold, prune=model.prune
+    )
+    metrics = HierarchicalMetrics(model.taxonomy, classes=model.val_metrics.classes)
+    metrics.update(model.predict_nodes(probabilities), targets, probabilities)
+    model.val_results = metrics.compute().values
+    log.info("thresholds, chosen on validation: %s", ", ".join(f"{threshold:g}" for threshold in model.thresholds))
 
 
 def _write(

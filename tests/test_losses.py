@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ptmt_lightning.losses import WASL, CrossEntropy, count_l1, level_sums, masked_lm, masked_mean, wasl
+from ptmt_lightning.losses import (
+    WASL,
+    CountScope,
+    CrossEntropy,
+    count_l1,
+    level_sums,
+    masked_lm,
+    masked_mean,
+    of_nodes,
+    wasl,
+)
 
 LEVEL_SIZES = (2, 3)
 BCE: dict[str, Any] = {"gamma_pos": 0, "gamma_neg": 0, "margin": 0}
@@ -143,7 +153,14 @@ def test_wasl_probabilities_are_float32_sigmoids_and_predictions_exceed_the_thre
     logits = torch.tensor([[0.0, 0.1, -0.1, 4.0, -4.0]], dtype=torch.bfloat16)
     probabilities = loss.probabilities(logits, LEVEL_SIZES)
     torch.testing.assert_close(probabilities, logits.float().sigmoid())
-    assert loss.predict(probabilities, LEVEL_SIZES, 0.5).tolist() == [[False, True, False, True, False]]
+    assert loss.predict(probabilities, LEVEL_SIZES, [0.5, 0.5]).tolist() == [[False, True, False, True, False]]
+
+
+def test_each_level_has_its_own_threshold_which_must_be_exceeded() -> None:
+    loss = WASL(**ASYMMETRIC, level_weights=[1, 1])
+    probabilities = torch.tensor([[0.25, 0.3, 0.25, 0.75, 0.8]])
+    assert loss.predict(probabilities, LEVEL_SIZES, [0.25, 0.75]).tolist() == [[False, True, False, False, True]]
+    assert loss.predict(probabilities, LEVEL_SIZES, [0.75, 0.25]).tolist() == [[False, False, False, True, True]]
 
 
 def test_a_list_of_another_length_than_the_levels_is_refused() -> None:
@@ -197,8 +214,84 @@ def test_bad_settings_of_wasl_are_refused(change: dict[str, Any], message: str) 
 def test_count_l1_is_the_distance_of_expected_and_true_counts() -> None:
     probabilities = torch.tensor([[0.9, 0.2, 0.5, 0.5, 0.25], [0.0, 0.1, 0.0, 0.0, 0.0]])
     targets = torch.tensor([[1, 0, 1, 1, 0], [1, 1, 0, 0, 0]], dtype=torch.bool)
-    expected = torch.tensor([[abs(1.1 - 1), abs(1.25 - 2)], [abs(0.1 - 2), 0.0]])
-    torch.testing.assert_close(count_l1(probabilities, targets, LEVEL_SIZES), expected)
+    everywhere = torch.ones(2, 2, dtype=torch.bool)
+    by_level = (abs(1.1 - 1) + abs(1.25 - 2) + abs(0.1 - 2)) / 2
+    together = (abs(1.1 + 1.25 - 3) + abs(0.1 - 2)) / 2
+    assert count_l1(probabilities, targets, LEVEL_SIZES, everywhere, "level").item() == pytest.approx(by_level)
+    assert count_l1(probabilities, targets, LEVEL_SIZES, everywhere, "all").item() == pytest.approx(together)
+
+
+class CountCase(NamedTuple):
+    """What the count loss takes besides its scope."""
+
+    probabilities: Tensor  # [B, V]
+    targets: Tensor  # bool [B, V]
+    level_sizes: list[int]
+    slots: Tensor  # bool [B, D]
+
+
+@st.composite
+def count_cases(draw: st.DrawFn, max_levels: int = 4) -> CountCase:
+    """Random probabilities, truth and slots on random levels."""
+    level_sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=max_levels))
+    num_documents = draw(st.integers(1, 5))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
+    probabilities, labels = torch.rand(2, num_documents, sum(level_sizes), generator=generator)
+    slots = torch.rand(num_documents, len(level_sizes), generator=generator) < draw(st.sampled_from([0.3, 0.7, 1.0]))
+    return CountCase(probabilities, labels < 0.4, level_sizes, slots)
+
+
+def direct_count_l1(case: CountCase, scope: CountScope) -> float:
+    """One document, level and node at a time; slots that show their answer count nowhere."""
+    total = 0.0
+    for p_V, y_V, slot_D in zip(case.probabilities.tolist(), case.targets.tolist(), case.slots.tolist(), strict=True):
+        start, excess = 0, []
+        for size, counts in zip(case.level_sizes, slot_D, strict=True):
+            if counts:
+                excess.append(sum(p_V[start : start + size]) - sum(y_V[start : start + size]))
+            start += size
+        total += sum(map(abs, excess)) if scope == "level" else abs(sum(excess))
+    return total / len(case.probabilities)
+
+
+@pytest.mark.parametrize("scope", ["level", "all"])
+@given(case=count_cases())
+def test_count_l1_equals_the_direct_loop(scope: CountScope, case: CountCase) -> None:
+    assert count_l1(*case, scope).item() == pytest.approx(direct_count_l1(case, scope), rel=1e-5, abs=1e-5)
+
+
+@given(case=count_cases())
+def test_count_over_all_levels_is_never_above_the_count_by_level(case: CountCase) -> None:
+    assert count_l1(*case, "all") <= count_l1(*case, "level") + 1e-5
+    assert torch.equal(count_l1(*case), count_l1(*case, "level"))  # the default, as before
+
+
+@given(case=count_cases(max_levels=1))
+def test_on_one_level_both_scopes_count_the_same(case: CountCase) -> None:
+    assert torch.equal(count_l1(*case, "all"), count_l1(*case, "level"))
+
+
+@pytest.mark.parametrize("scope", ["level", "all"])
+def test_no_gradient_of_the_count_reaches_slots_that_show_their_answer(scope: CountScope) -> None:
+    probabilities = torch.full((2, 5), 0.4, requires_grad=True)
+    slots = torch.tensor([[True, False], [False, False]])
+    count_l1(probabilities, torch.zeros(2, 5).bool(), LEVEL_SIZES, slots, scope).backward()
+    assert probabilities.grad is not None
+    assert probabilities.grad.tolist() == [[0.5, 0.5, 0, 0, 0], [0] * 5]
+
+
+def test_counts_too_many_and_too_few_cancel_over_all_levels_only() -> None:
+    probabilities = torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0]])
+    targets = torch.tensor([[True, False, True, False, False]])
+    slots = torch.ones(1, 2, dtype=torch.bool)
+    assert count_l1(probabilities, targets, LEVEL_SIZES, slots, "level").item() == 2
+    assert count_l1(probabilities, targets, LEVEL_SIZES, slots, "all").item() == 0
+
+
+def test_values_of_levels_are_repeated_for_their_nodes() -> None:
+    values = of_nodes([0.25, 0.5, 4], (3, 1, 2), torch.device("cpu"))
+    assert values.tolist() == [0.25, 0.25, 0.25, 0.5, 4, 4]
+    assert values.dtype == torch.float32
 
 
 def test_level_sums_add_up_each_slice() -> None:
@@ -273,7 +366,7 @@ def test_cross_entropy_is_finite_at_extreme_logits() -> None:
 def test_cross_entropy_predicts_at_most_one_label_a_level_and_none_where_the_end_wins(scores: list[float]) -> None:
     loss, logits = CrossEntropy(), torch.tensor([scores])
     probabilities = loss.probabilities(logits, LEVEL_SIZES)
-    predicted = loss.predict(probabilities, LEVEL_SIZES, threshold=0.99)
+    predicted = loss.predict(probabilities, LEVEL_SIZES, thresholds=[0.99, 0.99])
     for level_logits, level_predicted in zip(
         logits.split(LEVEL_SIZES, dim=-1), predicted.split(LEVEL_SIZES, dim=-1), strict=True
     ):

@@ -24,6 +24,7 @@ from ptmt_lightning.losses import LabelLoss
 from ptmt_lightning.metrics import Classes, HierarchicalMetrics
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.thresholds import Tuning
 
 
 class Batch(Protocol):
@@ -57,7 +58,9 @@ class HTCModel(L.LightningModule):
     Args:
         max_length: longest sequence, in tokens.
         label_loss: also says what probabilities the scores mean.
-        threshold: a node is predicted above this probability.
+        threshold: a node is predicted above this probability; a number, or a list with one a level.
+        tune_threshold: choose other ones on validation after training: one for all levels (``global``), or one a
+            level (``level``).
         prune: drop predicted nodes below level 1 without a predicted parent.
         metric_classes: the classes that macro averages run over: ``present`` ones or ``all``.
         seed: of the masks and of dropout.
@@ -72,18 +75,27 @@ class HTCModel(L.LightningModule):
         max_length: int,
         label_loss: LabelLoss,
         optimizer: LinearAdamW,
-        threshold: float = 0.5,
+        threshold: float | Sequence[float] = 0.5,
+        tune_threshold: Tuning | None = None,
         prune: bool = True,
         metric_classes: Classes = "present",
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_range("model.threshold", threshold, 0, 1)
+        if tune_threshold not in (None, "global", "level"):
+            raise ValueError(f"model.tune_threshold={tune_threshold!r}: expected null, 'global' or 'level'")
+        if tune_threshold and label_loss.single_label:
+            raise ValueError(
+                f"model.tune_threshold={tune_threshold}: loss={type(label_loss).__name__} predicts the best label of "
+                "a level, without a threshold; set model.tune_threshold=null"
+            )
         self.taxonomy, self.backbone, self.tokenizer = taxonomy, backbone, tokenizer
         self.max_length, self.label_loss, self.optimizer = max_length, label_loss, optimizer
-        self.threshold, self.prune, self.seed = threshold, prune, seed
+        self.thresholds = _thresholds(threshold, taxonomy.num_levels)
+        self.tune_threshold, self.prune, self.seed = tune_threshold, prune, seed
         self.val_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)
         self.test_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)
+        self.val_scores: list[tuple[Tensor, Tensor]] | None = None  # where a list: probabilities and targets, by batch
         self.val_results: dict[str, float] = {}  # of the last validation, or of the loaded checkpoint's
         self.test_results: dict[str, float] = {}
         self.test_counts = torch.empty(0)  # flat counts, see metrics.per_label
@@ -115,7 +127,7 @@ class HTCModel(L.LightningModule):
 
     def predict_nodes(self, probabilities: Tensor) -> Tensor:
         """Bool ``[B, V]``: threshold, then prune top-down."""
-        predicted = self.label_loss.predict(probabilities, self.taxonomy.level_sizes, self.threshold)
+        predicted = self.label_loss.predict(probabilities, self.taxonomy.level_sizes, self.thresholds)
         return self.taxonomy.prune(predicted) if self.prune else predicted
 
     # ---- training ----
@@ -159,7 +171,10 @@ class HTCModel(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch)
-        self.val_metrics.update(self.predict_nodes(self.probabilities(logits)), batch.targets)
+        probabilities = self.probabilities(logits)
+        self.val_metrics.update(self.predict_nodes(probabilities), batch.targets, probabilities)
+        if self.val_scores is not None:
+            self.val_scores.append((probabilities.cpu(), batch.targets.cpu()))
         label_loss = self.label_loss(logits, batch.targets, self.taxonomy.level_sizes).sum(dim=-1).mean()
         self.log("val/label_loss", label_loss, batch_size=len(batch.rows), sync_dist=True)
 
@@ -185,7 +200,7 @@ class HTCModel(L.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         probabilities = self.probabilities(self(batch))
         predicted = self.predict_nodes(probabilities)
-        self.test_metrics.update(predicted, batch.targets)
+        self.test_metrics.update(predicted, batch.targets, probabilities)
         per_document = zip(batch.rows.tolist(), predicted.cpu(), probabilities.cpu(), batch.targets.cpu(), strict=True)
         for row, kept, scores, true in per_document:
             nodes = kept.nonzero().squeeze(-1)
@@ -204,3 +219,15 @@ class HTCModel(L.LightningModule):
     def _log_results(self, split: str, results: dict[str, float]) -> None:
         # compute() has added up the counts of all ranks, so the values are the same on each.
         self.log_dict({f"{split}/{name}": value for name, value in results.items()})
+
+
+def _thresholds(threshold: float | Sequence[float], num_levels: int) -> list[float]:
+    """One a level."""
+    thresholds = list(threshold) if isinstance(threshold, Sequence) else [threshold] * num_levels
+    if len(thresholds) != num_levels:
+        raise ValueError(
+            f"model.threshold={thresholds}: expected a number, or {num_levels} numbers, one a level of the taxonomy"
+        )
+    for value in thresholds:
+        check_range("model.threshold", value, 0, 1)
+    return thresholds

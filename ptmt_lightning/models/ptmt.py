@@ -13,18 +13,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 import ptmt_lightning
 from ptmt_lightning.backbones import Backbone, quiet_transformers
 from ptmt_lightning.checks import check_range
-from ptmt_lightning.losses import count_l1, masked_lm, masked_mean
+from ptmt_lightning.losses import CountScope, count_l1, masked_lm, masked_mean
 from ptmt_lightning.models.classifier import HTCModel
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.template import PTMTBatch, PTMTCollator, Template
 
 LabelInit = Literal["label_name", "random"]
+Prompts = Literal["shared", "per_document"]
+
+_PROMPT_WIDTH = 64  # of the hidden layer between a text and its prompts
 
 
 class PTMT(HTCModel):
@@ -32,8 +37,12 @@ class PTMT(HTCModel):
 
     Args:
         num_prompt_tokens: m of section 2.1.
+        prompts: all documents share the prompt tokens' embeddings, or each adds what :class:`DocumentPrompts` makes of
+            its text (the paper's outlook).
         alpha: share of the masked-LM loss in the total (Eq. 3).
         alpha_l1: weight of the count loss beside the label loss (Eq. 3).
+        count_scope: compare numbers of labels level by level, or over all levels together.
+        mlm_slots: the masked-LM loss also covers the label slots, each with one of its true label tokens, at random.
         mlm_probability, p_label: see :class:`~ptmt_lightning.template.PTMTCollator`.
         label_init: label-token rows start as the mean of the name's word pieces, or at random.
         shared: what every system takes, see :class:`~ptmt_lightning.models.classifier.HTCModel`.
@@ -43,8 +52,11 @@ class PTMT(HTCModel):
         self,
         *,
         num_prompt_tokens: int,
+        prompts: Prompts,
         alpha: float,
         alpha_l1: float,
+        count_scope: CountScope,
+        mlm_slots: bool,
         mlm_probability: float,
         p_label: float,
         label_init: LabelInit,
@@ -55,25 +67,44 @@ class PTMT(HTCModel):
         check_range("model.alpha_l1", alpha_l1, 0)
         if label_init not in ("label_name", "random"):
             raise ValueError(f"model.label_init={label_init!r}: expected 'label_name' or 'random'")
-        self.alpha, self.alpha_l1 = alpha, alpha_l1
+        if count_scope not in ("level", "all"):
+            raise ValueError(f"model.count_scope={count_scope!r}: expected 'level' or 'all'")
+        self.alpha, self.alpha_l1, self.count_scope, self.mlm_slots = alpha, alpha_l1, count_scope, mlm_slots
         self.mlm_probability, self.p_label = mlm_probability, p_label
         rows = _new_rows(self.backbone, self.tokenizer, self.taxonomy, num_prompt_tokens, label_init)
         self.template = Template.add_to(
             self.tokenizer, self.taxonomy, num_prompt_tokens=num_prompt_tokens, max_length=self.max_length
         )
         self.backbone.add_token_rows(rows)
+        self.document_prompts = None
+        if prompts == "per_document":
+            if num_prompt_tokens == 0:
+                raise ValueError("model.prompts=per_document: expected model.num_prompt_tokens of 1 or more; raise it")
+            self.document_prompts = DocumentPrompts(rows.shape[1], num_prompt_tokens)
+        elif prompts != "shared":
+            raise ValueError(f"model.prompts={prompts!r}: expected 'shared' or 'per_document'")
 
     def collator(self, *, training: bool, pad_to_multiple_of: int = 1) -> PTMTCollator:
         return PTMTCollator(
             self.template,
             mlm_probability=self.mlm_probability if training else 0.0,
             p_label=self.p_label if training else 1.0,
+            mlm_slots=self.mlm_slots and training,
             seed=self.seed,
             pad_to_multiple_of=pad_to_multiple_of,
         )
 
     def forward(self, batch: PTMTBatch) -> Tensor:
-        return self.label_logits(self.backbone(batch.input_ids, batch.attention_mask, batch.positions))
+        return self.label_logits(self.states(batch))
+
+    def states(self, batch: PTMTBatch) -> Tensor:
+        """States ``[B, K, H]`` at the positions of interest, after the head's transform."""
+        token_states = None
+        if self.document_prompts is not None:
+            embeddings_BLH = F.embedding(batch.input_ids, self.backbone.token_embeddings)
+            token_states = self.document_prompts(embeddings_BLH, batch.positions[:, 0])
+        states_BKH: Tensor = self.backbone(batch.input_ids, batch.attention_mask, batch.positions, token_states)
+        return states_BKH
 
     def label_logits(self, states: Tensor) -> Tensor:
         """Scores ``[B, V]`` from states ``[B, K, H]``: slot i against the label tokens of level i (section A.4)."""
@@ -85,13 +116,12 @@ class PTMT(HTCModel):
 
     def loss_terms(self, batch: PTMTBatch) -> dict[str, Tensor]:
         """Eq. 3 and its terms; slots that show their answer do not count."""
-        states_BKH = self.backbone(batch.input_ids, batch.attention_mask, batch.positions)
+        states_BKH = self.states(batch)
         logits_BV = self.label_logits(states_BKH)
         sizes = self.taxonomy.level_sizes
         label = masked_mean(self.label_loss(logits_BV, batch.targets, sizes), batch.slots)
-        count = masked_mean(
-            count_l1(self.label_loss.probabilities(logits_BV, sizes), batch.targets, sizes), batch.slots
-        )
+        probabilities_BV = self.label_loss.probabilities(logits_BV, sizes)
+        count = count_l1(probabilities_BV, batch.targets, sizes, batch.slots, self.count_scope)
         loss = (1 - self.alpha) * (label + self.alpha_l1 * count)
         terms = {"label": label, "count_l1": count}
         if self.alpha > 0:
@@ -101,18 +131,55 @@ class PTMT(HTCModel):
         return {"loss": loss, **terms}
 
     def save_pretrained(self, folder: Path) -> None:
-        """A folder for ``AutoModelForMaskedLM`` and ``AutoTokenizer``, with ``taxonomy.json`` and ``ptmt.json``."""
+        """A folder for ``AutoModelForMaskedLM`` and ``AutoTokenizer``, with ``taxonomy.json`` and ``ptmt.json``.
+
+        Prompts made for each document need ``prompts.safetensors`` as well.
+        """
         with quiet_transformers():
             self.backbone.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.taxonomy.to_json(folder / "taxonomy.json")
+        if self.document_prompts is not None:
+            save_file(self.document_prompts.state_dict(), folder / "prompts.safetensors")
         settings = {
             "template": asdict(self.template),
-            "threshold": self.threshold,
+            "prompts": "shared" if self.document_prompts is None else "per_document",
+            "thresholds": self.thresholds,
             "prune": self.prune,
             "version": ptmt_lightning.__version__,
         }
         (folder / "ptmt.json").write_text(json.dumps(settings, indent=2))
+
+
+class DocumentPrompts(nn.Module):
+    """Adds to each prompt token's embedding what a small network makes of the document's mean embedding.
+
+    It starts at nothing added, that is at shared prompts.
+    """
+
+    def __init__(self, hidden_size: int, num_prompt_tokens: int) -> None:
+        super().__init__()
+        self.num_prompt_tokens = num_prompt_tokens
+        self.norm = nn.LayerNorm(hidden_size)
+        self.inner = nn.Linear(hidden_size, _PROMPT_WIDTH)
+        self.outer = nn.Linear(_PROMPT_WIDTH, num_prompt_tokens * hidden_size)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, embeddings_BLH: Tensor, first_slot_B: Tensor) -> Tensor:
+        """Token embeddings ``[B, L, H]`` with the prompts' changed.
+
+        Args:
+            first_slot_B: position of the first mask slot, which the prompts come before.
+        """
+        prompts_BM = first_slot_B[:, None] - torch.arange(self.num_prompt_tokens, 0, -1, device=first_slot_B.device)
+        index_L = torch.arange(embeddings_BLH.shape[1], device=first_slot_B.device)
+        text_BL = (index_L >= 1) & (index_L < prompts_BM[:, :1] - 1)  # between [CLS] and the first [SEP]
+        total_BH = (embeddings_BLH * text_BL[..., None]).sum(dim=1)
+        mean_BH = total_BH / text_BL.sum(dim=1, keepdim=True).clamp_min(1)
+        offsets = self.outer(F.gelu(self.inner(self.norm(mean_BH))))
+        offsets_BMH = offsets.unflatten(-1, (self.num_prompt_tokens, -1)).to(embeddings_BLH.dtype)
+        return embeddings_BLH.scatter_add(1, prompts_BM[..., None].expand_as(offsets_BMH), offsets_BMH)
 
 
 def _new_rows(

@@ -17,7 +17,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, B
 
 from ptmt_lightning.backbones import Backbone, Pretrained
 from ptmt_lightning.data.cache import Example
-from ptmt_lightning.losses import WASL, CrossEntropy
+from ptmt_lightning.losses import WASL, CountScope, CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.template import PTMTBatch
@@ -107,6 +107,21 @@ def test_rows_match_the_tokens_when_the_matrix_is_longer_than_the_vocabulary(tmp
         ({"label_init": "names"}, "model.label_init='names': expected 'label_name' or 'random'"),
         ({"num_prompt_tokens": -1}, "model.num_prompt_tokens=-1: expected an integer >= 0"),
         ({"threshold": 2}, "model.threshold=2: expected a number in [0, 1]"),
+        ({"threshold": None}, "model.threshold=None: expected a number in [0, 1]"),
+        ({"threshold": [0.5, -0.1, 0.5]}, "model.threshold=-0.1: expected a number in [0, 1]"),
+        (
+            {"threshold": [0.5, 0.4]},
+            "model.threshold=[0.5, 0.4]: expected a number, or 3 numbers, one a level of the taxonomy",
+        ),
+        ({"threshold": []}, "model.threshold=[]: expected a number, or 3 numbers, one a level of the taxonomy"),
+        ({"count_scope": "document"}, "model.count_scope='document': expected 'level' or 'all'"),
+        ({"tune_threshold": "document"}, "model.tune_threshold='document': expected null, 'global' or 'level'"),
+        ({"tune_threshold": True}, "model.tune_threshold=True: expected null, 'global' or 'level'"),
+        (
+            {"tune_threshold": "level", "label_loss": CrossEntropy()},
+            "model.tune_threshold=level: loss=CrossEntropy predicts the best label of a level, without a threshold; "
+            "set model.tune_threshold=null",
+        ),
         ({"metric_classes": "some"}, "model.metric_classes='some': expected 'present' or 'all'"),
     ],
 )
@@ -166,6 +181,22 @@ def test_prediction_is_thresholded_then_pruned() -> None:
     assert names(make()) == {"A", "AC"}
     assert names(make(threshold=0.3)) == {"A", "AA", "AAA", "AC"}
     assert names(make(prune=False)) == {"A", "AAA", "BB", "AC"}
+    assert names(make(threshold=[0.5, 0.3, 0.95])) == {"A", "AA", "AC"}
+    assert names(make(threshold=[0.7, 0.3, 0.3])) == set()
+    assert names(make(threshold=[0.7, 0.3, 0.3], prune=False)) == {"AA", "AAA", "BB", "AC"}
+
+
+def test_one_threshold_is_that_of_every_level() -> None:
+    assert make(threshold=0.3).thresholds == [0.3, 0.3, 0.3]
+    assert make(threshold=[0.3, 0.4, 0.5]).thresholds == [0.3, 0.4, 0.5]
+    assert make(threshold=(0, 1, 0.5)).thresholds == [0, 1, 0.5]
+
+
+def test_exported_thresholds_are_those_in_use(tmp_path: Path) -> None:
+    model = make(threshold=[0.3, 0.4, 0.5], prune=False)
+    model.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "ptmt.json").read_text())
+    assert (settings["thresholds"], settings["prune"]) == ([0.3, 0.4, 0.5], False)
 
 
 # ---- loss ----
@@ -179,31 +210,97 @@ def test_total_is_equation_3_of_its_own_terms() -> None:
     torch.testing.assert_close(terms["loss"], expected)
 
 
-def test_terms_equal_sums_over_the_slots_that_stayed_masked() -> None:
-    model = make(p_label=0.5, label_loss=WASL(gamma_pos=0, gamma_neg=0, margin=0, level_weights=[1, 1, 1]))
+@pytest.mark.parametrize("count_scope", ["level", "all"])
+def test_terms_equal_sums_over_the_slots_that_stayed_masked(count_scope: CountScope) -> None:
+    model = make(
+        p_label=0.5,
+        count_scope=count_scope,
+        label_loss=WASL(gamma_pos=0, gamma_neg=0, margin=0, level_weights=[1, 1, 1]),
+    )
+    randomise(model)
     batch = toy_batch(model, training=True)
     assert 0 < batch.slots.sum() < batch.slots.numel()
     logits, targets = model(batch), batch.targets.float()
     bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     label = count = torch.zeros(())
+    excess_of = torch.zeros(len(TEXTS))
     for document, level in batch.slots.nonzero().tolist():
         nodes = model.taxonomy.level_slices[level]
         label = label + bce[document, nodes].sum() / len(TEXTS)
         excess = logits[document, nodes].sigmoid().sum() - targets[document, nodes].sum()
         count = count + excess.abs() / len(TEXTS)
+        excess_of[document] += excess.detach()
+    if count_scope == "all":
+        assert excess_of.abs().mean() < count
+        count = excess_of.abs().mean()
     terms = model.loss_terms(batch)
     torch.testing.assert_close(terms["label"], label)
     torch.testing.assert_close(terms["count_l1"], count)
 
 
-def test_masked_lm_term_is_the_stock_loss_at_the_masked_text() -> None:
-    model = make(mlm_probability=0.4)
+def test_only_the_count_differs_between_scopes() -> None:
+    by_level, together = make(count_scope="level", p_label=0.7), make(count_scope="all", p_label=0.7)
+    batch = toy_batch(by_level, training=True)
+    assert all(
+        torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+        for a, b in zip(batch, toy_batch(together, training=True), strict=True)
+    )
+    for model in (by_level, together):
+        torch.manual_seed(1)
+        randomise(model)
+    one, other = by_level.loss_terms(batch), together.loss_terms(batch)
+    assert torch.equal(one["label"], other["label"])
+    assert torch.equal(one["mlm"], other["mlm"])
+    assert other["count_l1"] < one["count_l1"]
+    torch.testing.assert_close(one["loss"] - other["loss"], 0.9 * (one["count_l1"] - other["count_l1"]))
+
+
+@pytest.mark.parametrize("mlm_slots", [False, True])
+def test_masked_lm_term_is_the_stock_loss_at_the_masked_text(mlm_slots: bool) -> None:
+    model = make(mlm_probability=0.4, mlm_slots=mlm_slots)
+    randomise(model)
     batch = toy_batch(model, training=True)
     columns = batch.positions.flatten()[batch.mlm_index]
     labels = torch.full_like(batch.input_ids, -100)
     labels[batch.mlm_index // batch.positions.shape[1], columns] = batch.mlm_ids
     stock = model.backbone.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss
     torch.testing.assert_close(model.loss_terms(batch)["mlm"], stock)
+
+
+@pytest.mark.parametrize("p_label", [0.5, 1.0])
+def test_masked_lm_term_covers_slots_by_the_cross_entropy_of_a_true_label_token(p_label: float) -> None:
+    model = make(mlm_slots=True, mlm_probability=0.0, p_label=p_label)
+    randomise(model)
+    batch = toy_batch(model, training=True)
+    logits = model.backbone.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    log_p = logits.double().log_softmax(-1)
+    drawn = iter(batch.mlm_ids.tolist())
+    losses = []
+    for document, example in enumerate(TOY_DOCUMENTS):
+        nodes = model.taxonomy.encode(example["labels"])  # type: ignore[arg-type]
+        for level, of_level in enumerate(model.taxonomy.level_slices):
+            true = [model.template.first_label_id + node for node in nodes if of_level.start <= node < of_level.stop]
+            if true and batch.slots[document, level]:
+                token = next(drawn)
+                assert token in true
+                losses.append(-log_p[document, batch.positions[document, level], token].item())
+    assert next(drawn, None) is None
+    assert losses
+    assert model.loss_terms(batch)["mlm"].item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+def test_only_masked_lm_differs_with_slot_targets() -> None:
+    plain, with_slots = make(p_label=0.7), make(p_label=0.7, mlm_slots=True)
+    for model in (plain, with_slots):
+        torch.manual_seed(1)
+        randomise(model)
+    one = plain.loss_terms(toy_batch(plain, training=True))
+    other = with_slots.loss_terms(toy_batch(with_slots, training=True))
+    assert torch.equal(one["label"], other["label"])
+    assert torch.equal(one["count_l1"], other["count_l1"])
+    assert not torch.isclose(one["mlm"], other["mlm"])
+    torch.testing.assert_close(one["loss"] - other["loss"], 0.1 * (one["mlm"] - other["mlm"]))
+    assert torch.equal(plain(toy_batch(plain, training=False)), with_slots(toy_batch(with_slots, training=False)))
 
 
 def test_alpha_zero_skips_the_masked_lm_term() -> None:
@@ -278,7 +375,8 @@ def test_exported_folder_says_how_to_use_the_model(exported: tuple[PTMT, Path]) 
     settings = json.loads((folder / "ptmt.json").read_text())
     template = json.loads(json.dumps(asdict(model.template)))
     assert settings["template"] == template
-    assert (settings["threshold"], settings["prune"]) == (0.5, True)
+    assert (settings["thresholds"], settings["prune"]) == ([0.5, 0.5, 0.5], True)
+    assert "threshold" not in settings
     assert Taxonomy.from_json(folder / "taxonomy.json").names == model.taxonomy.names
 
 

@@ -1,0 +1,110 @@
+"""Runs every combination of an experiment's choices that has no result yet, and collects the rows.
+
+    python experiments/grid.py experiments/NAME/grid.yaml [--only AXIS=CHOICE,...] [RUN_ARGUMENT...]
+
+``grid.yaml`` has ``common``, arguments of ``run.py`` for all runs, and ``axes``: for each axis its choices, each with
+arguments of its own. Further arguments (``backbone.name=FOLDER``) come last and win; ``{data}`` in any of them is what
+``--data`` gives. A run whose folder has a ``result.json`` is done; one that was cut off is resumed from its last
+checkpoint; one that failed does not stop the others. ``results.csv`` beside the grid is written after each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from collect import SETTINGS, rows
+from omegaconf import OmegaConf
+
+RUN = Path(__file__).parents[1] / "run.py"
+
+
+class Job(NamedTuple):
+    """A run to be made."""
+
+    folder: Path
+    arguments: list[str]
+
+
+def main() -> None:
+    options, further = _options()
+    jobs = list(_jobs(options, further))
+    failed = []
+    for number, job in enumerate(jobs, start=1):
+        if not (job.folder / "result.json").exists():
+            print(f"[{number}/{len(jobs)}] {job.folder.name}", flush=True)
+            if not options.dry_run and _run(job):
+                failed.append(job.folder)
+        if not options.dry_run:
+            _collect(options.grid.with_name("results.csv"), jobs)
+    if failed:
+        sys.exit("failed: " + ", ".join(map(str, failed)))
+
+
+def _options() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", type=Path)
+    parser.add_argument("--data", default="data", help="folder of the data sets (default: data)")
+    parser.add_argument("--only", action="append", default=[], metavar="AXIS=CHOICE,...", help="for each axis, once")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs/experiments"))
+    parser.add_argument("--dry-run", action="store_true", help="list what would be run")
+    parser.add_argument("arguments", nargs="*", help="further arguments of run.py")
+    options = parser.parse_intermixed_args()
+    return options, options.arguments
+
+
+def _jobs(options: argparse.Namespace, further: list[str]) -> Iterator[Job]:
+    grid = OmegaConf.to_container(OmegaConf.load(options.grid))
+    assert isinstance(grid, dict)
+    wanted = {axis: choices.split(",") for axis, _, choices in (only.partition("=") for only in options.only)}
+    unknown = [axis for axis in wanted if axis not in grid["axes"]]
+    if unknown:
+        sys.exit(f"error: --only {unknown[0]}=...: no such axis in {options.grid}; known: {', '.join(grid['axes'])}")
+    axes = [
+        [
+            (axis, str(choice), arguments)
+            for choice, arguments in choices.items()
+            if str(choice) in wanted.get(axis, [str(choice)])
+        ]
+        for axis, choices in grid["axes"].items()
+    ]
+    for combination in itertools.product(*axes):
+        folder = options.outputs / options.grid.parent.name / "-".join(choice for _, choice, _ in combination)
+        arguments = [*grid["common"], *(argument for *_, own in combination for argument in own), *further]
+        yield Job(folder.resolve(), [argument.replace("{data}", options.data) for argument in arguments])
+
+
+def _run(job: Job) -> int:
+    """Exit status; the output goes to a ``.log`` beside the run's folder."""
+    begun = (job.folder / "checkpoints" / "last.ckpt").exists()
+    if job.folder.exists() and not begun:
+        shutil.rmtree(job.folder)  # cut off before its first checkpoint
+    arguments = [f"resume={job.folder}"] if begun else [*job.arguments, f"hydra.run.dir={job.folder}"]
+    log = job.folder.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        return subprocess.run([sys.executable, str(RUN), *arguments], stdout=file, stderr=file, check=False).returncode
+
+
+def _collect(path: Path, jobs: list[Job]) -> None:
+    """The rows of finished runs; rows of ``path`` whose runs are not at hand stay."""
+    results = [job.folder / "result.json" for job in jobs]
+    table = pd.DataFrame([row for result in results if result.exists() for row in rows(json.loads(result.read_text()))])
+    if path.exists():
+        table = pd.concat([table, pd.read_csv(path)])
+    if len(table):
+        identity = [*SETTINGS, "split"]
+        table.drop_duplicates(identity).sort_values(identity).to_csv(path.with_suffix(".tmp"), index=False)
+        path.with_suffix(".tmp").replace(path)
+
+
+if __name__ == "__main__":
+    main()

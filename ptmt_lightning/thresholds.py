@@ -1,0 +1,59 @@
+"""Thresholds chosen on validation: one for all levels, or one a level.
+
+Shape legend: ``N`` documents, ``V`` nodes, ``D`` levels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ptmt_lightning.losses import of_nodes
+from ptmt_lightning.metrics import count, macro
+from ptmt_lightning.taxonomy import Taxonomy
+
+Tuning = Literal["global", "level"]
+
+_CANDIDATES = tuple(i / 40 for i in range(1, 40))
+_CHUNK = 4096  # documents at a time
+_ROUNDS = 3  # at most, over the levels
+
+
+def tune_thresholds(
+    probabilities: Tensor, targets: Tensor, taxonomy: Taxonomy, *, tuning: Tuning, prune: bool
+) -> list[float]:
+    """Thresholds with the highest ``h_f1_macro``; of equal ones those nearest to 0.5.
+
+    ``level`` starts from the best common threshold and changes one level at a time for as long as that helps.
+
+    Args:
+        probabilities: ``[N, V]``.
+        targets: bool ``[N, V]``.
+
+    Returns:
+        ``D`` thresholds.
+    """
+    true = taxonomy.augment(targets)
+
+    def quality(thresholds: list[float]) -> tuple[float, float]:
+        limits = of_nodes(thresholds, taxonomy.level_sizes, probabilities.device)
+        counts = torch.zeros(3, len(taxonomy), dtype=torch.long, device=probabilities.device)
+        for some_probabilities, some_true in zip(probabilities.split(_CHUNK), true.split(_CHUNK), strict=True):
+            predicted = some_probabilities > limits
+            predicted = taxonomy.augment(taxonomy.prune(predicted) if prune else predicted)
+            counts += count(predicted, some_true)
+        return macro(counts).f1.item(), -sum(abs(threshold - 0.5) for threshold in thresholds)
+
+    num_levels = taxonomy.num_levels
+    best = max(([candidate] * num_levels for candidate in _CANDIDATES), key=quality)
+    if tuning == "global":
+        return best
+    for _ in range(_ROUNDS):
+        before = best
+        for level in range(num_levels):
+            best = max(([*best[:level], candidate, *best[level + 1 :]] for candidate in _CANDIDATES), key=quality)
+        if best == before:
+            break
+    return best
