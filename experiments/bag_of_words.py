@@ -36,8 +36,9 @@ def bag_of_words(folder: Path, strengths: tuple[float, ...] = (1, 10, 100)) -> d
         for split in ("val", "test"):
             texts = vectorizer.transform(document.text for document in documents[split])
             metrics = HierarchicalMetrics(taxonomy)
-            predicted = torch.tensor(regression.predict(texts)).bool()
-            metrics.update(taxonomy.prune(predicted), torch.tensor(_indicators(documents[split], taxonomy)))
+            targets = torch.tensor(_indicators(documents[split], taxonomy))
+            probabilities = torch.tensor(regression.predict_proba(texts))
+            metrics.update(taxonomy.prune(probabilities > 0.5), targets, probabilities)
             scores[split] = metrics.compute().values
         if not best or scores["val"]["h_f1_macro"] > best["val"]["h_f1_macro"]:
             best = scores

@@ -4,8 +4,9 @@
 
 ``grid.yaml`` has ``common``, arguments of ``run.py`` for all runs, and ``axes``: for each axis its choices, each with
 arguments of its own. Further arguments (``backbone.name=FOLDER``) come last and win; ``{data}`` in any of them is what
-``--data`` gives. A run whose folder has a ``result.json`` is done; one that was cut off is resumed from its last
-checkpoint; one that failed does not stop the others. ``results.csv`` beside the grid is written after each run.
+``--data`` gives. A run is done when its folder has a ``result.json`` or ``results.csv``, beside the grid and written
+after each run, has its rows (column ``run``); one that was cut off is resumed from its last checkpoint; one that failed
+does not stop the others.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from collect import SETTINGS, rows
+from collect import rows
 from omegaconf import OmegaConf
 
 RUN = Path(__file__).parents[1] / "run.py"
@@ -37,14 +38,16 @@ class Job(NamedTuple):
 def main() -> None:
     options, further = _options()
     jobs = list(_jobs(options, further))
+    table = options.grid.with_name("results.csv")
+    known = set(pd.read_csv(table)["run"]) if table.exists() else set()
     failed = []
     for number, job in enumerate(jobs, start=1):
-        if not (job.folder / "result.json").exists():
+        if job.folder.name not in known and not (job.folder / "result.json").exists():
             print(f"[{number}/{len(jobs)}] {job.folder.name}", flush=True)
             if not options.dry_run and _run(job):
                 failed.append(job.folder)
         if not options.dry_run:
-            _collect(options.grid.with_name("results.csv"), jobs)
+            _collect(table, jobs)
     if failed:
         sys.exit("failed: " + ", ".join(map(str, failed)))
 
@@ -95,14 +98,17 @@ def _run(job: Job) -> int:
 
 
 def _collect(path: Path, jobs: list[Job]) -> None:
-    """The rows of finished runs; rows of ``path`` whose runs are not at hand stay."""
-    results = [job.folder / "result.json" for job in jobs]
-    table = pd.DataFrame([row for result in results if result.exists() for row in rows(json.loads(result.read_text()))])
-    if path.exists():
-        table = pd.concat([table, pd.read_csv(path)])
+    """The rows of finished runs, under the name of the run; rows of ``path`` whose runs are not at hand stay."""
+    found = [
+        row | {"run": job.folder.name}
+        for job in jobs
+        if (job.folder / "result.json").exists()
+        for row in rows(json.loads((job.folder / "result.json").read_text()))
+    ]
+    table = pd.concat([pd.DataFrame(found), pd.read_csv(path) if path.exists() else pd.DataFrame()])
     if len(table):
-        identity = [*SETTINGS, "split"]
-        table.drop_duplicates(identity).sort_values(identity).to_csv(path.with_suffix(".tmp"), index=False)
+        table = table.drop_duplicates(["run", "split"]).sort_values(["run", "split"])
+        table.to_csv(path.with_suffix(".tmp"), index=False)
         path.with_suffix(".tmp").replace(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,11 @@ def test_runs_are_made_once_and_failures_named(toy_folder: Path, tmp_path: Path)
     assert second.returncode == 0, second.stderr
     assert second.stdout.splitlines() == ["[2/2] good-1"]
     assert (outputs / "good-0/result.json").stat().st_mtime_ns == done
-    assert pd.read_csv(tmp_path / "trial/results.csv")["seed"].tolist() == [0, 0, 1, 1]
+    table = pd.read_csv(tmp_path / "trial/results.csv")
+    assert table["run"].tolist() == ["good-0", "good-0", "good-1", "good-1"]
+    assert table["seed"].tolist() == [0, 0, 1, 1]
+
+    shutil.rmtree(outputs)  # the rows are enough
+    assert run(tmp_path, "--dry-run", "--only", "variant=good").stdout == ""
 
     assert "no such axis" in run(tmp_path, "--only", "seeds=0").stderr
