@@ -55,6 +55,7 @@ class Backbone(nn.Module):
             )
         # from_pretrained gives an evaluating model, and Lightning keeps the mode: dropout would stay off in training.
         self.model = model.train()
+        self._first_new: int | None = None
 
     @property
     def max_positions(self) -> int:
@@ -74,13 +75,19 @@ class Backbone(nn.Module):
         bias: nn.Parameter = self.model.get_output_embeddings().bias
         return bias
 
-    def add_token_rows(self, rows_TH: Tensor) -> None:
-        """Append rows to the tied embedding matrix, with output bias 0."""
-        old_size = self.token_embeddings.shape[0]
-        self.model.resize_token_embeddings(old_size + len(rows_TH), mean_resizing=False)
+    def new_rows(self) -> list[Tensor]:
+        """Views of the rows that :meth:`add_token_rows` appended: ``[N, H]`` and ``[N]``."""
+        if self._first_new is None:
+            return []
+        return [matrix.detach()[self._first_new :] for matrix in (self.token_embeddings, self.output_bias)]
+
+    def add_token_rows(self, rows_NH: Tensor, bias_N: Tensor) -> None:
+        """Append rows to the tied embedding matrix, and their output biases."""
+        self._first_new = self.token_embeddings.shape[0]
+        self.model.resize_token_embeddings(self._first_new + len(rows_NH), mean_resizing=False)
         with torch.no_grad():
-            self.token_embeddings[old_size:] = rows_TH
-            self.output_bias[old_size:] = 0
+            self.token_embeddings[self._first_new :] = rows_NH
+            self.output_bias[self._first_new :] = bias_N
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, token_states: Tensor | None = None

@@ -6,6 +6,7 @@ All are computed in float32 whatever the precision of the logits.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -110,6 +111,10 @@ class LabelLoss(nn.Module):
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
         """Float32 probabilities ``[B, V]``."""
 
+    def initial_logits(self, level_sizes: Sequence[int]) -> Tensor:
+        """Float32 ``[V]``: what the scores' biases start at, as if each level had one true label on average."""
+        return torch.zeros(sum(level_sizes))
+
     def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
         """Bool ``[B, V]``: the nodes whose probability exceeds the threshold of their level."""
         return probabilities > of_nodes(thresholds, level_sizes, probabilities.device)
@@ -172,6 +177,10 @@ class WASL(LabelLoss):
 
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
         return logits.float().sigmoid()
+
+    def initial_logits(self, level_sizes: Sequence[int]) -> Tensor:
+        # Without it all labels start at 1/2, and the first steps do nothing but push them down.
+        return of_nodes([-math.log(size) for size in level_sizes], level_sizes, torch.device("cpu"))
 
 
 class CrossEntropy(LabelLoss):

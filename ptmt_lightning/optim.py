@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_linear_schedule_with_warmup
@@ -19,25 +21,67 @@ class LinearAdamW:
 
     Args:
         learning_rate: at the end of the warm-up.
+        new_rate_factor: the learning rate of what is not pretrained (heads, rows of added tokens), in learning rates.
         warmup_ratio: share of all steps that the warm-up takes.
     """
 
     learning_rate: float
+    new_rate_factor: float
     weight_decay: float
     warmup_ratio: float
 
     def __post_init__(self) -> None:
         check_range("optimizer.learning_rate", self.learning_rate, 0)
+        check_range("optimizer.new_rate_factor", self.new_rate_factor, 0)
         check_range("optimizer.weight_decay", self.weight_decay, 0)
         check_range("optimizer.warmup_ratio", self.warmup_ratio, 0, 1)
 
-    def build(self, module: nn.Module, num_steps: int, *, fused: bool) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        """Optimiser and per-step schedule over ``num_steps`` steps; vectors (biases, norms) do not decay."""
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = AdamW(groups, lr=self.learning_rate, fused=fused)
+    def build(
+        self,
+        module: nn.Module,
+        num_steps: int,
+        *,
+        fused: bool,
+        new: Iterable[nn.Parameter] = (),
+        new_rows: Iterable[Tensor] = (),
+    ) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        """Optimiser and per-step schedule over ``num_steps`` steps; vectors (biases, norms) do not decay.
+
+        Args:
+            new: parameters of ``module`` that are not pretrained.
+            new_rows: views into further parameters, of rows that are not pretrained.
+        """
+        new_ids = {id(parameter) for parameter in new}
+        groups = []
+        for is_new in (False, True):
+            trained = [p for p in module.parameters() if p.requires_grad and (id(p) in new_ids) == is_new]
+            rate = self.learning_rate * (self.new_rate_factor if is_new else 1)
+            groups += [
+                {"params": [p for p in trained if p.ndim > 1], "lr": rate, "weight_decay": self.weight_decay},
+                {"params": [p for p in trained if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
+            ]
+        optimizer = AdamW([group for group in groups if group["params"]], lr=self.learning_rate, fused=fused)
+        if self.new_rate_factor != 1:
+            _scale_steps(optimizer, list(new_rows), self.new_rate_factor)
         num_warmup = round(self.warmup_ratio * num_steps)
         return optimizer, get_linear_schedule_with_warmup(optimizer, num_warmup, num_steps)
+
+
+def _scale_steps(optimizer: torch.optim.Optimizer, rows: list[Tensor], factor: float) -> None:
+    """Make every step of ``rows`` ``factor`` times as long.
+
+    Groups hold whole parameters, and new rows are part of the tied embedding matrix. A step of AdamW, decay included,
+    is proportional to the learning rate, so a longer step is a higher rate.
+    """
+    before: list[Tensor] = []
+
+    def remember(*_: Any) -> None:
+        before[:] = [row.detach().clone() for row in rows]
+
+    @torch.no_grad()
+    def lengthen(*_: Any) -> None:
+        for row, old in zip(rows, before, strict=True):
+            row.detach().sub_(old).mul_(factor).add_(old)
+
+    optimizer.register_step_pre_hook(remember)
+    optimizer.register_step_post_hook(lengthen)

@@ -141,25 +141,25 @@ class Taxonomy:
             counts.index_add_(-1, block.parents, present.index_select(-1, block.children))
         return counts > 0
 
-    def coherent(self, probabilities: Tensor) -> Tensor:
-        """Lower every node below level 1 to its most probable parent, top-down.
+    def coherent(self, scores: Tensor) -> Tensor:
+        """Lower every node below level 1 to its highest parent, top-down.
 
         No child is then above its parents, and exceeding a threshold means what pruning leaves of it:
-        ``coherent(p) > t`` is ``prune(p > t)`` for every ``t`` >= 0.
+        ``coherent(p) > t`` is ``prune(p > t)`` for every ``t``.
 
         Args:
-            probabilities: ``[..., V]``.
+            scores: probabilities or logits, ``[..., V]``.
 
         Returns:
             ``[..., V]``, a new tensor.
         """
-        bounded = probabilities.clone()
-        for block in self._blocks(probabilities.device):
-            level = bounded[..., block.nodes]
-            bound = block.under_root.to(level.dtype).expand_as(level).clone()  # the root's probability is 1
+        bounded = scores[..., self.level_slices[0]].clone()
+        for block in self._blocks(scores.device):
+            level = scores[..., block.nodes]
+            bound = torch.full_like(level, -torch.inf).masked_fill(block.under_root > 0, torch.inf)
             children = block.children.expand(*level.shape[:-1], -1)
-            bound.scatter_reduce_(-1, children, bounded.index_select(-1, block.parents), "amax")
-            bounded[..., block.nodes] = torch.minimum(level, bound)
+            bound = bound.scatter_reduce(-1, children, bounded.index_select(-1, block.parents), "amax")
+            bounded = torch.cat([bounded, torch.minimum(level, bound)], dim=-1)
         return bounded
 
     def _blocks(self, device: torch.device) -> list[_EdgeBlock]:

@@ -105,7 +105,7 @@ def ptmt_settings(**changes: Any) -> dict[str, Any]:
         "num_prompt_tokens": 3, "prompts": "shared", "alpha": 0.1, "alpha_l1": 1.0, "count_scope": "level",
         "mlm_slots": False, "mlm_probability": 0.15, "p_label": 1.0, "label_init": "label_name", "seed": 0,
         "label_loss": WASL(gamma_pos=1, gamma_neg=4, margin=0.05, level_weights={"first": 1.0, "step": 0.5}),
-        "optimizer": LinearAdamW(learning_rate=1e-3, weight_decay=0.01, warmup_ratio=0.05),
+        "optimizer": LinearAdamW(learning_rate=1e-3, new_rate_factor=1, weight_decay=0.01, warmup_ratio=0.05),
     }  # fmt: skip
     return settings | changes
 

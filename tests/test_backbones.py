@@ -132,21 +132,23 @@ def test_attention_of_the_last_layer_drops_out_too() -> None:
 # ---- new rows ----
 
 
-def test_new_rows_leave_the_old_ones_and_get_bias_zero(tiny: TinyBackbone) -> None:
+def test_new_rows_and_biases_leave_the_old_ones(tiny: TinyBackbone) -> None:
     backbone = tiny[0]
+    assert backbone.new_rows() == []
     with torch.no_grad():
         backbone.output_bias.normal_()
     embeddings, bias = backbone.token_embeddings.detach().clone(), backbone.output_bias.detach().clone()
     new = torch.randn(4, 32)
-    backbone.add_token_rows(new)
+    backbone.add_token_rows(new, torch.ones(4))
     assert torch.equal(backbone.token_embeddings, torch.cat([embeddings, new]))
-    assert torch.equal(backbone.output_bias, torch.cat([bias, torch.zeros(4)]))
+    assert torch.equal(backbone.output_bias, torch.cat([bias, torch.ones(4)]))
     assert backbone.model.config.vocab_size == len(embeddings) + 4
+    assert all(map(torch.equal, backbone.new_rows(), (new, torch.ones(4))))
 
 
 def test_input_and_output_matrix_stay_one_after_new_rows(tiny: TinyBackbone) -> None:
     backbone = tiny[0]
-    backbone.add_token_rows(torch.randn(4, 32))
+    backbone.add_token_rows(torch.randn(4, 32), torch.zeros(4))
     model: Any = backbone.model
     assert model.cls.predictions.decoder.weight is model.bert.embeddings.word_embeddings.weight
     assert model.cls.predictions.decoder.bias is model.cls.predictions.bias
@@ -157,7 +159,7 @@ def test_input_and_output_matrix_stay_one_after_new_rows(tiny: TinyBackbone) -> 
 def test_new_rows_receive_gradients(tiny: TinyBackbone) -> None:
     backbone = tiny[0]
     size = len(backbone.token_embeddings)
-    backbone.add_token_rows(torch.randn(4, 32))
+    backbone.add_token_rows(torch.randn(4, 32), torch.zeros(4))
     logits = backbone.token_logits(backbone(*padded_batch()))
     logits[..., size:].square().sum().backward()
     assert backbone.token_embeddings.grad is not None
@@ -170,7 +172,7 @@ def test_logits_of_the_old_tokens_are_those_from_before(tiny: TinyBackbone) -> N
     backbone = tiny[0].eval()
     size = len(backbone.token_embeddings)
     before = backbone.token_logits(backbone(*padded_batch()))
-    backbone.add_token_rows(torch.randn(4, 32))
+    backbone.add_token_rows(torch.randn(4, 32), torch.zeros(4))
     after = backbone.token_logits(backbone(*padded_batch()))
     torch.testing.assert_close(after[..., :size], before)
 

@@ -14,7 +14,7 @@ from transformers import BertTokenizer
 from ptmt_lightning.backbones import Backbone
 from ptmt_lightning.optim import LinearAdamW
 
-SETTINGS: dict[str, Any] = {"learning_rate": 0.1, "weight_decay": 0.01, "warmup_ratio": 0.2}
+SETTINGS: dict[str, Any] = {"learning_rate": 0.1, "new_rate_factor": 10, "weight_decay": 0.01, "warmup_ratio": 0.2}
 
 
 def learning_rates(optimizer: torch.optim.Optimizer, scheduler: LambdaLR, num_steps: int) -> list[float]:
@@ -72,9 +72,35 @@ def test_fused_steps_equal_the_plain_ones() -> None:
     torch.testing.assert_close(results[0], results[1])
 
 
+def test_new_parameters_and_new_rows_step_as_under_a_higher_rate() -> None:
+    """Row by row the same as under an optimiser with that rate, decay and momentum included."""
+    ends = []
+    slopes = torch.randn(6, 6, 3)
+    for factor, rate in ((10, 0.1), (1, 1.0)):
+        torch.manual_seed(0)
+        table, head = nn.Linear(3, 6), nn.Linear(3, 2)
+        settings = SETTINGS | {"new_rate_factor": factor, "learning_rate": rate}
+        optimizer, scheduler = LinearAdamW(**settings).build(
+            nn.ModuleList([table, head]), 6, fused=False, new=head.parameters(), new_rows=[table.weight.detach()[4:]]
+        )
+        for step in range(6):
+            optimizer.zero_grad()
+            loss = (table.weight * slopes[step]).sum() + (table.bias * slopes[step, :, 0]).sum()
+            (loss + head(slopes[step]).pow(2).sum()).backward()
+            optimizer.step()
+            scheduler.step()
+        ends.append((table.weight.detach(), head.weight.detach(), table.bias.detach()))
+    (table, head, bias), (fast_table, fast_head, fast_bias) = ends
+    torch.testing.assert_close(table[4:], fast_table[4:])
+    torch.testing.assert_close(head, fast_head)
+    assert not torch.isclose(table[:4], fast_table[:4], rtol=1e-2).any()
+    assert not torch.isclose(bias, fast_bias, rtol=1e-2).any()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"new_rate_factor": -1}, "optimizer.new_rate_factor=-1: expected a number >= 0"),
         ({"learning_rate": -1e-3}, "optimizer.learning_rate=-0.001: expected a number >= 0"),
         ({"learning_rate": "1e-3"}, "optimizer.learning_rate='1e-3': expected a number >= 0"),
         ({"weight_decay": None}, "optimizer.weight_decay=None: expected a number >= 0"),

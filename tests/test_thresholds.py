@@ -25,7 +25,7 @@ from ptmt_lightning.thresholds import Tuning, tune_thresholds
 from ptmt_lightning.train import train
 
 CANDIDATES = [i / 40 for i in range(1, 40)]
-FROZEN = LinearAdamW(learning_rate=0.0, weight_decay=0.0, warmup_ratio=0.0)
+FROZEN = LinearAdamW(learning_rate=0.0, new_rate_factor=1, weight_decay=0.0, warmup_ratio=0.0)
 
 DAG_EDGES = [("ROOT", "A"), ("ROOT", "B"), ("A", "C"), ("B", "C"), ("ROOT", "D"), ("B", "D"), ("C", "E"), ("D", "E")]
 TREE_EDGES = [("ROOT", "A"), ("ROOT", "B"), ("A", "AA"), ("A", "AB"), ("B", "BA"), ("AA", "AAA")]

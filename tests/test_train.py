@@ -24,7 +24,7 @@ from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.train import build, train
 
-FAST = LinearAdamW(learning_rate=5e-3, weight_decay=0.0, warmup_ratio=0.1)
+FAST = LinearAdamW(learning_rate=5e-3, new_rate_factor=1, weight_decay=0.0, warmup_ratio=0.1)
 
 
 def make(

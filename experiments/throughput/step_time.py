@@ -44,7 +44,7 @@ def main() -> None:
         datamodule = HTCDataModule(
             name="data", path=arguments.data, batch_size=arguments.batch_size, cache_dir=cache_dir
         )
-        optimizer = LinearAdamW(learning_rate=1e-4, weight_decay=0.01, warmup_ratio=0.0)
+        optimizer = LinearAdamW(learning_rate=1e-4, new_rate_factor=1, weight_decay=0.01, warmup_ratio=0.0)
         build_model = partial(
             PTMT, num_prompt_tokens=4, alpha=0.1, alpha_l1=1.0, mlm_probability=0.15, p_label=1.0,
             label_init="label_name", optimizer=optimizer,

@@ -75,7 +75,8 @@ class BERTClassifier(HTCModel):
         config = self.backbone.model.config
         self.dropout, self.head = nn.Dropout(dropout), nn.Linear(config.hidden_size, len(self.taxonomy))
         nn.init.normal_(self.head.weight, std=config.initializer_range)
-        nn.init.zeros_(self.head.bias)
+        with torch.no_grad():
+            self.head.bias.copy_(self.label_loss.initial_logits(self.taxonomy.level_sizes))
 
     def collator(self, *, training: bool, pad_to_multiple_of: int = 1) -> BERTCollator:
         return BERTCollator(
@@ -92,8 +93,7 @@ class BERTClassifier(HTCModel):
         return logits
 
     def loss_terms(self, batch: BERTBatch) -> dict[str, Tensor]:
-        loss_BD = self.label_loss(self(batch), batch.targets, self.taxonomy.level_sizes)
-        return {"loss": loss_BD.sum(dim=-1).mean()}
+        return {"loss": self.label_losses(self(batch), batch.targets).sum(dim=-1).mean()}
 
     def save_pretrained(self, folder: Path) -> None:
         """A plain Transformers folder of the encoder, ``taxonomy.json``, ``head.safetensors`` and ``bert.json``."""
@@ -106,6 +106,7 @@ class BERTClassifier(HTCModel):
             "max_length": self.max_length,
             "thresholds": self.thresholds,
             "prune": self.prune,
+            "coherent": self.coherent,
             "version": ptmt_lightning.__version__,
         }
         (folder / "bert.json").write_text(json.dumps(settings, indent=2))

@@ -62,6 +62,7 @@ class HTCModel(L.LightningModule):
         tune_threshold: choose other ones on validation after training: one for all levels (``global``), or one a
             level (``level``).
         prune: drop predicted nodes below level 1 without a predicted parent.
+        coherent: score a node no higher than its parent, in training and in prediction.
         metric_classes: the classes that macro averages run over: ``present`` ones or ``all``.
         seed: of the masks and of dropout.
     """
@@ -78,6 +79,7 @@ class HTCModel(L.LightningModule):
         threshold: float | Sequence[float] = 0.5,
         tune_threshold: Tuning | None = None,
         prune: bool = True,
+        coherent: bool = False,
         metric_classes: Classes = "present",
         seed: int = 0,
     ) -> None:
@@ -89,10 +91,15 @@ class HTCModel(L.LightningModule):
                 f"model.tune_threshold={tune_threshold}: loss={type(label_loss).__name__} predicts the best label of "
                 "a level, without a threshold; set model.tune_threshold=null"
             )
+        if coherent and label_loss.single_label:
+            raise ValueError(
+                f"model.coherent=true: loss={type(label_loss).__name__} compares the labels of a level with each "
+                "other; set model.coherent=false, or loss=wasl or loss=bce"
+            )
         self.taxonomy, self.backbone, self.tokenizer = taxonomy, backbone, tokenizer
         self.max_length, self.label_loss, self.optimizer = max_length, label_loss, optimizer
         self.thresholds = _thresholds(threshold, taxonomy.num_levels)
-        self.tune_threshold, self.prune, self.seed = tune_threshold, prune, seed
+        self.tune_threshold, self.prune, self.coherent, self.seed = tune_threshold, prune, coherent, seed
         self.val_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)
         self.test_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)
         self.val_scores: list[tuple[Tensor, Tensor]] | None = None  # where a list: probabilities and targets, by batch
@@ -123,7 +130,8 @@ class HTCModel(L.LightningModule):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Float32 probabilities ``[B, V]``."""
-        return self.label_loss.probabilities(logits, self.taxonomy.level_sizes)
+        probabilities = self.label_loss.probabilities(logits, self.taxonomy.level_sizes)
+        return self.taxonomy.coherent(probabilities) if self.coherent else probabilities
 
     def predict_nodes(self, probabilities: Tensor) -> Tensor:
         """Bool ``[B, V]``: threshold, then prune top-down."""
@@ -131,6 +139,19 @@ class HTCModel(L.LightningModule):
         return self.taxonomy.prune(predicted) if self.prune else predicted
 
     # ---- training ----
+
+    def label_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The label loss of each document and level, ``[B, D]``, from ``[B, V]`` logits and targets.
+
+        Coherent scores are trained after the loss of C-HMCNN (Giunchiglia and Lukasiewicz 2020), mirrored: a true node
+        counts with the lowest score on its path, any other one with the lowest on its path that is not true either, so
+        that no true one is pushed down for a child.
+        """
+        if self.coherent:
+            others = logits.masked_fill(targets, torch.inf)
+            logits = torch.where(targets, self.taxonomy.coherent(logits), self.taxonomy.coherent(others))
+        loss_BD: Tensor = self.label_loss(logits, targets, self.taxonomy.level_sizes)
+        return loss_BD
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Tie dropout to seed, epoch, step and rank alone, so that a resumed run draws the same."""
@@ -164,7 +185,13 @@ class HTCModel(L.LightningModule):
             )
         # Lightning refuses to clip under mixed precision with a kernel that could unscale gradients itself.
         fused = not str(self.trainer.precision).endswith("mixed")
-        optimizer, scheduler = self.optimizer.build(self, int(num_steps), fused=fused)
+        optimizer, scheduler = self.optimizer.build(
+            self,
+            int(num_steps),
+            fused=fused,
+            new=[parameter for name, parameter in self.named_parameters() if not name.startswith("backbone.")],
+            new_rows=self.backbone.new_rows(),
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # ---- evaluation ----
@@ -175,7 +202,7 @@ class HTCModel(L.LightningModule):
         self.val_metrics.update(self.predict_nodes(probabilities), batch.targets, probabilities)
         if self.val_scores is not None:
             self.val_scores.append((probabilities.cpu(), batch.targets.cpu()))
-        label_loss = self.label_loss(logits, batch.targets, self.taxonomy.level_sizes).sum(dim=-1).mean()
+        label_loss = self.label_losses(logits, batch.targets).sum(dim=-1).mean()
         self.log("val/label_loss", label_loss, batch_size=len(batch.rows), sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:

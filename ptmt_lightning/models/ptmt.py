@@ -75,7 +75,8 @@ class PTMT(HTCModel):
         self.template = Template.add_to(
             self.tokenizer, self.taxonomy, num_prompt_tokens=num_prompt_tokens, max_length=self.max_length
         )
-        self.backbone.add_token_rows(rows)
+        label_bias_V = self.label_loss.initial_logits(self.taxonomy.level_sizes)
+        self.backbone.add_token_rows(rows, F.pad(label_bias_V, (num_prompt_tokens, 0)))
         self.document_prompts = None
         if prompts == "per_document":
             if num_prompt_tokens == 0:
@@ -118,10 +119,9 @@ class PTMT(HTCModel):
         """Eq. 3 and its terms; slots that show their answer do not count."""
         states_BKH = self.states(batch)
         logits_BV = self.label_logits(states_BKH)
-        sizes = self.taxonomy.level_sizes
-        label = masked_mean(self.label_loss(logits_BV, batch.targets, sizes), batch.slots)
-        probabilities_BV = self.label_loss.probabilities(logits_BV, sizes)
-        count = count_l1(probabilities_BV, batch.targets, sizes, batch.slots, self.count_scope)
+        label = masked_mean(self.label_losses(logits_BV, batch.targets), batch.slots)
+        probabilities_BV = self.probabilities(logits_BV)
+        count = count_l1(probabilities_BV, batch.targets, self.taxonomy.level_sizes, batch.slots, self.count_scope)
         loss = (1 - self.alpha) * (label + self.alpha_l1 * count)
         terms = {"label": label, "count_l1": count}
         if self.alpha > 0:
@@ -146,6 +146,7 @@ class PTMT(HTCModel):
             "prompts": "shared" if self.document_prompts is None else "per_document",
             "thresholds": self.thresholds,
             "prune": self.prune,
+            "coherent": self.coherent,
             "version": ptmt_lightning.__version__,
         }
         (folder / "ptmt.json").write_text(json.dumps(settings, indent=2))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from ptmt_lightning.data.cache import Example
-from ptmt_lightning.losses import WASL
+from ptmt_lightning.losses import WASL, CrossEntropy
 from ptmt_lightning.models.bert import BERTBatch, BERTClassifier
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
@@ -29,7 +29,7 @@ def make(**changes: Any) -> BERTClassifier:
     settings: dict[str, Any] = {
         "taxonomy": Taxonomy(TOY_EDGES), "backbone": backbone, "tokenizer": tokenizer, "max_length": max_length,
         "dropout": 0.1, "label_loss": WASL(**LOSS), "seed": 0,
-        "optimizer": LinearAdamW(learning_rate=1e-3, weight_decay=0.01, warmup_ratio=0.05),
+        "optimizer": LinearAdamW(learning_rate=1e-3, new_rate_factor=1, weight_decay=0.01, warmup_ratio=0.05),
     }  # fmt: skip
     return BERTClassifier(**settings | changes).eval()
 
@@ -121,3 +121,59 @@ def test_the_folder_has_all_that_scores_need(tmp_path: Path) -> None:
     torch.testing.assert_close(states @ head["weight"].T + head["bias"], expected, atol=1e-5, rtol=0)
     assert Taxonomy.from_json(tmp_path / "taxonomy.json").names == model.taxonomy.names
     assert json.loads((tmp_path / "bert.json").read_text())["thresholds"] == [0.5, 0.4, 0.3]
+
+
+# ---- coherent scores, which every system has ----
+
+
+def test_coherent_scores_are_never_above_the_parents() -> None:
+    model, plain = make(coherent=True), make()
+    batch = toy_batch(model)
+    logits = 3 * torch.randn(len(TOY_DOCUMENTS), len(model.taxonomy))
+    assert torch.equal(model(batch), plain(batch))
+    assert torch.equal(model.probabilities(logits), model.taxonomy.coherent(plain.probabilities(logits)))
+    assert not torch.equal(model.probabilities(logits), plain.probabilities(logits))
+    # with one threshold for all levels that is what pruning leaves
+    assert torch.equal(
+        model.predict_nodes(model.probabilities(logits)), plain.predict_nodes(plain.probabilities(logits))
+    )
+
+
+def test_coherent_loss_takes_the_lowest_score_on_the_path() -> None:
+    """True nodes: of all their path; others: of those on their path that are not true."""
+    model, plain = make(coherent=True), make()
+    targets = toy_batch(model).targets
+    logits = 3 * torch.randn(targets.shape)
+    effective = logits.clone()
+    for row in range(len(targets)):
+        for node, parents in enumerate(model.taxonomy.parents):
+            path = [node]
+            while parents:
+                path.append(parents[0])
+                parents = model.taxonomy.parents[parents[0]]
+            effective[row, node] = min(logits[row, n] for n in path if targets[row, node] or not targets[row, n])
+    torch.testing.assert_close(model.label_losses(logits, targets), plain.label_losses(effective, targets))
+    assert (effective != logits).any()
+
+
+def test_coherent_loss_has_the_slopes_of_the_scores_that_count() -> None:
+    model = make(coherent=True)
+    targets = torch.zeros(1, len(model.taxonomy), dtype=torch.bool)
+    names = model.taxonomy.index
+    targets[0, [names["A"], names["AA"]]] = True
+    logits = torch.full((1, len(model.taxonomy)), -1.0)
+    logits[0, [names["A"], names["AA"], names["AB"], names["BA"]]] = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    logits.requires_grad_()
+    model.label_losses(logits, targets).sum().backward()
+    assert logits.grad is not None
+    slopes = dict(zip(model.taxonomy.names, logits.grad[0].tolist(), strict=True))
+    assert slopes["A"] == pytest.approx(-1.0)  # for A and for AA, which A holds down
+    assert slopes["AA"] == 0
+    assert slopes["AB"] > 0.8  # its parent is true: no bound
+    assert slopes["BA"] == 0  # B holds it down
+    assert slopes["B"] > torch.tensor(-1.0).sigmoid()
+
+
+def test_coherent_scores_need_labels_that_are_independent_of_each_other() -> None:
+    with pytest.raises(ValueError, match=r"model\.coherent=true: loss=CrossEntropy compares the labels of a level"):
+        make(coherent=True, label_loss=CrossEntropy())

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ptmt_lightning.backbones import Backbone, Pretrained
 from ptmt_lightning.data.cache import Example
 from ptmt_lightning.losses import WASL, CountScope, CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.template import PTMTBatch
 
@@ -78,10 +80,13 @@ def test_random_rows_are_not_the_names() -> None:
     assert label_rows(unnamed).std().item() == pytest.approx(0.02, rel=0.2)
 
 
-def test_rows_match_the_tokens_and_biases_start_at_zero() -> None:
+def test_rows_match_the_tokens_and_biases_start_at_one_label_a_level() -> None:
     model = make()
     assert len(model.backbone.token_embeddings) == len(model.tokenizer)
-    assert model.backbone.output_bias[model.template.num_text_tokens :].eq(0).all()
+    prompts, labels = model.backbone.new_rows()[1].split([3, 11])
+    assert prompts.eq(0).all()
+    torch.testing.assert_close(labels, -torch.tensor([3.0] * 3 + [7.0] * 7 + [1.0]).log())
+    assert make(label_loss=CrossEntropy()).backbone.new_rows()[1].eq(0).all()
 
 
 def test_rows_match_the_tokens_when_the_matrix_is_longer_than_the_vocabulary(tmp_path: Path) -> None:
@@ -386,3 +391,33 @@ def test_exported_folder_is_refused_as_a_backbone(exported: tuple[PTMT, Path]) -
     assert isinstance(backbone, Backbone)
     with pytest.raises(ValueError, match=r"already has template tokens such as '\[P1\]'"):
         PTMT(taxonomy=model.taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=max_length, **ptmt_settings())
+
+
+# ---- what is trained at which rate ----
+
+
+@pytest.mark.parametrize("prompts", ["shared", "per_document"])
+def test_new_rows_and_parameters_are_those_not_pretrained(prompts: str) -> None:
+    """With a learning rate of 0 everything stands still, except by a factor: one of 0 stops the new ones alone."""
+    moved = []
+    for factor in (0, 1):
+        optimizer = LinearAdamW(learning_rate=0.1, new_rate_factor=factor, weight_decay=0.01, warmup_ratio=0)
+        model = make(optimizer=optimizer, prompts=prompts)
+        model._trainer = SimpleNamespace(estimated_stepping_batches=10, precision="32-true")
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        adamw = model.configure_optimizers()["optimizer"]
+        model.loss_terms(toy_batch(model, training=True))["loss"].backward()
+        adamw.step()
+        moved.append({name: parameter.detach() != before[name] for name, parameter in model.named_parameters()})
+    stopped, free = moved
+    first = model.template.num_text_tokens
+    for name, changes in stopped.items():
+        if name.endswith(("word_embeddings.weight", "predictions.bias")):
+            assert not changes[first:].any(), name
+            assert torch.equal(changes[:first], free[name][:first]), name
+            assert free[name][first:].any(), name
+        elif name.startswith("document_prompts"):
+            assert not changes.any(), name
+            assert free["document_prompts.outer.weight"].any()
+        else:
+            assert torch.equal(changes, free[name]), name
