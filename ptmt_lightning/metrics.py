@@ -80,6 +80,7 @@ class MetricValues(NamedTuple):
 
     values: dict[str, float]
     flat_counts: Tensor  # [3, V], for :func:`per_label`
+    scored: Tensor  # [2, bins], for :func:`reliability`
 
 
 class HierarchicalMetrics(Metric):
@@ -150,7 +151,8 @@ class HierarchicalMetrics(Metric):
         for level, nodes in enumerate(self.taxonomy.level_slices, start=1):
             result[f"f1_macro_level_{level}"] = macro(self.flat_counts[:, nodes], self.classes).f1
             result[f"f1_micro_level_{level}"] = micro(self.flat_counts[:, nodes]).f1
-        return MetricValues({name: value.item() for name, value in result.items()}, self.flat_counts.clone())
+        values = {name: value.item() for name, value in result.items()}
+        return MetricValues(values, self.flat_counts.clone(), self.scored.clone())
 
 
 def per_label(taxonomy: Taxonomy, flat_counts: Tensor) -> list[dict[str, Any]]:
@@ -162,5 +164,26 @@ def per_label(taxonomy: Taxonomy, flat_counts: Tensor) -> list[dict[str, Any]]:
         "support": (counts[0] + counts[2]).tolist(),
         "predicted": (counts[0] + counts[1]).tolist(),
         **{name: score.tolist() for name, score in scores(counts)._asdict().items()},
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def reliability(scored: Tensor, num_bins: int = 20) -> list[dict[str, float]]:
+    """One row a range of coherent probabilities: ``low, high, probability`` (mean), ``labels, true``.
+
+    Args:
+        scored: counts ``[2, bins]`` of true and of other nodes by ascending score.
+    """
+    true, other = scored.cpu().double().unflatten(-1, (num_bins, -1))
+    labels = true + other
+    centres = (torch.arange(scored.shape[-1]).double() + 0.5).div(scored.shape[-1]).unflatten(0, (num_bins, -1))
+    means = torch.where(labels.sum(-1) > 0, _ratio((labels * centres).sum(-1), labels.sum(-1)), centres.mean(-1))
+    lows = [index / num_bins for index in range(num_bins)]
+    columns = {
+        "low": lows,
+        "high": [*lows[1:], 1.0],
+        "probability": [round(value, 6) for value in means.tolist()],
+        "labels": labels.sum(-1).long().tolist(),
+        "true": true.sum(-1).long().tolist(),
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

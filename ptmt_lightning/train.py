@@ -21,8 +21,9 @@ from ptmt_lightning.backbones import Backbone
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import SPLITS
 from ptmt_lightning.files import write_json, write_text
-from ptmt_lightning.metrics import HierarchicalMetrics, per_label
+from ptmt_lightning.metrics import HierarchicalMetrics, per_label, reliability
 from ptmt_lightning.models.classifier import HTCModel
+from ptmt_lightning.reporting import figures, label_embeddings
 from ptmt_lightning.results import environment, write_predictions
 from ptmt_lightning.thresholds import tune_thresholds
 
@@ -86,7 +87,7 @@ def train(
     """Fit, test the best checkpoint, and write the run folder.
 
     Args:
-        run_dir: written to by rank 0: ``result.json``, ``predictions.jsonl``, ``per_label.csv``, ``model/``.
+        run_dir: written to by rank 0: ``result.json``, ``predictions.jsonl``, tables, ``figures/``, ``model/``.
         description: goes into ``result.json`` as it is: names of model, backbone, loss, variant.
         config: the resolved configuration, plain types, for W&B.
         resume: go on from ``run_dir/checkpoints/last.ckpt``.
@@ -120,6 +121,7 @@ def train(
         started = time.perf_counter()
         trainer.test(model, datamodule, verbose=False)
         seconds["test"] = time.perf_counter() - started
+    embeddings = model.label_embeddings()
     result = {
         "dataset": datamodule.name,
         **description,
@@ -128,6 +130,7 @@ def train(
         "val": model.val_results,
         "test": model.test_results,
         "thresholds": model.thresholds,
+        "label_embeddings": embeddings and label_embeddings.summary(*embeddings, datamodule.taxonomy),
         "best_checkpoint": best,
         "best_score": best_score,
         "epochs": epochs,
@@ -189,8 +192,17 @@ def _write(
         write_predictions(run_dir / "predictions.jsonl", model.test_predictions, ids, datamodule.taxonomy)
         table = pd.DataFrame(per_label(datamodule.taxonomy, model.test_counts))
         write_text(run_dir / "per_label.csv", table.to_csv(index=False))
+        write_text(run_dir / "reliability.csv", pd.DataFrame(reliability(model.test_scored)).to_csv(index=False))
         for logger in wandb_loggers:
             logger.log_table("test/per_label", dataframe=table)
+    if embeddings := model.label_embeddings():
+        table = label_embeddings.table(*embeddings, datamodule.taxonomy)
+        write_text(run_dir / "label_embeddings.csv", table.to_csv(index=False))
+        for logger in wandb_loggers:
+            logger.log_table("label_embeddings", dataframe=table)
+    for picture in figures.draw(run_dir):
+        for logger in wandb_loggers:
+            logger.log_image(f"figures/{picture.stem}", [str(picture)])
     with tempfile.TemporaryDirectory(prefix=".model.", dir=run_dir) as temporary:
         folder = Path(temporary) / "model"
         model.save_pretrained(folder)

@@ -25,6 +25,7 @@ from ptmt_lightning.metrics import (
     average_precision,
     harmonic,
     per_label,
+    reliability,
     scores,
 )
 from ptmt_lightning.taxonomy import Taxonomy
@@ -376,7 +377,7 @@ def compute_on_rank(
     metrics = HierarchicalMetrics(taxonomy)
     for row in range(rank, len(predicted), 2):
         metrics.update(predicted[row : row + 1], targets[row : row + 1], probabilities[row : row + 1])
-    values, flat_counts = metrics.compute()
+    values, flat_counts, _ = metrics.compute()
     result = {"values": values, "flat_counts": flat_counts.tolist(), "own_documents": metrics.num_documents.item()}
     (folder / f"{rank}.json").write_text(json.dumps(result))
     distributed.destroy_process_group()
@@ -386,7 +387,7 @@ def test_two_processes_compute_exactly_what_one_does(toy_taxonomy: Taxonomy, tmp
     predicted, targets, probabilities = toy_labels(9, 11)
     one = HierarchicalMetrics(toy_taxonomy)
     one.update(predicted, targets, probabilities)
-    values, flat_counts = one.compute()
+    values, flat_counts, _ = one.compute()
     arguments = (tmp_path, toy_taxonomy, predicted, targets, probabilities)
     multiprocessing.start_processes(compute_on_rank, args=arguments, nprocs=2, start_method="fork")
     for rank, own_documents in enumerate((5, 4)):
@@ -422,3 +423,20 @@ def test_the_example_in_the_docstring_runs() -> None:
     result = doctest.testmod(ptmt_lightning.metrics, extraglobs={"torch": torch, "Taxonomy": Taxonomy})
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_reliability_counts_coherent_scores_of_augmented_labels(toy_taxonomy: Taxonomy) -> None:
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.rand(200, len(toy_taxonomy), generator=generator)
+    targets = torch.rand(200, len(toy_taxonomy), generator=generator) < 0.3
+    metrics = HierarchicalMetrics(toy_taxonomy)
+    for rows in torch.arange(200).split(70):
+        metrics.update(probabilities[rows] > 0.5, targets[rows], probabilities[rows])
+    bins = reliability(metrics.compute().scored)
+    scores = toy_taxonomy.coherent(probabilities).flatten()
+    true = toy_taxonomy.augment(targets).flatten()
+    for row in bins:
+        inside = (scores >= row["low"]) & (scores < row["high"])
+        assert (row["labels"], row["true"]) == (inside.sum(), true[inside].sum())
+        assert row["probability"] == pytest.approx(scores[inside].mean().item(), abs=1e-3)
+    assert sum(row["labels"] for row in bins) == probabilities.numel()

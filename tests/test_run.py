@@ -46,7 +46,8 @@ def test_whole_run_with_csv_and_wandb_offline(toy_folder: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     run_dir = only_run(tmp_path)
     assert {path.name for path in run_dir.iterdir()} == {
-        "checkpoints", "config.yaml", "metrics.csv", "model", "per_label.csv", "predictions.jsonl", "result.json",
+        "checkpoints", "config.yaml", "figures", "label_embeddings.csv", "metrics.csv", "model", "per_label.csv",
+        "predictions.jsonl", "reliability.csv", "result.json",
         "wandb",
     }  # fmt: skip
     assert f"run: {run_dir}" in done.stdout
@@ -56,6 +57,11 @@ def test_whole_run_with_csv_and_wandb_offline(toy_folder: Path, tmp_path: Path) 
     assert result["model"] == "ptmt"
     assert result["wandb_run_id"] in str(list((run_dir / "wandb").iterdir()))
     rows = list(csv.DictReader((run_dir / "metrics.csv").open()))
+    pictures = {"label_f1.png", "label_map.png", "learning_curves.png", "reliability.png"}
+    assert {path.name for path in (run_dir / "figures").iterdir()} == pictures
+    assert {path.name.split("_")[0] for path in run_dir.glob("wandb/*/files/media/images/figures/*")} == {
+        name.split("_")[0].removesuffix(".png") for name in pictures
+    }
     last = [row for row in rows if row["val/h_f1_macro"]][-1]
     assert {"train/label", "train/count_l1", "train/mlm", "train/learning_rate", "train/tokens_per_second"} <= set(last)
     assert OmegaConf.load(run_dir / "config.yaml").dataset.path == str(toy_folder)

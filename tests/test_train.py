@@ -150,7 +150,8 @@ def test_run_folder(toy_folder: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     result, model = run(toy_folder, tmp_path, run_dir, optimizer=FAST, trainer={"max_epochs": 10})
     assert {path.name for path in run_dir.iterdir()} == {
-        "checkpoints", "model", "per_label.csv", "predictions.jsonl", "result.json",
+        "checkpoints", "figures", "label_embeddings.csv", "model", "per_label.csv", "predictions.jsonl",
+        "reliability.csv", "result.json",
     }  # fmt: skip
     assert json.loads((run_dir / "result.json").read_text()) == result
     assert result["num_documents"] == {"train": 24, "val": 6, "test": 7}

@@ -106,6 +106,7 @@ class HTCModel(L.LightningModule):
         self.val_results: dict[str, float] = {}  # of the last validation, or of the loaded checkpoint's
         self.test_results: dict[str, float] = {}
         self.test_counts = torch.empty(0)  # flat counts, see metrics.per_label
+        self.test_scored = torch.empty(0)  # see metrics.reliability
         self.test_predictions: list[Prediction] = []
 
     # ---- what a system defines ----
@@ -125,6 +126,10 @@ class HTCModel(L.LightningModule):
     @abstractmethod
     def save_pretrained(self, folder: Path) -> None:
         """Write model, tokenizer, taxonomy and settings as a plain Transformers folder."""
+
+    def label_embeddings(self) -> tuple[Tensor, Tensor] | None:
+        """What stands for each node, ``[V, H]``, before and after training, on the CPU; None where nothing does."""
+        return None
 
     # ---- prediction ----
 
@@ -235,7 +240,7 @@ class HTCModel(L.LightningModule):
             self.test_predictions.append(prediction)
 
     def on_test_epoch_end(self) -> None:
-        self.test_results, self.test_counts = self.test_metrics.compute()
+        self.test_results, self.test_counts, self.test_scored = self.test_metrics.compute()
         self._log_results("test", self.test_results)
         if self.trainer.world_size > 1:
             gathered: list[list[Prediction]] = [[] for _ in range(self.trainer.world_size)]

@@ -77,6 +77,7 @@ class PTMT(HTCModel):
         )
         label_bias_V = self.label_loss.initial_logits(self.taxonomy.level_sizes)
         self.backbone.add_token_rows(rows, F.pad(label_bias_V, (num_prompt_tokens, 0)))
+        self._initial_labels_VH = rows[num_prompt_tokens:].clone()
         self.document_prompts = None
         if prompts == "per_document":
             if num_prompt_tokens == 0:
@@ -114,6 +115,11 @@ class PTMT(HTCModel):
         bias_V = self.backbone.output_bias[first : first + size]
         levels = [states[:, i] @ embeddings_VH[nodes].T for i, nodes in enumerate(self.taxonomy.level_slices)]
         return torch.cat(levels, dim=-1) + bias_V
+
+    def label_embeddings(self) -> tuple[Tensor, Tensor]:
+        first = self.template.first_label_id
+        after_VH = self.backbone.token_embeddings[first : first + len(self.taxonomy)]
+        return self._initial_labels_VH, after_VH.detach().cpu()
 
     def loss_terms(self, batch: PTMTBatch) -> dict[str, Tensor]:
         """Eq. 3 and its terms; slots that show their answer do not count."""
