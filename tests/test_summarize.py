@@ -53,6 +53,7 @@ def test_shares_of_the_training_set_become_curves(tmp_path: Path) -> None:
     done = summarize(str(path))
     rows = [line.split(" | ")[1:6] for line in done.stdout.splitlines()[2:]]
     assert rows == [
-        ["ptmt", "0.03125", "7", "1", "0.5000"], ["ptmt", "0.375", "7", "1", "0.6000"], ["ptmt", "1", "7", "1", "0.7000"]
+        ["ptmt", "0.03125", "7", "1", "0.5000"], ["ptmt", "0.375", "7", "1", "0.6000"],
+        ["ptmt", "1", "7", "1", "0.7000"],
     ], done.stderr  # fmt: skip
     assert imread(tmp_path / "results.png").std() > 0
