@@ -6,12 +6,13 @@ Shape legend: ``B`` documents, ``L`` sequence length, ``K`` positions a document
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,8 @@ from transformers.utils import logging as transformers_logging
 from ptmt_lightning.checks import check_range
 
 log = logging.getLogger(__name__)
+
+KeysValues = tuple[Tensor, Tensor]  # [B, heads, L, H / heads] each
 
 SUPPORTED = ("bert",)  # values of model_type in a model's config.json
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -93,20 +96,23 @@ class Backbone(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, token_states: Tensor | None = None
     ) -> Tensor:
         """States ``[B, K, H]`` after the head's transform; arguments as for :meth:`states`."""
-        transformed: Tensor = self.model.cls.predictions.transform(
-            self.states(input_ids, attention_mask, positions, token_states)
-        )
-        return transformed
+        return self.transform(self.states(input_ids, attention_mask, positions, token_states))
 
     def states(
-        self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, token_states: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        positions: Tensor,
+        token_states: Tensor | None = None,
+        num_layers: int = 1,
     ) -> Tensor:
-        """States ``[B, K, H]`` of the last layer.
+        """States ``[B, K, H]`` of the last layer, or of several, concatenated.
 
         Args:
             input_ids, attention_mask: ``[B, L]``.
             positions: int64 ``[B, K]``.
             token_states: ``[B, L, H]`` in place of the tokens' embeddings.
+            num_layers: how many of the last layers, the lowest first: ``[B, K, num_layers * H]``.
         """
         encoder = self.model.bert
         hidden_BLH = encoder.embeddings(
@@ -114,9 +120,49 @@ class Backbone(nn.Module):
         )
         mask = create_bidirectional_mask(self.model.config, hidden_BLH, attention_mask)
         *layers, last = encoder.encoder.layer
-        for layer in layers:
+        found = []
+        for index, layer in enumerate(layers):
             hidden_BLH = layer(hidden_BLH, mask)
-        return _layer_at(last, hidden_BLH, mask, positions)
+            if index > len(layers) - num_layers:
+                found.append(_gather(hidden_BLH, positions))
+        return torch.cat([*found, _layer_at(last, hidden_BLH, mask, positions)], dim=-1)
+
+    def embed(self, token_states: Tensor, position_ids: Tensor, token_types: Tensor) -> Tensor:
+        """What the first layer reads, ``[B, L, H]``.
+
+        Args:
+            token_states: embeddings of tokens or of anything in their place, ``[B, L, H]``.
+            position_ids, token_types: int64 ``[B, L]``.
+        """
+        embedded: Tensor = self.model.bert.embeddings(
+            inputs_embeds=token_states, position_ids=position_ids, token_type_ids=token_types
+        )
+        return embedded
+
+    def attend(self, hidden: Tensor, mask: Tensor, past: Sequence[KeysValues] = ()) -> tuple[Tensor, list[KeysValues]]:
+        """All layers over new positions that may look at each other and at earlier ones.
+
+        Args:
+            hidden: from :meth:`embed`, ``[B, Q, H]``.
+            mask: bool ``[B, Q, P + Q]``, what each new position looks at: the earlier ones, then the new ones.
+            past: keys and values of the P earlier positions, a pair a layer.
+
+        Returns:
+            States ``[B, Q, H]`` of the last layer, and the keys and values of the new positions.
+        """
+        own = []
+        for index, layer in enumerate(self.model.bert.encoder.layer):
+            keys, values = _keys_values(layer.attention.self, hidden)
+            own.append((keys, values))
+            if past:
+                keys, values = (torch.cat(pair, dim=2) for pair in zip(past[index], (keys, values), strict=True))
+            hidden = _attend(layer, hidden, keys, values, mask[:, None])
+        return hidden, own
+
+    def transform(self, states: Tensor) -> Tensor:
+        """The masked-LM head's transform, ``[..., H]``."""
+        transformed: Tensor = self.model.cls.predictions.transform(states)
+        return transformed
 
     def token_logits(self, states: Tensor) -> Tensor:
         """Scores ``[..., T]`` of all tokens for transformed states ``[..., H]``."""
@@ -129,27 +175,53 @@ def _layer_at(layer: Any, hidden_BLH: Tensor, mask: Any, positions_BK: Tensor) -
     if attention.self.config._attn_implementation not in ("sdpa", "eager"):
         full: Tensor = layer(hidden_BLH, mask)
         return _gather(full, positions_BK)
-    queries_BKH = _gather(hidden_BLH, positions_BK)
+    # [B, 1, L, L]; without a causal part all rows are alike
+    row = None if mask is None else mask[:, :, :1]
+    return _attend(layer, _gather(hidden_BLH, positions_BK), *_keys_values(attention.self, hidden_BLH), row)
 
-    def heads(projection: nn.Module, states: Tensor) -> Tensor:
-        split: Tensor = projection(states).unflatten(-1, (attention.self.num_attention_heads, -1)).transpose(1, 2)
-        return split
 
+def _keys_values(attention: Any, states: Tensor) -> KeysValues:
+    return _heads(attention, attention.key, states), _heads(attention, attention.value, states)
+
+
+def _heads(attention: Any, projection: nn.Module, states: Tensor) -> Tensor:
+    split: Tensor = projection(states).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+    return split
+
+
+def _attend(layer: Any, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """One layer at the positions ``hidden`` ``[B, Q, H]``, which look at ``keys`` and ``values``."""
+    attention = layer.attention
     context = F.scaled_dot_product_attention(
-        heads(attention.self.query, queries_BKH),
-        heads(attention.self.key, hidden_BLH),
-        heads(attention.self.value, hidden_BLH),
-        # [B, 1, L, L]; without a causal part all rows are alike
-        attn_mask=None if mask is None else mask[:, :, :1],
+        _heads(attention.self, attention.self.query, hidden),
+        keys,
+        values,
+        attn_mask=mask,
         dropout_p=attention.self.dropout.p if layer.training else 0.0,
     )
-    attended = attention.output(context.transpose(1, 2).flatten(-2), queries_BKH)
+    attended = attention.output(context.transpose(1, 2).flatten(-2), hidden)
     output: Tensor = layer.feed_forward_chunk(attended)
     return output
 
 
 def _gather(hidden_BLH: Tensor, positions_BK: Tensor) -> Tensor:
     return hidden_BLH.gather(1, positions_BK[..., None].expand(-1, -1, hidden_BLH.shape[-1]))
+
+
+def name_embeddings(
+    backbone: Backbone, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], *, reduction: Literal["mean", "sum"]
+) -> Tensor:
+    """Mean or sum of the embeddings of each name's word pieces, ``[V, H]``.
+
+    A name without any is drawn at random, with the backbone's own spread.
+    """
+    old_TH = backbone.token_embeddings.detach()
+    rows_VH: Tensor = torch.randn(len(names), old_TH.shape[1]) * backbone.model.config.initializer_range
+    words = [re.sub(r"[\W_]+", " ", name) for name in names]
+    for row, ids in enumerate(tokenizer(words, add_special_tokens=False)["input_ids"]):
+        if ids:
+            rows_VH[row] = old_TH[ids].mean(dim=0) if reduction == "mean" else old_TH[ids].sum(dim=0)
+    return rows_VH
 
 
 # ---- where backbones come from ----

@@ -183,6 +183,28 @@ class WASL(LabelLoss):
         return of_nodes([-math.log(size) for size in level_sizes], level_sizes, torch.device("cpu"))
 
 
+class MeanBCE(LabelLoss):
+    """Binary cross-entropy, its mean over all labels, focal where ``gamma`` > 0 (Lin et al. 2017): the peers' loss.
+
+    Args:
+        gamma: exponent of the focus on what is predicted badly.
+        weight: of the whole.
+    """
+
+    def __init__(self, *, gamma: float = 0.0, weight: float = 1.0) -> None:
+        super().__init__()
+        check_range("loss.gamma", gamma, 0)
+        check_range("loss.weight", weight, 0)
+        self.gamma, self.weight = gamma, weight
+
+    def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        loss_BV = wasl(logits, targets, gamma_pos=self.gamma, gamma_neg=self.gamma, margin=0.0)
+        return level_sums(loss_BV, level_sizes) * (self.weight / sum(level_sizes))
+
+    def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        return logits.float().sigmoid()
+
+
 class CrossEntropy(LabelLoss):
     """Cross-entropy over the labels of each level, for data with one path a document (end of section 2.2).
 

@@ -4,37 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_linear_schedule_with_warmup
+from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
 
 from ptmt_lightning.checks import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearAdamW:
-    """AdamW with warm-up and linear decay to 0; no weight decay on biases and norms.
+    """AdamW with warm-up, then linear decay to 0 or a constant rate; no weight decay on biases and norms.
 
     Args:
         learning_rate: at the end of the warm-up.
         new_rate_factor: the learning rate of what is not pretrained (heads, rows of added tokens), in learning rates.
         warmup_ratio: share of all steps that the warm-up takes.
+        schedule: what follows the warm-up.
     """
 
     learning_rate: float
     new_rate_factor: float
     weight_decay: float
     warmup_ratio: float
+    schedule: Literal["linear", "constant"] = "linear"
 
     def __post_init__(self) -> None:
         check_range("optimizer.learning_rate", self.learning_rate, 0)
         check_range("optimizer.new_rate_factor", self.new_rate_factor, 0)
         check_range("optimizer.weight_decay", self.weight_decay, 0)
         check_range("optimizer.warmup_ratio", self.warmup_ratio, 0, 1)
+        if self.schedule not in ("linear", "constant"):
+            raise ValueError(f"optimizer.schedule={self.schedule!r}: expected 'linear' or 'constant'")
 
     def build(
         self,
@@ -64,6 +68,8 @@ class LinearAdamW:
         if self.new_rate_factor != 1:
             _scale_steps(optimizer, list(new_rows), self.new_rate_factor)
         num_warmup = round(self.warmup_ratio * num_steps)
+        if self.schedule == "constant":
+            return optimizer, get_constant_schedule_with_warmup(optimizer, num_warmup)
         return optimizer, get_linear_schedule_with_warmup(optimizer, num_warmup, num_steps)
 
 

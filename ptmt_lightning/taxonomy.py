@@ -43,7 +43,7 @@ class Taxonomy:
         self.index: Mapping[str, int] = {name: node for node, name in enumerate(self.names)}
         self.level_sizes: tuple[int, ...] = _level_sizes([level_of_name[name] for name in self.names])
         self.parents: tuple[tuple[int, ...], ...] = self._parents()
-        self._tops = frozenset(self.index[child] for parent, child in self.edges if parent == ROOT)
+        self.tops = frozenset(self.index[child] for parent, child in self.edges if parent == ROOT)
         self._edge_blocks: dict[torch.device, list[_EdgeBlock]] = {}
 
     @classmethod
@@ -107,6 +107,11 @@ class Taxonomy:
             if parent != ROOT:
                 parents[self.index[child]].append(self.index[parent])
         return tuple(tuple(nodes) for nodes in parents)
+
+    def edge_index(self) -> Tensor:
+        """int64 ``[2, E]``: parents and children of the edges between nodes, those from the root left out."""
+        pairs = [(parent, node) for node, parents in enumerate(self.parents) for parent in parents]
+        return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T.contiguous()
 
     # ---- array work: a loop over levels, never over nodes or documents ----
 
@@ -172,7 +177,7 @@ class Taxonomy:
         level = range(nodes.start, nodes.stop)
         pairs = [(parent, node - nodes.start) for node in level for parent in self.parents[node]]
         parents, children = torch.tensor(pairs, device=device).T.contiguous()
-        under_root = torch.tensor([node in self._tops for node in level], dtype=torch.int32, device=device)
+        under_root = torch.tensor([node in self.tops for node in level], dtype=torch.int32, device=device)
         return _EdgeBlock(nodes, parents, children, under_root)
 
     # ---- paths ----
@@ -198,7 +203,7 @@ class Taxonomy:
         return sorted(nodes)
 
     def _check_step(self, above: int | None, node: int, path: Sequence[str]) -> None:
-        if above in self.parents[node] or (above is None and node in self._tops):
+        if above in self.parents[node] or (above is None and node in self.tops):
             return
         shown = " > ".join(path)
         way = self._way_down(above, node)
@@ -223,7 +228,7 @@ class Taxonomy:
                 if parent not in below:
                     below[parent] = here
                     queue.append(parent)
-        start = next((n for n in queue if n in self._tops), node) if above is None else above
+        start = next((n for n in queue if n in self.tops), node) if above is None else above
         if start not in below:
             return []
         way = [start]

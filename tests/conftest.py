@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from transformers import BertTokenizer
+from transformers import BertTokenizer, PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone, FromScratch
+from ptmt_lightning.data.cache import Example
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.ptmt import PTMT
@@ -97,6 +99,16 @@ def tiny() -> tuple[Backbone, BertTokenizer, int]:
     """Backbone, tokenizer and maximum length for the toy texts; seeded."""
     torch.manual_seed(0)
     return tiny_source().load(document["text"] for document in TOY_DOCUMENTS)  # type: ignore[return-value]
+
+
+def toy_examples(tokenizer: PreTrainedTokenizerBase, taxonomy: Taxonomy) -> list[Example]:
+    """All toy documents, tokenised."""
+    examples = []
+    for row, document in enumerate(TOY_DOCUMENTS):
+        ids = tokenizer(document["text"], add_special_tokens=False)["input_ids"]
+        nodes = taxonomy.encode(document["labels"])  # type: ignore[arg-type]
+        examples.append(Example(row, 0, np.array(ids, dtype=np.int32), np.array(nodes, dtype=np.int32)))
+    return examples
 
 
 def ptmt_settings(**changes: Any) -> dict[str, Any]:

@@ -57,6 +57,11 @@ def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
     assert learning_rates(optimizer, scheduler, 4) == pytest.approx([0.1, 0.075, 0.05, 0.025, 0])
 
 
+def test_constant_rate_after_the_warm_up() -> None:
+    optimizer, scheduler = LinearAdamW(**SETTINGS, schedule="constant").build(nn.Linear(2, 2), 10, fused=False)
+    assert learning_rates(optimizer, scheduler, 10) == pytest.approx([0, 0.05] + [0.1] * 9)
+
+
 def test_fused_steps_equal_the_plain_ones() -> None:
     results = []
     for fused in (False, True):
@@ -100,6 +105,7 @@ def test_new_parameters_and_new_rows_step_as_under_a_higher_rate() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"schedule": "cosine"}, "optimizer.schedule='cosine': expected 'linear' or 'constant'"),
         ({"new_rate_factor": -1}, "optimizer.new_rate_factor=-1: expected a number >= 0"),
         ({"learning_rate": -1e-3}, "optimizer.learning_rate=-0.001: expected a number >= 0"),
         ({"learning_rate": "1e-3"}, "optimizer.learning_rate='1e-3': expected a number >= 0"),

@@ -7,7 +7,6 @@ Shape legend: ``B`` documents, ``D`` levels, ``V`` nodes, ``K`` positions of int
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 import ptmt_lightning
-from ptmt_lightning.backbones import Backbone, quiet_transformers
+from ptmt_lightning.backbones import Backbone, name_embeddings, quiet_transformers
 from ptmt_lightning.checks import check_range
 from ptmt_lightning.losses import CountScope, count_l1, masked_lm, masked_mean
 from ptmt_lightning.models.classifier import HTCModel
@@ -71,10 +70,10 @@ class PTMT(HTCModel):
             raise ValueError(f"model.count_scope={count_scope!r}: expected 'level' or 'all'")
         self.alpha, self.alpha_l1, self.count_scope, self.mlm_slots = alpha, alpha_l1, count_scope, mlm_slots
         self.mlm_probability, self.p_label = mlm_probability, p_label
-        rows = _new_rows(self.backbone, self.tokenizer, self.taxonomy, num_prompt_tokens, label_init)
         self.template = Template.add_to(
             self.tokenizer, self.taxonomy, num_prompt_tokens=num_prompt_tokens, max_length=self.max_length
         )
+        rows = _new_rows(self.backbone, self.tokenizer, self.taxonomy, num_prompt_tokens, label_init)
         label_bias_V = self.label_loss.initial_logits(self.taxonomy.level_sizes)
         self.backbone.add_token_rows(rows, F.pad(label_bias_V, (num_prompt_tokens, 0)))
         self._initial_labels_VH = rows[num_prompt_tokens:].clone()
@@ -193,13 +192,8 @@ def _new_rows(
     backbone: Backbone, tokenizer: PreTrainedTokenizerBase, taxonomy: Taxonomy, num_prompt_tokens: int, init: LabelInit
 ) -> Tensor:
     """Embeddings ``[m + V, H]`` of the tokens to come, drawn with the backbone's own spread where not from names."""
-    old_TH = backbone.token_embeddings.detach()
     spread = backbone.model.config.initializer_range
-    rows: Tensor = torch.randn(num_prompt_tokens + len(taxonomy), old_TH.shape[1]) * spread
+    rows: Tensor = torch.randn(num_prompt_tokens + len(taxonomy), backbone.token_embeddings.shape[1]) * spread
     if init == "label_name":
-        words = [re.sub(r"[\W_]+", " ", name) for name in taxonomy.names]
-        pieces = tokenizer(words, add_special_tokens=False)["input_ids"]
-        for node, ids in enumerate(pieces, start=num_prompt_tokens):
-            if ids:
-                rows[node] = old_TH[ids].mean(dim=0)
+        rows[num_prompt_tokens:] = name_embeddings(backbone, tokenizer, taxonomy.names, reduction="mean")
     return rows

@@ -6,16 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from conftest import TOY_DOCUMENTS, TOY_EDGES, tiny_source
+from conftest import TOY_DOCUMENTS, TOY_EDGES, tiny_source, toy_examples
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from ptmt_lightning.data.cache import Example
 from ptmt_lightning.losses import WASL, CrossEntropy
-from ptmt_lightning.models.bert import BERTBatch, BERTClassifier
+from ptmt_lightning.models.bert import BERTClassifier
+from ptmt_lightning.models.text_classifier import TextBatch
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -34,13 +33,8 @@ def make(**changes: Any) -> BERTClassifier:
     return BERTClassifier(**settings | changes).eval()
 
 
-def toy_batch(model: BERTClassifier, **settings: Any) -> BERTBatch:
-    examples = []
-    for row, document in enumerate(TOY_DOCUMENTS):
-        ids = model.tokenizer(document["text"], add_special_tokens=False)["input_ids"]
-        nodes = model.taxonomy.encode(document["labels"])  # type: ignore[arg-type]
-        examples.append(Example(row, 0, np.array(ids, dtype=np.int32), np.array(nodes, dtype=np.int32)))
-    return model.collator(training=True, **settings)(examples)
+def toy_batch(model: BERTClassifier, **settings: Any) -> TextBatch:
+    return model.collator(training=True, **settings)(toy_examples(model.tokenizer, model.taxonomy))
 
 
 def test_batches_are_cls_text_sep_and_padding() -> None:
@@ -118,7 +112,7 @@ def test_the_folder_has_all_that_scores_need(tmp_path: Path) -> None:
     with torch.no_grad():
         states = encoder.eval().bert(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state[:, 0]
         expected = model(toy_batch(model))
-    torch.testing.assert_close(states @ head["weight"].T + head["bias"], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(states @ head["head.weight"].T + head["head.bias"], expected, atol=1e-5, rtol=0)
     assert Taxonomy.from_json(tmp_path / "taxonomy.json").names == model.taxonomy.names
     assert json.loads((tmp_path / "bert.json").read_text())["thresholds"] == [0.5, 0.4, 0.3]
 

@@ -9,15 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from conftest import TOY_DOCUMENTS, TOY_EDGES, ptmt_settings, tiny_source
+from conftest import TOY_DOCUMENTS, TOY_EDGES, ptmt_settings, tiny_source, toy_examples
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, BertTokenizer
 
 from ptmt_lightning.backbones import Backbone, Pretrained
-from ptmt_lightning.data.cache import Example
 from ptmt_lightning.losses import WASL, CountScope, CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
@@ -38,12 +36,7 @@ def make(edges: list[tuple[str, str]] = TOY_EDGES, **changes: Any) -> PTMT:
 
 def toy_batch(model: PTMT, *, training: bool) -> PTMTBatch:
     """All toy documents."""
-    examples = []
-    for row, document in enumerate(TOY_DOCUMENTS):
-        ids = model.tokenizer(document["text"], add_special_tokens=False)["input_ids"]
-        nodes = model.taxonomy.encode(document["labels"])  # type: ignore[arg-type]
-        examples.append(Example(row, 0, np.array(ids, dtype=np.int32), np.array(nodes, dtype=np.int32)))
-    return model.collator(training=training)(examples)
+    return model.collator(training=training)(toy_examples(model.tokenizer, model.taxonomy))
 
 
 def label_rows(model: PTMT) -> Tensor:

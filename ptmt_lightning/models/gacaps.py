@@ -1,0 +1,189 @@
+"""GACaps: graph attention over label representations, then capsules with dynamic routing (Bang et al. 2023).
+
+Shape legend: ``B`` documents, ``L`` sequence length, ``V`` nodes, ``F`` features of a label, ``C`` size of a capsule,
+``I`` capsules that vote.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ptmt_lightning.checks import check_range
+from ptmt_lightning.models.text_classifier import TextBatch, TextClassifier
+
+_MAX_ROUTING_STEPS = 20
+_CONVERGED = 0.05  # change of the log agreement
+_DROPPED = 0.05  # share of the weakest label representations that do not vote
+_TINY = 1e-8
+
+
+class GACaps(TextClassifier):
+    """Label representations by convolution, related by graph attention, routed to one capsule a node.
+
+    Two defects of the published code are left behind: there the encoder is frozen and thawed on alternate epochs, and
+    routing stops on a criterion of the whole batch, so that a prediction depends on the batch.
+
+    Args:
+        num_features: of a label's representation.
+        capsule_size: of an output capsule.
+        hierarchy_penalty: weight of the gaps between a parent and its most probable child.
+        frozen_epochs: the encoder stands still for the first so many epochs.
+        shared: see :class:`~ptmt_lightning.models.classifier.HTCModel`.
+    """
+
+    system = "gacaps"
+    edges: Tensor
+
+    def __init__(
+        self, *, num_features: int, capsule_size: int, hierarchy_penalty: float, frozen_epochs: int, **shared: Any
+    ) -> None:
+        super().__init__(**shared)
+        check_range("model.num_features", num_features, 1, integer=True)
+        check_range("model.capsule_size", capsule_size, 1, integer=True)
+        check_range("model.hierarchy_penalty", hierarchy_penalty, 0)
+        check_range("model.frozen_epochs", frozen_epochs, 0, integer=True)
+        self.num_features, self.capsule_size = num_features, capsule_size
+        self.hierarchy_penalty, self.frozen_epochs = hierarchy_penalty, frozen_epochs
+        num_nodes, hidden_size = len(self.taxonomy), self.backbone.model.config.hidden_size
+        self.register_buffer("edges", self.taxonomy.edge_index(), persistent=False)
+        self.state_dropout = nn.Dropout(0.5)
+        self.convolution = nn.Conv1d(hidden_size, num_nodes * num_features, kernel_size=3, padding=1)
+        self.label_dropout = nn.Dropout(0.1)
+        self.graph = GraphAttention(num_features, self.edges, num_nodes)
+        self.gate = nn.Sequential(
+            nn.Linear(num_features, num_features), nn.ReLU(), nn.Linear(num_features, num_features)
+        )
+        self.capsules = Capsules(num_nodes, num_features, capsule_size)
+
+    def forward(self, batch: TextBatch) -> Tensor:
+        length = batch.input_ids.shape[1]
+        everywhere = torch.arange(length, device=batch.input_ids.device).expand(len(batch.input_ids), -1)
+        states_BLH = self.backbone.states(batch.input_ids, batch.attention_mask, everywhere)
+        labels_BVF = self._labels(self.state_dropout(states_BLH), batch.attention_mask.bool())
+        related_BVF = self.graph(self.label_dropout(labels_BVF))
+        gated_BVF = related_BVF * (1 + self.gate(related_BVF).tanh())
+        logits: Tensor = self.capsules(gated_BVF)
+        return logits
+
+    def _labels(self, states_BLH: Tensor, mask_BL: Tensor) -> Tensor:
+        """Convolution and maximum over the text: ``[B, V, F]``; padding takes no part."""
+        features_BKL = self.convolution((states_BLH * mask_BL[..., None]).transpose(1, 2))
+        highest_BK = features_BKL.masked_fill(~mask_BL[:, None], -torch.inf).amax(dim=-1)
+        labels_BVF: Tensor = highest_BK.relu().unflatten(-1, (-1, self.num_features))
+        return labels_BVF
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Not by requires_grad: distributed training expects the same gradients at every step.
+        if self.current_epoch < self.frozen_epochs:
+            self.backbone.zero_grad(set_to_none=True)
+
+    def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
+        logits_BV = self(batch)
+        label = self.label_losses(logits_BV, batch.targets).sum(dim=-1).mean()
+        gaps = child_gaps(self.probabilities(logits_BV), self.edges)
+        return {"loss": label + self.hierarchy_penalty * gaps, "label": label, "gaps": gaps}
+
+    def settings(self) -> dict[str, Any]:
+        return {"num_features": self.num_features, "capsule_size": self.capsule_size}
+
+
+class GraphAttention(nn.Module):
+    """One layer of single-head graph attention over parents, children and the node itself."""
+
+    neighbours: Tensor
+
+    def __init__(self, num_features: int, edges: Tensor, num_nodes: int) -> None:
+        super().__init__()
+        neighbours = torch.eye(num_nodes, dtype=torch.bool)
+        neighbours[edges[0], edges[1]] = neighbours[edges[1], edges[0]] = True
+        self.register_buffer("neighbours", neighbours, persistent=False)
+        self.project = nn.Linear(num_features, num_features, bias=False)
+        self.query, self.key = nn.Linear(num_features, 1), nn.Linear(num_features, 1)
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, labels_BVF: Tensor) -> Tensor:
+        projected = self.project(labels_BVF)
+        scores_BVV = F.leaky_relu(self.query(projected) + self.key(projected).transpose(1, 2))
+        attention = scores_BVV.masked_fill(~self.neighbours, -torch.inf).softmax(dim=-1)
+        related: Tensor = self.dropout((attention @ projected).relu())
+        return related
+
+
+class Capsules(nn.Module):
+    """Every label representation votes for every node's capsule; votes that agree with a capsule gain weight."""
+
+    def __init__(self, num_nodes: int, num_features: int, capsule_size: int) -> None:
+        super().__init__()
+        self.num_dropped = int(_DROPPED * num_nodes)
+        self.weight = nn.Parameter(torch.empty(num_nodes, num_features, num_nodes * capsule_size))
+        nn.init.normal_(self.weight, std=num_features**-0.5)
+        self.capsule_size = capsule_size
+        self.dropout = nn.Dropout1d(0.15)
+
+    def forward(self, labels_BVF: Tensor) -> Tensor:
+        """Logits ``[B, V]`` of the capsules' lengths."""
+        norms_BV = labels_BVF.norm(dim=-1)
+        if self.num_dropped:
+            weakest = norms_BV.topk(self.num_dropped, dim=-1, largest=False).indices
+            labels_BVF = labels_BVF.scatter(1, weakest[..., None].expand(-1, -1, labels_BVF.shape[-1]), 0.0)
+        labels_BVF = self.dropout(labels_BVF)
+        votes = torch.einsum("bif,ifk->bik", labels_BVF, self.weight).unflatten(-1, (-1, self.capsule_size))
+        coupling_BIV = route(votes.detach())
+        length_BV = torch.einsum("biv,bivc->bvc", coupling_BIV, votes).square().sum(dim=-1).clamp_min(_TINY)
+        return (length_BV / 0.5).log()  # the logit of the squashed capsule's length
+
+
+def squash(vectors: Tensor) -> Tensor:
+    """Vectors with a length between 0 and 1: ``|x| / (0.5 + |x|^2) x``."""
+    square = vectors.square().sum(dim=-1, keepdim=True)
+    return vectors * (square + _TINY).sqrt() / (0.5 + square)
+
+
+def route(votes: Tensor) -> Tensor:
+    """How much each vote counts, by agreement with the capsule that the votes form.
+
+    A further column that no capsule owns (orphan) takes the weight of votes that fit nowhere. Each document stops by
+    itself, when its agreement has settled.
+
+    Args:
+        votes: ``[B, I, V, C]``, without gradients.
+
+    Returns:
+        ``[B, I, V]``, at most 1 in sum over the nodes.
+    """
+    logits_BIV = votes.new_zeros(*votes.shape[:2], votes.shape[2] + 1)
+    small = squash(votes)
+    running_B = torch.ones(len(votes), dtype=torch.bool, device=votes.device)
+    agreement_B = votes.new_full((len(votes),), -torch.inf)
+    for _ in range(_MAX_ROUTING_STEPS):
+        coupling = logits_BIV.softmax(dim=-1)[..., :-1]
+        capsules = squash(torch.einsum("biv,bivc->bvc", coupling, votes))
+        distance = (small - capsules[:, None]).norm(dim=-1)
+        closeness = 1 - distance
+        now_B = (coupling * closeness).sum(dim=(1, 2)).clamp_min(_TINY).log()
+        running_B = running_B & ((now_B - agreement_B).abs() >= _CONVERGED)
+        if not running_B.any():
+            break
+        agreement_B = now_B
+        logits_BIV = logits_BIV + F.pad(closeness, (0, 1)) * running_B[:, None, None]
+    return logits_BIV.softmax(dim=-1)[..., :-1]
+
+
+def child_gaps(probabilities: Tensor, edges: Tensor) -> Tensor:
+    """Sum over parents of their distance to the most probable child, gaps of more than 0.01 only, a document.
+
+    Args:
+        probabilities: ``[B, V]``.
+        edges: ``[2, E]``, parents and children.
+    """
+    parents, children = edges
+    highest_BV = probabilities.new_full(probabilities.shape, -torch.inf).scatter_reduce(
+        1, parents.expand(len(probabilities), -1), probabilities[:, children], "amax"
+    )
+    has_child = highest_BV.isfinite()
+    gaps_BV = torch.where(has_child, probabilities - highest_BV.masked_fill(~has_child, 0.0), 0.0).abs()
+    return (gaps_BV * (gaps_BV > 0.01)).sum() / len(probabilities)

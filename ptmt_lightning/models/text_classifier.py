@@ -1,0 +1,109 @@
+"""What systems share that read ``[CLS] text [SEP]`` and put heads of their own on a bare encoder.
+
+Shape legend: ``B`` documents, ``L`` sequence length, ``V`` nodes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+import ptmt_lightning
+from ptmt_lightning.backbones import quiet_transformers
+from ptmt_lightning.data.cache import Example
+from ptmt_lightning.models.classifier import HTCModel
+
+_NUM_SPECIAL = 2  # [CLS] text [SEP]
+
+
+class TextBatch(NamedTuple):
+    """One batch."""
+
+    rows: Tensor  # int64 [B], rows of the split
+    input_ids: Tensor  # int64 [B, L]
+    attention_mask: Tensor  # int64 [B, L]
+    targets: Tensor  # bool [B, V]
+    num_text_tokens: int
+
+
+class TextCollator:
+    """``[CLS] text [SEP]``, padded."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int, num_nodes: int, multiple: int) -> None:
+        self.cls_id, self.sep_id, self.pad_id = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+        self.max_length, self.num_nodes, self.multiple = max_length, num_nodes, multiple
+
+    def __call__(self, examples: Sequence[Example]) -> TextBatch:
+        texts = [example.input_ids[: self.max_length - _NUM_SPECIAL] for example in examples]
+        lengths = np.array([len(text) for text in texts]) + _NUM_SPECIAL
+        width = min(-(-int(lengths.max()) // self.multiple) * self.multiple, self.max_length)
+        input_ids = np.full((len(texts), width), self.pad_id, dtype=np.int64)
+        targets = np.zeros((len(texts), self.num_nodes), dtype=bool)
+        for row, (example, text) in enumerate(zip(examples, texts, strict=True)):
+            input_ids[row, : len(text) + _NUM_SPECIAL] = [self.cls_id, *text, self.sep_id]
+            targets[row, example.nodes] = True
+        attention = np.arange(width) < lengths[:, None]
+        return TextBatch(
+            rows=torch.tensor([example.row for example in examples]),
+            input_ids=torch.from_numpy(input_ids),
+            attention_mask=torch.from_numpy(attention.astype(np.int64)),
+            targets=torch.from_numpy(targets),
+            num_text_tokens=int((lengths - _NUM_SPECIAL).sum()),
+        )
+
+
+class TextClassifier(HTCModel):
+    """Base of these systems."""
+
+    system: str  # names the file of settings in an exported folder
+    uses_transform = False  # of the masked-LM head
+
+    def __init__(self, **shared: Any) -> None:
+        super().__init__(**shared)
+        # Distributed training waits for the gradient of every parameter that has one.
+        self.backbone.output_bias.requires_grad_(False)
+        if not self.uses_transform:
+            self.backbone.model.cls.predictions.transform.requires_grad_(False)
+
+    @property
+    def max_text_length(self) -> int:
+        """Tokens for ``[CLS] text [SEP]``."""
+        return self.max_length
+
+    def collator(self, *, training: bool, pad_to_multiple_of: int = 1) -> TextCollator:
+        return TextCollator(
+            self.tokenizer,
+            max_length=self.max_text_length,
+            num_nodes=len(self.taxonomy),
+            multiple=pad_to_multiple_of,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What building the heads anew needs, plain types."""
+        return {}
+
+    def save_pretrained(self, folder: Path) -> None:
+        """A plain Transformers folder of the encoder, ``taxonomy.json``, ``head.safetensors`` and settings."""
+        with quiet_transformers():
+            self.backbone.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        self.taxonomy.to_json(folder / "taxonomy.json")
+        heads = {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
+        save_file({name: value.contiguous() for name, value in heads.items()}, folder / "head.safetensors")
+        settings = {
+            **self.settings(),
+            "max_length": self.max_text_length,
+            "thresholds": self.thresholds,
+            "prune": self.prune,
+            "coherent": self.coherent,
+            "version": ptmt_lightning.__version__,
+        }
+        (folder / f"{self.system}.json").write_text(json.dumps(settings, indent=2))

@@ -1,0 +1,89 @@
+"""BERT + ML: its penalties against direct loops, and what its head sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import TOY_DOCUMENTS, TOY_EDGES, tiny_source, toy_examples
+
+from ptmt_lightning.losses import MeanBCE
+from ptmt_lightning.models.bert_ml import BERTML, match_penalties
+from ptmt_lightning.optim import LinearAdamW
+from ptmt_lightning.taxonomy import Taxonomy
+
+
+def make(**changes: Any) -> BERTML:
+    """A seeded one over a tiny backbone of 2 layers, evaluating."""
+    torch.manual_seed(0)
+    backbone, tokenizer, max_length = tiny_source().load(document["text"] for document in TOY_DOCUMENTS)  # type: ignore[misc]
+    settings: dict[str, Any] = {
+        "taxonomy": Taxonomy(TOY_EDGES), "backbone": backbone, "tokenizer": tokenizer, "max_length": max_length,
+        "dropout": 0.1, "num_layers": 2, "output_penalty": 0.1, "weight_penalty": 0.01, "label_loss": MeanBCE(),
+        "seed": 0, "prune": False,
+        "optimizer": LinearAdamW(learning_rate=1e-3, new_rate_factor=1, weight_decay=0.01, warmup_ratio=0.05),
+    }  # fmt: skip
+    return BERTML(**settings | changes).eval()
+
+
+def test_penalties_equal_direct_loops(toy_taxonomy: Taxonomy) -> None:
+    torch.manual_seed(0)
+    probabilities, weight = torch.rand(5, 11), torch.randn(11, 7)
+    gaps = distances = 0.0
+    for node, parents in enumerate(toy_taxonomy.parents):
+        for parent in parents:
+            for document in probabilities:
+                gaps += max(0.0, (document[node] - document[parent]).item())
+            distances += 0.5 * sum((weight[parent][k] - weight[node][k]).item() ** 2 for k in range(7))
+    found = match_penalties(probabilities, weight, toy_taxonomy.edge_index())
+    assert [value.item() for value in found] == pytest.approx([gaps, distances], rel=1e-5)
+
+
+def test_a_flat_taxonomy_has_no_penalties() -> None:
+    taxonomy = Taxonomy([("ROOT", "A"), ("ROOT", "B")])
+    assert taxonomy.edge_index().shape == (2, 0)
+    assert [v.item() for v in match_penalties(torch.rand(2, 2), torch.randn(2, 3), taxonomy.edge_index())] == [0, 0]
+
+
+def test_head_sees_cls_of_the_last_layers() -> None:
+    model = make()
+    batch = model.collator(training=False)(toy_examples(model.tokenizer, model.taxonomy))
+    with torch.no_grad():
+        stock = model.backbone.model.bert(batch.input_ids, batch.attention_mask, output_hidden_states=True)
+        cls = torch.cat([states[:, 0] for states in stock.hidden_states[-2:]], dim=-1)
+        torch.testing.assert_close(model(batch), model.head(cls), atol=1e-5, rtol=0)
+
+
+def test_loss_is_the_mean_cross_entropy_and_the_penalties() -> None:
+    model = make()
+    batch = model.collator(training=False)(toy_examples(model.tokenizer, model.taxonomy))
+    with torch.no_grad():
+        terms = model.loss_terms(batch)
+        p = model(batch).double().sigmoid()
+    y = batch.targets.double()
+    label = -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+    gaps, distances = match_penalties(p, model.head.weight, model.taxonomy.edge_index())
+    assert terms["label"].item() == pytest.approx(label.item(), rel=1e-5)
+    assert terms["loss"].item() == pytest.approx((label + 0.1 * gaps + 0.01 * distances).item(), rel=1e-5)
+    with torch.no_grad():
+        assert make(output_penalty=0, weight_penalty=0).loss_terms(batch)["loss"].item() == pytest.approx(label.item())
+
+
+def test_nothing_is_pruned_by_its_defaults_and_all_that_is_trained_has_a_gradient() -> None:
+    model = make()
+    model.loss_terms(model.collator(training=True)(toy_examples(model.tokenizer, model.taxonomy)))["loss"].backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_layers": 3}, r"model.num_layers=3: expected an integer in \[1, 2\]"),
+        ({"output_penalty": -1}, "model.output_penalty=-1: expected a number >= 0"),
+        ({"weight_penalty": -1}, "model.weight_penalty=-1: expected a number >= 0"),
+    ],
+)
+def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**change)

@@ -1,0 +1,271 @@
+"""HBGL: its streams position by position, decoding with and without cache, label pretraining."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import TOY_DOCUMENTS, TOY_EDGES, tiny_source, toy_examples
+from torch import Tensor
+
+from ptmt_lightning.losses import WASL, MeanBCE
+from ptmt_lightning.models import hbgl
+from ptmt_lightning.models.hbgl import HBGL
+from ptmt_lightning.models.text_classifier import TextBatch
+from ptmt_lightning.optim import LinearAdamW
+from ptmt_lightning.taxonomy import ROOT, Taxonomy
+
+
+def make(edges: list[tuple[str, str]] = TOY_EDGES, **changes: Any) -> HBGL:
+    """A seeded one over a tiny backbone, evaluating."""
+    torch.manual_seed(0)
+    backbone, tokenizer, max_length = tiny_source().load(document["text"] for document in TOY_DOCUMENTS)  # type: ignore[misc]
+    settings: dict[str, Any] = {
+        "taxonomy": Taxonomy(edges), "backbone": backbone, "tokenizer": tokenizer, "max_length": max_length,
+        "pretraining_steps": 0, "pretraining_rate": 1e-3, "label_loss": MeanBCE(), "seed": 0,
+        "optimizer": LinearAdamW(learning_rate=1e-3, new_rate_factor=1, weight_decay=0.01, warmup_ratio=0.05),
+    }  # fmt: skip
+    model = HBGL(**settings | changes).eval()
+    with torch.no_grad():  # otherwise a tiny model predicts next to nothing
+        model.label_rows.mul_(30)
+    return model
+
+
+def toy_batch(model: HBGL) -> TextBatch:
+    batch: TextBatch = model.collator(training=True)(toy_examples(model.tokenizer, model.taxonomy))
+    return batch
+
+
+# ---- streams ----
+
+
+def test_each_position_of_the_streams_sees_what_it_should() -> None:
+    text = torch.tensor([[True, True, True], [True, True, False]])
+    mask = hbgl.three_streams(text, 2)
+    # text x3, targets x2, pseudo x2
+    expected = [
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 0, 0, 1, 0],
+        [1, 1, 1, 1, 0, 0, 1],
+    ]
+    assert mask[0].int().tolist() == expected
+    assert mask[1].int().tolist() == [[*row[:2], 0, *row[3:]] for row in expected]
+
+
+@pytest.mark.parametrize("slot", [0, 1, 2, 3])
+def test_a_slot_depends_on_the_targets_before_it_alone(slot: int) -> None:
+    model = make()
+    batch = toy_batch(model)
+    targets, _ = model.slot_targets(batch.targets)
+    with torch.no_grad():
+        states = model.slot_states(batch, targets)
+        changed = targets.clone()
+        changed[:, slot] = ~changed[:, slot]
+        after = model.slot_states(batch, changed)
+    assert torch.equal(states[:, : slot + 1], after[:, : slot + 1])
+    for later in range(slot + 1, model.num_slots):
+        assert not torch.isclose(states[:, later], after[:, later]).all()
+
+
+def test_slots_see_only_their_own_document_and_no_padding() -> None:
+    model = make()
+    examples = toy_examples(model.tokenizer, model.taxonomy)
+    collate = model.collator(training=True)
+    whole = collate(examples)
+    targets, _ = model.slot_targets(whole.targets)
+    with torch.no_grad():
+        together = model.slot_states(whole, targets)
+        for row, example in enumerate(examples):
+            alone = model.slot_states(collate([example]), targets[row : row + 1])
+            torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=0)
+
+
+def test_targets_are_the_levels_labels_and_then_the_end(toy_taxonomy: Taxonomy) -> None:
+    model = make()
+    targets = torch.zeros(2, 11, dtype=torch.bool)
+    targets[0, [toy_taxonomy.index[name] for name in ("A", "B", "AA")]] = True
+    slots, counted = model.slot_targets(targets)
+    found = [
+        [{(*toy_taxonomy.names, "end")[node] for node in slot.nonzero().flatten().tolist()} for slot in row]
+        for row in slots
+    ]
+    assert found[0][:3] == [{"A", "B"}, {"AA"}, {"end"}]
+    assert found[1][0] == {"end"}  # a document without labels
+    assert counted.tolist() == [[True, True, True, False], [True, False, False, False]]
+
+
+def test_targets_are_shown_as_masks_half_of_the_time_in_training_only() -> None:
+    model = make()
+    batch = toy_batch(model)
+    targets, _ = model.slot_targets(batch.targets)
+    with torch.no_grad():
+        assert torch.equal(model.slot_states(batch, targets), model.slot_states(batch, targets))
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        model.train()
+        for layer in model.backbone.model.bert.encoder.layer:
+            layer.attention.self.dropout.p = 0.0
+        draws = torch.stack([model.slot_states(batch, targets) for _ in range(40)])
+    assert (draws[:, :, 0] == draws[0, :, 0]).all()  # the first slot sees no target
+    assert not (draws[:, :, 2] == draws[0, :, 2]).all()
+
+
+# ---- loss ----
+
+
+def test_loss_is_the_mean_over_the_slots_that_count() -> None:
+    model = make()
+    batch = toy_batch(model)
+    targets, counted = model.slot_targets(batch.targets)
+    with torch.no_grad():
+        loss = model.loss_terms(batch)["loss"]
+        states = model.slot_states(batch, targets)
+        rows = torch.cat([model.label_rows, model.backbone.token_embeddings[[model.tokenizer.sep_token_id]]]).double()
+        logits = model.backbone.transform(states).double() @ rows.T
+    terms = [
+        -(p.sigmoid().log() if y else (-p).sigmoid().log()).item()
+        for document, keep in zip(zip(logits, targets, strict=True), counted, strict=True)
+        for slot, use in enumerate(keep)
+        if use
+        for p, y in zip(document[0][slot], document[1][slot], strict=True)
+    ]
+    assert loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-4)
+
+
+def test_every_trained_parameter_gets_a_gradient_and_embeddings_none_through_the_targets() -> None:
+    model = make()
+    model.loss_terms(toy_batch(model))["loss"].backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    model.zero_grad()
+    contents = model._contents(model.slot_targets(toy_batch(model).targets)[0])
+    assert not contents.requires_grad
+
+
+def test_other_losses_are_refused() -> None:
+    loss = WASL(gamma_pos=1, gamma_neg=4, margin=0.05, level_weights={"first": 1.0, "step": 0.5})
+    with pytest.raises(ValueError, match=r"model=hbgl trains with .*, not with loss=WASL; set loss=mean_bce"):
+        make(label_loss=loss)
+
+
+def test_text_and_slots_fit_the_position_table() -> None:
+    model = make()
+    examples = toy_examples(model.tokenizer, model.taxonomy)
+    long = examples[0]._replace(input_ids=examples[0].input_ids.repeat(20))
+    batch = model.collator(training=True)([long])
+    assert batch.input_ids.shape[1] == 32 - 4
+    with torch.no_grad():
+        assert model(batch).isfinite().all()
+        assert model.loss_terms(batch)["loss"].isfinite()
+    with pytest.raises(ValueError, match=r"backbone.max_length=6: 4 slots leave no room for a text"):
+        make(max_length=6)
+
+
+# ---- decoding ----
+
+
+def decode_without_cache(model: HBGL, batch: TextBatch) -> Tensor:
+    """All slots anew at each step, through the three streams of training."""
+    num_documents, num_nodes = batch.targets.shape
+    labels = torch.zeros(num_documents, model.num_slots, num_nodes + 1, dtype=torch.bool)
+    best = torch.full((num_documents, num_nodes), -30.0)
+    going = torch.ones(num_documents, dtype=torch.bool)
+    for slot in range(model.num_slots):
+        scores = model._scores(model.slot_states(batch, labels))[:, slot]
+        for row in range(num_documents):
+            going[row] &= scores[row, -1] <= 0
+            if going[row]:
+                best[row] = torch.maximum(best[row], scores[row, :-1])
+        labels[:, slot, :-1] = scores[:, :-1] > 0
+    return best
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_decoding_with_cache_equals_decoding_without(seed: int) -> None:
+    model = make()
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        if seed % 2:
+            model._token("sep").zero_()  # a score of 0 is no end
+        batch = toy_batch(model)
+        scores = model(batch)
+        torch.testing.assert_close(scores, decode_without_cache(model, batch), atol=2e-4, rtol=1e-4)
+    assert (scores > 0).any() or seed % 2 == 0
+
+
+@pytest.mark.parametrize(("sep_scale", "expected"), [(100.0, set()), (-100.0, {0, 1, 2})])
+def test_an_end_at_once_predicts_nothing_and_without_an_end_the_last_level_counts(
+    sep_scale: float, expected: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make()
+    calls = []
+
+    def scores(states: Tensor) -> Tensor:
+        """At slot i: the first node of level i + 1 alone, and the end as parametrised."""
+        slot = len(calls)
+        calls.append(slot)
+        logits = torch.full((*states.shape[:-1], 12), -5.0)
+        if slot < 3:
+            logits[..., model.taxonomy.level_slices[slot].start] = 5.0
+        logits[..., -1] = sep_scale
+        return logits
+
+    monkeypatch.setattr(model, "_scores", scores)
+    with torch.no_grad():
+        predicted = model.predict_nodes(model.probabilities(model(toy_batch(model))))
+    starts = {model.taxonomy.level_slices[level].start for level in expected}
+    assert [set(row.nonzero().flatten().tolist()) for row in predicted] == [starts] * len(TOY_DOCUMENTS)
+    assert len(calls) == (1 if not expected else 4)
+
+
+# ---- label pretraining ----
+
+
+def test_graph_mask_is_adjacency_with_the_root_at_cls() -> None:
+    taxonomy = Taxonomy([(ROOT, "A"), (ROOT, "B"), ("A", "a")])
+    # [CLS] A B a [SEP]
+    assert hbgl.graph_mask(taxonomy).int().tolist() == [
+        [1, 1, 1, 0, 0],
+        [1, 1, 0, 1, 0],
+        [1, 0, 1, 0, 0],
+        [0, 1, 0, 1, 0],
+        [0, 0, 0, 0, 1],
+    ]
+
+
+def test_leaves_under_one_parent_answer_for_each_other() -> None:
+    taxonomy = Taxonomy([(ROOT, "A"), (ROOT, "B"), ("A", "a1"), ("A", "a2"), ("A", "m"), ("m", "x"), ("B", "b")])
+    alike = hbgl.sibling_leaves(taxonomy)
+    names = taxonomy.names
+    found = {name: {names[n] for n in alike[taxonomy.index[name]].nonzero().flatten().tolist()} for name in names}
+    assert found == {n: {n} for n in ("A", "B", "m", "x", "b")} | {n: {"a1", "a2"} for n in ("a1", "a2")}
+
+
+def test_pretraining_changes_the_label_embeddings_alone_and_learns() -> None:
+    model = make()
+    model.train()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    def run() -> list[float]:
+        return hbgl.pretrain_labels(
+            model.backbone, model.label_rows, model.taxonomy, model._token, steps=40, rate=1e-2, seed=0
+        )
+
+    losses = run()
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {"label_rows"}
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.backbone.training
+    first = model.label_rows.detach().clone()
+    with torch.no_grad():
+        model.label_rows.copy_(before["label_rows"])
+    run()
+    assert torch.equal(model.label_rows, first)  # seeded

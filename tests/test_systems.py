@@ -1,0 +1,66 @@
+"""Every system through the command line: it learns by heart, leaves its folder, and trains on two ranks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from conftest import write_folder
+from test_run import start
+
+from ptmt_lightning.data.synthetic import write_sample
+
+pytestmark = pytest.mark.slow
+
+SYSTEMS = {
+    "ptmt": [],
+    "bert": [],
+    "bert_ml": ["backbone.num_layers=3"],
+    "hbgl": ["model.pretraining_steps=20"],
+    "gacaps": ["model.num_features=32", "model.capsule_size=8", "model.frozen_epochs=1"],
+}
+SETTINGS = [
+    "backbone=tiny", "backbone.hidden_size=64", "backbone.dropout=0", "optimizer=adamw", "optimizer.learning_rate=3e-3",
+    "optimizer.new_rate_factor=1", "trainer=cpu", "trainer.enable_progress_bar=false", "callbacks.progress_bar=null",
+    "callbacks.early_stopping=null",
+]  # fmt: skip
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> list[str]:
+    """Arguments for 64 documents of the built-in sample, the same in every split."""
+    write_sample(tmp_path / "sample")
+    edges = [tuple(line.split("\t")) for line in (tmp_path / "sample/taxonomy.tsv").read_text().splitlines()]
+    with (tmp_path / "sample/train.jsonl").open() as file:
+        some = [json.loads(line) for line in itertools.islice(file, 64)]
+    folder = write_folder(tmp_path / "data", edges, train=some, val=some, test=some)  # type: ignore[arg-type]
+    return ["dataset=jsonl", f"dataset.path={folder}", "dataset.name=some", "dataset.batch_size=8"]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_it_learns_64_documents_by_heart(system: str, documents: list[str], tmp_path: Path) -> None:
+    epochs = 200 if system in ("hbgl", "gacaps") else 80
+    length = [f"trainer.max_epochs={epochs}", "trainer.check_val_every_n_epoch=40"]
+    done = start(tmp_path, *documents, *SETTINGS, *length, f"model={system}", *SYSTEMS[system])
+    assert done.returncode == 0, done.stderr
+    [run_dir] = (tmp_path / "outputs/some" / system).iterdir()
+    result = json.loads((run_dir / "result.json").read_text())
+    assert result["model"] == system
+    assert result["test"]["h_f1_micro"] > 0.99, result["test"]
+    settings = json.loads((run_dir / "model" / f"{system}.json").read_text())
+    assert settings["thresholds"] == [0.5, 0.5, 0.5]
+    assert ("label pretraining: loss" in done.stdout) == (system == "hbgl")
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_two_ranks(system: str, documents: list[str], tmp_path: Path) -> None:
+    """Two steps: a parameter without a gradient would stop the second."""
+    ranks = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=2"]
+    settings = [setting for setting in SETTINGS if setting != "trainer=cpu"]
+    done = start(tmp_path, *documents, *settings, *ranks, f"model={system}", *SYSTEMS[system])
+    assert done.returncode == 0, done.stderr
+    [run_dir] = (tmp_path / "outputs/some" / system).iterdir()
+    result = json.loads((run_dir / "result.json").read_text())
+    assert (result["num_devices"], result["steps"]) == (2, 2)
