@@ -38,7 +38,7 @@ class PTMT(HTCModel):
         num_prompt_tokens: m of section 2.1.
         prompts: all documents share the prompt tokens' embeddings, or each adds what :class:`DocumentPrompts` makes of
             its text (the paper's outlook).
-        alpha: share of the masked-LM loss in the total (Eq. 3).
+        alpha: share of the masked-LM loss in the total (Eq. 3); with 0 no text token is masked.
         alpha_l1: weight of the count loss beside the label loss (Eq. 3).
         count_scope: compare numbers of labels level by level, or over all levels together.
         mlm_slots: the masked-LM loss also covers the label slots, each with one of its true label tokens, at random.
@@ -88,7 +88,7 @@ class PTMT(HTCModel):
     def collator(self, *, training: bool, pad_to_multiple_of: int = 1) -> PTMTCollator:
         return PTMTCollator(
             self.template,
-            mlm_probability=self.mlm_probability if training else 0.0,
+            mlm_probability=self.mlm_probability if training and self.alpha > 0 else 0.0,
             p_label=self.p_label if training else 1.0,
             mlm_slots=self.mlm_slots and training,
             seed=self.seed,

@@ -301,8 +301,10 @@ def test_only_masked_lm_differs_with_slot_targets() -> None:
     assert torch.equal(plain(toy_batch(plain, training=False)), with_slots(toy_batch(with_slots, training=False)))
 
 
-def test_alpha_zero_skips_the_masked_lm_term() -> None:
-    model = make(alpha=0.0)
+def test_alpha_zero_skips_the_masked_lm_term_and_leaves_the_text_whole() -> None:
+    model = make(alpha=0.0, mlm_probability=0.5)
+    trained, evaluated = (toy_batch(model, training=training) for training in (True, False))
+    assert torch.equal(trained.input_ids, evaluated.input_ids)
     terms = model.loss_terms(toy_batch(model, training=True))
     assert set(terms) == {"loss", "label", "count_l1"}
     torch.testing.assert_close(terms["loss"], terms["label"] + terms["count_l1"])
