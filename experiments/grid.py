@@ -3,7 +3,7 @@
     python experiments/grid.py experiments/NAME/grid.yaml [--only AXIS=CHOICE,...] [RUN_ARGUMENT...]
 
 ``grid.yaml`` has ``common``, arguments of ``run.py`` for all runs, and ``axes``: for each axis its choices, each with
-arguments of its own. Further arguments (``backbone.name=FOLDER``) come last and win; ``{data}`` in any of them is what
+arguments of its own; a choice of the axis ``variant`` is also the run's ``run.variant``. Further arguments (``backbone.name=FOLDER``) come last and win; ``{data}`` in any of them is what
 ``--data`` gives. A run is done when its folder has a ``result.json`` or ``results.csv``, beside the grid and written
 after each run, has its rows (column ``run``); one that was cut off is resumed from its last checkpoint; one that failed
 does not stop the others.
@@ -32,6 +32,7 @@ class Job(NamedTuple):
     """A run to be made."""
 
     folder: Path
+    variant: str | None
     arguments: list[str]
 
 
@@ -82,7 +83,10 @@ def _jobs(options: argparse.Namespace, further: list[str]) -> Iterator[Job]:
     for combination in itertools.product(*axes):
         folder = options.outputs / options.grid.parent.name / "-".join(choice for _, choice, _ in combination)
         arguments = [*grid["common"], *(argument for *_, own in combination for argument in own), *further]
-        yield Job(folder.resolve(), [argument.replace("{data}", options.data) for argument in arguments])
+        variant = next((choice for axis, choice, _ in combination if axis == "variant"), None)
+        if variant is not None:
+            arguments.append(f"run.variant={variant}")
+        yield Job(folder.resolve(), variant, [argument.replace("{data}", options.data) for argument in arguments])
 
 
 def _run(job: Job) -> int:
@@ -100,7 +104,7 @@ def _run(job: Job) -> int:
 def _collect(path: Path, jobs: list[Job]) -> None:
     """The rows of finished runs, under the name of the run; rows of ``path`` whose runs are not at hand stay."""
     found = [
-        row | {"run": job.folder.name}
+        row | {"run": job.folder.name, "variant": job.variant or row["variant"]}
         for job in jobs
         if (job.folder / "result.json").exists()
         for row in rows(json.loads((job.folder / "result.json").read_text()))

@@ -47,10 +47,14 @@ class Backbone(nn.Module):
     The states at a few positions are all that the method needs: the mask slots and, in training, the masked text
     tokens. Every position still takes part in the last layer's attention as key and value, so these states equal
     those of the stock forward; what is saved is queries, feed-forward and head everywhere else.
+
+    Args:
+        trained_head: whether the masked-LM head comes with the model.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, trained_head: bool) -> None:
         super().__init__()
+        self.trained_head = trained_head
         if model.config.model_type not in SUPPORTED:
             raise ValueError(
                 f"backbone.name={model.name_or_path!r}: model type {model.config.model_type!r} is not supported; "
@@ -262,10 +266,11 @@ class Pretrained:
                 f"backbone.name={self.name!r}: {str(error).strip()}; expected a folder or hub name of a masked-LM "
                 "model with config.json, weights (model.safetensors) and tokenizer"
             ) from error
-        if any("transform" in key for key in info["missing_keys"]):
+        trained_head = not any("transform" in key for key in info["missing_keys"])
+        if not trained_head:
             _start_head_at_identity(model)
             log.warning("%s has no trained masked-LM head: a new one starts at the identity", self.name)
-        return _ready(Backbone(model), tokenizer, self.max_length, self.name)
+        return _ready(Backbone(model, trained_head=trained_head), tokenizer, self.max_length, self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +306,7 @@ class FromScratch:
             attention_probs_dropout_prob=self.dropout,
             pad_token_id=tokenizer.pad_token_id,
         )
-        return _ready(Backbone(BertForMaskedLM(config)), tokenizer, self.max_length, self.name)
+        return _ready(Backbone(BertForMaskedLM(config), trained_head=False), tokenizer, self.max_length, self.name)
 
 
 def word_tokenizer(texts: Iterable[str], size: int) -> BertTokenizer:

@@ -288,7 +288,7 @@ def test_other_families_are_refused_with_the_list_of_supported_ones(
 
 def test_backbone_itself_refuses_other_families() -> None:
     with pytest.raises(ValueError, match="model type 'distilbert' is not supported; expected one of bert"):
-        Backbone(tiny_distilbert())
+        Backbone(tiny_distilbert(), trained_head=True)
 
 
 def test_encoder_without_a_head_gets_one_at_the_identity_and_a_warning(
@@ -301,6 +301,7 @@ def test_encoder_without_a_head_gets_one_at_the_identity_and_a_warning(
     dense: Any = backbone.model.cls.predictions.transform.dense
     assert torch.equal(dense.weight, torch.eye(32))
     assert dense.bias.eq(0).all()
+    assert not backbone.trained_head
     assert torch.equal(backbone.token_embeddings, stock.get_input_embeddings().weight)
     assert [record.getMessage() for record in caplog.records] == [
         f"{folder} has no trained masked-LM head: a new one starts at the identity"
@@ -313,6 +314,7 @@ def test_model_with_a_head_keeps_it_and_warns_of_nothing(tmp_path: Path, caplog:
         backbone, _, _ = Pretrained(name=str(folder)).load([])
     dense: Any = backbone.model.cls.predictions.transform.dense
     assert not torch.equal(dense.weight, torch.eye(32))
+    assert backbone.trained_head
     assert not caplog.records
 
 

@@ -19,7 +19,7 @@ common: [dataset=jsonl, dataset.name=toy, "dataset.path={data}/toy", dataset.bat
          backbone.hidden_size=32, trainer=cpu, trainer.max_epochs=1, trainer.enable_progress_bar=false,
          callbacks.progress_bar=null, logger=none]
 axes:
-  variant: {good: [run.variant=good], bad: [run.variant=bad, loss.margin=2]}
+  variant: {good: [], bad: [loss.margin=2]}
   seed: {0: [seed=0], 1: [seed=1]}
 """
 

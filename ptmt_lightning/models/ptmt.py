@@ -28,6 +28,7 @@ from ptmt_lightning.template import PTMTBatch, PTMTCollator, Template
 LabelInit = Literal["label_name", "random"]
 Prompts = Literal["shared", "per_document"]
 
+_ALPHA = 0.1
 _PROMPT_WIDTH = 64  # of the hidden layer between a text and its prompts
 
 
@@ -38,7 +39,9 @@ class PTMT(HTCModel):
         num_prompt_tokens: m of section 2.1.
         prompts: all documents share the prompt tokens' embeddings, or each adds what :class:`DocumentPrompts` makes of
             its text (the paper's outlook).
-        alpha: share of the masked-LM loss in the total (Eq. 3); with 0 no text token is masked.
+        alpha: share of the masked-LM loss in the total (Eq. 3); with 0 no text token is masked. None for 0.1 where the
+            backbone's masked-LM head is trained, and 0 where it is new: there the loss is not a reminder of what the
+            backbone knows but one more task to learn (experiments/defaults).
         alpha_l1: weight of the count loss beside the label loss (Eq. 3).
         count_scope: compare numbers of labels level by level, or over all levels together.
         mlm_slots: the masked-LM loss also covers the label slots, each with one of its true label tokens, at random.
@@ -52,7 +55,7 @@ class PTMT(HTCModel):
         *,
         num_prompt_tokens: int,
         prompts: Prompts,
-        alpha: float,
+        alpha: float | None,
         alpha_l1: float,
         count_scope: CountScope,
         mlm_slots: bool,
@@ -62,6 +65,8 @@ class PTMT(HTCModel):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
+        if alpha is None:
+            alpha = _ALPHA if self.backbone.trained_head else 0.0
         check_range("model.alpha", alpha, 0, 1)
         check_range("model.alpha_l1", alpha_l1, 0)
         if label_init not in ("label_name", "random"):

@@ -310,6 +310,18 @@ def test_alpha_zero_skips_the_masked_lm_term_and_leaves_the_text_whole() -> None
     torch.testing.assert_close(terms["loss"], terms["label"] + terms["count_l1"])
 
 
+def test_alpha_follows_the_head_where_it_is_not_given(tmp_path: Path) -> None:
+    model = make(alpha=None)
+    assert model.alpha == 0  # the head of a model from scratch is new
+    assert make(alpha=0.3).alpha == 0.3
+    backbone, tokenizer, _ = tiny_source().load(TEXTS)
+    for part in (backbone.model, tokenizer):
+        part.save_pretrained(tmp_path)
+    trained, tokenizer, max_length = Pretrained(name=str(tmp_path)).load([])
+    shared = {"taxonomy": Taxonomy(TOY_EDGES), "backbone": trained, "tokenizer": tokenizer, "max_length": max_length}
+    assert PTMT(**shared | ptmt_settings(alpha=None)).alpha == 0.1
+
+
 def test_alpha_one_leaves_the_masked_lm_term_alone() -> None:
     terms = (model := make(alpha=1.0, mlm_probability=0.5)).loss_terms(toy_batch(model, training=True))
     torch.testing.assert_close(terms["loss"], terms["mlm"])
