@@ -3,10 +3,10 @@
     python experiments/grid.py experiments/NAME/grid.yaml [--only AXIS=CHOICE,...] [RUN_ARGUMENT...]
 
 ``grid.yaml`` has ``common``, arguments of ``run.py`` for all runs, and ``axes``: for each axis its choices, each with
-arguments of its own; a choice of the axis ``variant`` is also the run's ``run.variant``. Further arguments (``backbone.name=FOLDER``) come last and win; ``{data}`` in any of them is what
-``--data`` gives. A run is done when its folder has a ``result.json`` or ``results.csv``, beside the grid and written
-after each run, has its rows (column ``run``); one that was cut off is resumed from its last checkpoint; one that failed
-does not stop the others.
+arguments of its own; a choice of the axis ``variant`` is also the run's ``run.variant``. Further arguments
+(``backbone.name=FOLDER``) come last and win; ``{data}`` in any of them is what ``--data`` gives. A run is done when its
+folder has a ``result.json`` or ``results.csv``, beside the grid and written after each run, has its rows (column
+``run``); one that was cut off is resumed from its last checkpoint; one that failed does not stop the others.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ def main() -> None:
     table = options.grid.with_name("results.csv")
     known = set(pd.read_csv(table)["run"]) if table.exists() else set()
     failed = []
+    if options.collect:
+        _collect(table, jobs)
+        return
     for number, job in enumerate(jobs, start=1):
         if job.folder.name not in known and not (job.folder / "result.json").exists():
             print(f"[{number}/{len(jobs)}] {job.folder.name}", flush=True)
@@ -59,6 +62,7 @@ def _options() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--data", default="data", help="folder of the data sets (default: data)")
     parser.add_argument("--only", action="append", default=[], metavar="AXIS=CHOICE,...", help="for each axis, once")
     parser.add_argument("--outputs", type=Path, default=Path("outputs/experiments"))
+    parser.add_argument("--collect", action="store_true", help="write the rows of finished runs, run nothing")
     parser.add_argument("--dry-run", action="store_true", help="list what would be run")
     parser.add_argument("arguments", nargs="*", help="further arguments of run.py")
     options = parser.parse_intermixed_args()

@@ -29,7 +29,8 @@ def main() -> None:
     runs["variant"] = runs["variant"].fillna(runs["model"])
     table = summary(runs, options.against)
     print(markdown(table))
-    figure = curves(table) if table["train_fraction"].nunique() > 1 else bars(table)
+    has_curves = table.groupby(["dataset", "variant"])["train_fraction"].nunique().max() > 1
+    figure = curves(table) if has_curves else bars(table)
     figure.savefig(options.results.with_suffix(".png"), dpi=120)
 
 

@@ -58,6 +58,11 @@ def test_runs_are_made_once_and_failures_named(toy_folder: Path, tmp_path: Path)
     assert table["run"].tolist() == ["good-0", "good-0", "good-1", "good-1"]
     assert table["seed"].tolist() == [0, 0, 1, 1]
 
+    before = (tmp_path / "trial/results.csv").read_text()
+    (tmp_path / "trial/results.csv").unlink()
+    assert run(tmp_path, "--collect").returncode == 0
+    assert (tmp_path / "trial/results.csv").read_text() == before
+
     shutil.rmtree(outputs)  # the rows are enough
     assert run(tmp_path, "--dry-run", "--only", "variant=good").stdout == ""
 
