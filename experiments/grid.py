@@ -25,6 +25,8 @@ import pandas as pd
 from collect import rows
 from omegaconf import OmegaConf
 
+from ptmt_lightning.checkpoints import has_checkpoint
+
 RUN = Path(__file__).parents[1] / "run.py"
 
 
@@ -95,7 +97,7 @@ def _jobs(options: argparse.Namespace, further: list[str]) -> Iterator[Job]:
 
 def _run(job: Job) -> int:
     """Exit status; the output goes to a ``.log`` beside the run's folder."""
-    begun = (job.folder / "checkpoints" / "last.ckpt").exists()
+    begun = has_checkpoint(job.folder / "checkpoints")
     if job.folder.exists() and not begun:
         shutil.rmtree(job.folder)  # cut off before its first checkpoint
     arguments = [f"resume={job.folder}"] if begun else [*job.arguments, f"hydra.run.dir={job.folder}"]

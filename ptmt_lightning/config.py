@@ -19,6 +19,8 @@ from hydra.errors import HydraException, InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from ptmt_lightning.checkpoints import has_checkpoint
+
 CONF = Path(__file__).parents[1] / "conf"
 
 
@@ -110,12 +112,10 @@ def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
     """
     if config.resume is None:
         return config
-    saved = run_dir / "config.yaml"
-    for path in (saved, run_dir / "checkpoints" / "last.ckpt"):
-        if not path.exists():
-            raise ValueError(
-                f"resume={str(run_dir)!r}: no {path.relative_to(run_dir)} there; expected the folder of an earlier run"
-            )
+    saved, folder = run_dir / "config.yaml", run_dir / "checkpoints"
+    for name, found in (("config.yaml", saved.exists()), ("checkpoints/last.ckpt", has_checkpoint(folder))):
+        if not found:
+            raise ValueError(f"resume={str(run_dir)!r}: no {name} there; expected the folder of an earlier run")
     earlier = OmegaConf.load(saved)
     assert isinstance(earlier, DictConfig)
     if Path(earlier.run.dir) != run_dir:

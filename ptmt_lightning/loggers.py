@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import os
+import secrets
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning_utilities.core.rank_zero import rank_zero_only
+
+from ptmt_lightning.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +34,22 @@ class RunCSVLogger(CSVLogger):
             self._experiment = _AppendingWriter(log_dir=self.save_dir)
         return super().experiment
 
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Drop the rows from ``step`` on: a resumed run writes them again."""
+        path = Path(self.save_dir) / ExperimentWriter.NAME_METRICS_FILE
+        if path.exists():
+            with path.open(newline="") as file:
+                header, *rows = list(csv.reader(file)) or [[]]
+            if "step" not in header:  # killed while it was written
+                path.unlink()
+                return
+            at = header.index("step")
+            whole = [row for row in rows if len(row) == len(header) and row[at].isdigit()]
+            text = io.StringIO(newline="")
+            csv.writer(text, lineterminator="\n").writerows([header, *(row for row in whole if int(row[at]) < step)])
+            write_text(path, text.getvalue())
+
 
 class _AppendingWriter(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
@@ -43,7 +63,10 @@ class _AppendingWriter(ExperimentWriter):
 def wandb_logger(
     *, save_dir: str, project: str, group: str | None = None, tags: list[str] | None = None, offline: bool = False
 ) -> WandbLogger:
-    """A W&B logger that never prompts: with no key or no way to the server it works offline, and says so."""
+    """A W&B logger that never prompts: with no key or no way to the server it works offline, and says so.
+
+    The run's id is kept in ``<save_dir>/wandb/run_id``, so that a resumed run goes on as the same run.
+    """
     reason = None if offline or os.environ.get("WANDB_MODE") else _why_offline()
     if reason:
         log.warning(
@@ -52,7 +75,16 @@ def wandb_logger(
     offline = offline or bool(reason)
     # The login check has frozen W&B's settings: the mode that WandbLogger sets for offline=True comes too late.
     mode = "offline" if offline else None
-    return WandbLogger(save_dir=save_dir, project=project, group=group, tags=tags, offline=offline, mode=mode)
+    file = Path(save_dir) / "wandb" / "run_id"
+    resumed = file.exists()
+    run_id = file.read_text() if resumed else secrets.token_hex(4)
+    if not resumed and getattr(rank_zero_only, "rank", 0) == 0:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, run_id)
+    return WandbLogger(
+        save_dir=save_dir, project=project, group=group, tags=tags, offline=offline, mode=mode, id=run_id,
+        resume="allow" if resumed else None,
+    )  # fmt: skip
 
 
 def _why_offline(timeout: float = 3.0) -> str | None:

@@ -6,6 +6,7 @@ import logging
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +19,11 @@ from lightning.pytorch.loggers import WandbLogger
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone
+from ptmt_lightning.checkpoints import newest, remove_leftovers
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import SPLITS
 from ptmt_lightning.files import write_json, write_text
+from ptmt_lightning.loggers import RunCSVLogger
 from ptmt_lightning.metrics import HierarchicalMetrics, per_label, reliability
 from ptmt_lightning.models.classifier import HTCModel
 from ptmt_lightning.reporting import figures, label_embeddings
@@ -90,7 +93,7 @@ def train(
         run_dir: written to by rank 0: ``result.json``, ``predictions.jsonl``, tables, ``figures/``, ``model/``.
         description: goes into ``result.json`` as it is: names of model, backbone, loss, variant.
         config: the resolved configuration, plain types, for W&B.
-        resume: go on from ``run_dir/checkpoints/last.ckpt``.
+        resume: go on from the newest checkpoint in ``run_dir`` that can be read.
 
     Returns:
         The content of ``result.json``.
@@ -98,9 +101,19 @@ def train(
     wandb_loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
     for logger in wandb_loggers:
         logger.log_hyperparams(dict(config))
-    last = run_dir / "checkpoints" / "last.ckpt"
-    if resume and trainer.val_check_interval not in (None, 1.0):
-        log.warning("last.ckpt may be from within an epoch: a resumed run then sees that epoch's first batches again")
+    checkpoint = None
+    if resume:
+        if trainer.is_global_zero:
+            remove_leftovers(run_dir)
+        # Lightning warns of a loader that can't go on within an epoch; it does not see that its sampler can.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
+        checkpoint, content = newest(run_dir / "checkpoints")
+        progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+        datamodule.start_at(content["epoch"], progress["processed"])
+        for curves in trainer.loggers:
+            if isinstance(curves, RunCSVLogger):
+                curves.rewind(content["global_step"])
+        del content
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     if trainer.is_global_zero:
         log.info(
@@ -108,9 +121,9 @@ def train(
             datamodule.num_documents("train"), len(model.taxonomy), model.taxonomy.num_levels, num_parameters / 1e6,
             trainer.world_size, trainer.strategy.root_device.type,
         )  # fmt: skip
-    started = time.perf_counter()
-    trainer.fit(model, datamodule, ckpt_path=last if resume else None, weights_only=True)
-    seconds = {"fit": time.perf_counter() - started}
+    model.fit_started = time.perf_counter()
+    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
+    seconds = {"fit": model.fit_seconds}
     epochs, steps = trainer.current_epoch, trainer.global_step
     best, best_score = _load_best(trainer, model)
     if not model.val_results:  # max_steps came before the first validation

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ import pytest
 import torch
 from conftest import TOY_DOCUMENTS, TOY_EDGES, datamodule, ptmt_settings, tiny_source, write_folder
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
 from ptmt_lightning.callbacks import Throughput
+from ptmt_lightning.checkpoints import LastCheckpoint, WholeCheckpointIO
 from ptmt_lightning.data.cache import Example, text_token_ids
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.losses import WASL, CrossEntropy
@@ -42,17 +46,18 @@ def make_trainer(run_dir: Path, **settings: Any) -> L.Trainer:
     """A quiet Trainer on one CPU device, with checkpoints in ``run_dir``."""
     checkpoint = ModelCheckpoint(
         dirpath=run_dir / "checkpoints", filename="best", monitor="val/h_f1_macro", mode="max",
-        save_last=True, enable_version_counter=False,
+        enable_version_counter=False,
     )  # fmt: skip
+    last = LastCheckpoint(str(run_dir / "checkpoints"), every_minutes=1000)
     defaults: dict[str, Any] = {
         "accelerator": "cpu", "devices": 1, "max_epochs": 2, "logger": False, "num_sanity_val_steps": 0,
         "enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False,
         "gradient_clip_val": 5.0, "default_root_dir": run_dir,
     }  # fmt: skip
-    callbacks = [checkpoint, *settings.pop("callbacks", [])]
+    callbacks = [checkpoint, last, *settings.pop("callbacks", [])]
     if settings.get("fast_dev_run"):
         callbacks.remove(checkpoint)
-    return L.Trainer(callbacks=callbacks, **defaults | settings)
+    return L.Trainer(callbacks=callbacks, plugins=[WholeCheckpointIO()], **defaults | settings)
 
 
 def run(folder: Path, tmp_path: Path, run_dir: Path, **settings: Any) -> tuple[dict[str, Any], PTMT]:
@@ -134,16 +139,48 @@ class StopAfter(L.Callback):
 def test_resumed_run_equals_uninterrupted_run(toy_folder: Path, tmp_path: Path, num_workers: int) -> None:
     data = {"num_workers": num_workers}
     settings = {"trainer": {"max_epochs": 5}, "data": data, "p_label": 0.7}
-    whole, expected = run(toy_folder, tmp_path, tmp_path / "whole", **settings)
+    whole, _ = run(toy_folder, tmp_path, tmp_path / "whole", **settings)
     stopped = {"max_epochs": 5, "callbacks": [StopAfter(2)]}
     part, _ = run(toy_folder, tmp_path, tmp_path / "part", **settings | {"trainer": stopped})
     assert part["epochs"] == 2
     settings["trainer"] = {"max_epochs": 5}
-    resumed, actual = run(toy_folder, tmp_path, tmp_path / "part", resume=True, **settings)
+    resumed, _ = run(toy_folder, tmp_path, tmp_path / "part", resume=True, **settings)
     assert resumed["epochs"] == 5
     assert resumed["test"] == whole["test"]
     assert resumed["val"] == whole["val"]
-    assert_equal_weights(actual, expected)
+    assert_equal_ends(tmp_path / "part", tmp_path / "whole")
+
+
+class TerminateAt(L.Callback):
+    """The signal that a scheduler sends before it kills."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("steps", [[8], [0, 5, 6, 13]])  # 6 steps an epoch
+def test_terminated_run_goes_on_within_the_epoch(
+    num_workers: int, steps: list[int], toy_folder: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"data": {"num_workers": num_workers}, "p_label": 0.7}
+    whole, _ = run(toy_folder, tmp_path, tmp_path / "whole", trainer={"max_epochs": 3}, **settings)
+    for number, step in enumerate(steps):
+        stop = {"max_epochs": 3, "callbacks": [TerminateAt(step)]}
+        with pytest.raises(SIGTERMException):
+            run(toy_folder, tmp_path, tmp_path / "part", trainer=stop, resume=number > 0, **settings)
+    resumed, _ = run(toy_folder, tmp_path, tmp_path / "part", trainer={"max_epochs": 3}, resume=True, **settings)
+    assert (resumed["steps"], resumed["epochs"]) == (18, 3)
+    assert resumed["test"] == whole["test"]
+    assert resumed["val"] == whole["val"]
+    assert resumed["best_score"] == whole["best_score"]
+    assert_equal_ends(tmp_path / "part", tmp_path / "whole")
 
 
 def test_run_folder(toy_folder: Path, tmp_path: Path) -> None:
@@ -155,7 +192,9 @@ def test_run_folder(toy_folder: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     assert json.loads((run_dir / "result.json").read_text()) == result
     assert result["num_documents"] == {"train": 24, "val": 6, "test": 7}
-    assert {path.name for path in (run_dir / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (run_dir / "checkpoints").iterdir()} == {
+        "best.ckpt", "last.ckpt", "previous.ckpt"
+    }  # fmt: skip
     lines = [json.loads(line) for line in (run_dir / "predictions.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [f"test:{number}" for number in range(1, 8)]
     assert lines[0]["labels"] == [["A", "AA", "AAA"]]
@@ -298,6 +337,17 @@ def test_two_ranks_evaluate_as_one(toy_folder: Path, tmp_path: Path, num_devices
     trainer = make_trainer(tmp_path / "two", devices=num_devices, strategy="ddp_notebook")
     [actual] = trainer.test(model, module, verbose=False)
     assert actual == expected
+
+
+def assert_equal_ends(one: Path, two: Path) -> None:
+    """Both runs ended in the same weights and optimiser state; the best ones may be of an early epoch."""
+    ends = [torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True) for run_dir in (one, two)]
+    assert ends[0]["global_step"] == ends[1]["global_step"]
+    for name, weight in ends[0]["state_dict"].items():
+        assert torch.equal(weight, ends[1]["state_dict"][name]), name
+    states = [end["optimizer_states"][0]["state"] for end in ends]
+    for index, state in states[0].items():
+        assert all(torch.equal(value, states[1][index][name]) for name, value in state.items())
 
 
 def assert_equal_weights(one: PTMT, two: PTMT) -> None:

@@ -64,6 +64,7 @@ class HTCDataModule(L.LightningDataModule):
         self.num_workers, self.pin_memory, self.pad_to_multiple_of = num_workers, pin_memory, pad_to_multiple_of
         self._splits: dict[str, TokenizedDocuments] = {}
         self._collators: dict[bool, Collator] = {}
+        self._start = 0, 0  # epoch, and batches of it that a resumed run has seen
 
     def prepare_data(self) -> None:
         """Check that the folder holds what is needed; idempotent.
@@ -177,6 +178,8 @@ class HTCDataModule(L.LightningDataModule):
             num_replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
         )
+        if training:
+            sampler.start_at(*self._start)
         return DataLoader(
             documents,  # type: ignore[arg-type]
             batch_sampler=sampler,
@@ -185,6 +188,10 @@ class HTCDataModule(L.LightningDataModule):
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
         )
+
+    def start_at(self, epoch: int, num_batches: int) -> None:
+        """Let training go on within an epoch, after its first batches."""
+        self._start = epoch, num_batches
 
 
 class SampleDataModule(HTCDataModule):

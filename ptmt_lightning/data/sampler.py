@@ -45,6 +45,7 @@ class LengthBatchSampler(Sampler[list[tuple[int, int]]]):
         self.rows = np.arange(len(lengths)) if rows is None else rows
         self.num_replicas, self.rank = num_replicas, rank
         self.epoch = 0
+        self._num_skipped = 0
         if len(self.rows) < num_replicas:
             raise ValueError(
                 f"{len(self.rows)} document(s) for {num_replicas} devices: expected at least one a device; "
@@ -60,9 +61,15 @@ class LengthBatchSampler(Sampler[list[tuple[int, int]]]):
         """Draw other batches; Lightning calls it at the start of each epoch."""
         self.epoch = epoch
 
+    def start_at(self, epoch: int, num_batches: int) -> None:
+        """Leave out the first batches of the next iteration, which is that of ``epoch``: a run is resumed within it."""
+        self.epoch = epoch
+        self._num_skipped = num_batches if num_batches < len(self) else 0
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         batches = self._training_batches() if self.shuffle else self._evaluation_batches()
-        for batch in batches:
+        first, self._num_skipped = self._num_skipped, 0
+        for batch in batches[first:]:
             yield [(self.epoch, row) for row in batch.tolist()]
 
     def __len__(self) -> int:

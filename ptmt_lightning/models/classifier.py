@@ -6,6 +6,7 @@ Shape legend: ``B`` documents, ``V`` nodes, ``D`` levels.
 from __future__ import annotations
 
 import math
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -104,6 +105,8 @@ class HTCModel(L.LightningModule):
         self.test_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)
         self.val_scores: list[tuple[Tensor, Tensor]] | None = None  # where a list: probabilities and targets, by batch
         self.val_results: dict[str, float] = {}  # of the last validation, or of the loaded checkpoint's
+        self.fit_started = time.perf_counter()
+        self._earlier_seconds = 0.0  # of fitting, before a run was resumed
         self.test_results: dict[str, float] = {}
         self.test_counts = torch.empty(0)  # flat counts, see metrics.per_label
         self.test_scored = torch.empty(0)  # see metrics.reliability
@@ -219,11 +222,18 @@ class HTCModel(L.LightningModule):
         self.val_results = self.val_metrics.compute().values
         self._log_results("val", self.val_results)
 
+    @property
+    def fit_seconds(self) -> float:
+        """Wall time of fitting, over all legs of a resumed run."""
+        return self._earlier_seconds + time.perf_counter() - self.fit_started
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["val_results"] = self.val_results
+        checkpoint["fit_seconds"] = self.fit_seconds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.val_results = checkpoint["val_results"]
+        self._earlier_seconds = checkpoint["fit_seconds"]
 
     def on_test_epoch_start(self) -> None:
         self.test_metrics.reset()

@@ -1,0 +1,128 @@
+"""Checkpoints that a run can always go on from: written whole or not at all, often enough, and when told to stop.
+
+``last.ckpt`` is the newest, ``previous.ckpt`` the one before it, ``best.ckpt`` that of the best validation.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from ptmt_lightning.checks import check_range
+
+log = logging.getLogger(__name__)
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes under a temporary name beside the file, then renames; the old ``last.ckpt`` becomes ``previous.ckpt``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        """Write ``checkpoint``.
+
+        Raises:
+            ValueError: the disk is full; earlier checkpoints stay as they are.
+        """
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
+            temporary.unlink(missing_ok=True)
+            raise ValueError(
+                f"{target}: the checkpoint could not be written ({error}); free space on that disk, then go on with "
+                f"resume={target.parent.parent}"
+            ) from error
+        if target.name == LAST and target.exists():
+            target.replace(target.with_name(PREVIOUS))
+        temporary.replace(target)
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``: after each validation, every few minutes, and when the process is told to end (SIGTERM).
+
+    Args:
+        dirpath: folder.
+        every_minutes: between two within an epoch; asked every ``check_every`` steps.
+        check_every: steps.
+    """
+
+    def __init__(self, dirpath: str, *, every_minutes: float, check_every: int = 10) -> None:
+        check_range("callbacks.last_checkpoint.every_minutes", every_minutes, 0)
+        check_range("callbacks.last_checkpoint.check_every", check_every, 1, integer=True)
+        self.path = Path(dirpath) / LAST
+        self.every_minutes, self.check_every = every_minutes, check_every
+        self._since = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._since = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.check_every:
+            return
+        due = time.monotonic() - self._since >= 60 * self.every_minutes
+        if trainer.strategy.broadcast(due):  # clocks of ranks differ
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
+            self._save(trainer)
+            if trainer.is_global_zero:
+                log.warning("told to end (SIGTERM): saved step %d to %s", trainer.global_step, self.path)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.path)
+            self._since = time.monotonic()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is anything to go on from."""
+    return (folder / LAST).exists() or (folder / PREVIOUS).exists()
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint of ``folder`` that can be read, and its content on the CPU.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever unpickling a damaged file raises
+            log.warning("%s is damaged (%s); looking for the one before it", path, type(error).__name__)
+            continue
+        return path, content
+    raise ValueError(f"resume={str(folder.parent)!r}: no checkpoint there that can be read; start the run anew")
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Remove what a killed process had begun to write."""
+    for folder in (run_dir, run_dir / "checkpoints"):
+        for path in folder.glob(".*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
