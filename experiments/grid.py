@@ -62,7 +62,7 @@ def _options() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", type=Path)
     parser.add_argument("--data", default="data", help="folder of the data sets (default: data)")
-    parser.add_argument("--only", action="append", default=[], metavar="AXIS=CHOICE,...", help="for each axis, once")
+    parser.add_argument("--only", action="append", default=[], metavar="AXIS=CHOICE,...", help="others are left out")
     parser.add_argument("--outputs", type=Path, default=Path("outputs/experiments"))
     parser.add_argument("--collect", action="store_true", help="write the rows of finished runs, run nothing")
     parser.add_argument("--dry-run", action="store_true", help="list what would be run")
@@ -74,10 +74,15 @@ def _options() -> tuple[argparse.Namespace, list[str]]:
 def _jobs(options: argparse.Namespace, further: list[str]) -> Iterator[Job]:
     grid = OmegaConf.to_container(OmegaConf.load(options.grid))
     assert isinstance(grid, dict)
-    wanted = {axis: choices.split(",") for axis, _, choices in (only.partition("=") for only in options.only)}
-    unknown = [axis for axis in wanted if axis not in grid["axes"]]
-    if unknown:
-        sys.exit(f"error: --only {unknown[0]}=...: no such axis in {options.grid}; known: {', '.join(grid['axes'])}")
+    wanted: dict[str, list[str]] = {}
+    for axis, _, choices in (only.partition("=") for only in options.only):
+        known = [str(choice) for choice in grid["axes"].get(axis, [])]
+        for choice in choices.split(","):
+            if axis not in grid["axes"]:
+                sys.exit(f"error: --only {axis}=...: no such axis in {options.grid}; known: {', '.join(grid['axes'])}")
+            if choice not in known:
+                sys.exit(f"error: --only {axis}={choice}: no such choice in {options.grid}; known: {', '.join(known)}")
+            wanted.setdefault(axis, []).append(choice)
     axes = [
         [
             (axis, str(choice), arguments)
@@ -101,7 +106,7 @@ def _run(job: Job) -> int:
     if job.folder.exists() and not begun:
         shutil.rmtree(job.folder)  # cut off before its first checkpoint
     arguments = [f"resume={job.folder}"] if begun else [*job.arguments, f"hydra.run.dir={job.folder}"]
-    log = job.folder.with_suffix(".log")
+    log = job.folder.with_name(f"{job.folder.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         return subprocess.run([sys.executable, str(RUN), *arguments], stdout=file, stderr=file, check=False).returncode

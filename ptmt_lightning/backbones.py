@@ -82,6 +82,11 @@ class Backbone(nn.Module):
         bias: nn.Parameter = self.model.get_output_embeddings().bias
         return bias
 
+    def compile_passes(self) -> None:
+        """Compile the ways through the encoder, for batches of any size."""
+        for name in ("states", "attend"):
+            setattr(self, name, torch.compile(getattr(self, name), dynamic=True))
+
     def new_rows(self) -> list[Tensor]:
         """Views of the rows that :meth:`add_token_rows` appended: ``[N, H]`` and ``[N]``."""
         if self._first_new is None:

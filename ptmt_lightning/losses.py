@@ -112,8 +112,11 @@ class LabelLoss(nn.Module):
         """Float32 probabilities ``[B, V]``."""
 
     def initial_logits(self, level_sizes: Sequence[int]) -> Tensor:
-        """Float32 ``[V]``: what the scores' biases start at, as if each level had one true label on average."""
-        return torch.zeros(sum(level_sizes))
+        """Float32 ``[V]``: what the scores' biases start at, as if each level had one true label on average.
+
+        At 0 all labels would start at 1/2, and the first steps would do nothing but push them down.
+        """
+        return of_nodes([-math.log(size) for size in level_sizes], level_sizes, torch.device("cpu"))
 
     def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
         """Bool ``[B, V]``: the nodes whose probability exceeds the threshold of their level."""
@@ -178,10 +181,6 @@ class WASL(LabelLoss):
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
         return logits.float().sigmoid()
 
-    def initial_logits(self, level_sizes: Sequence[int]) -> Tensor:
-        # Without it all labels start at 1/2, and the first steps do nothing but push them down.
-        return of_nodes([-math.log(size) for size in level_sizes], level_sizes, torch.device("cpu"))
-
 
 class MeanBCE(LabelLoss):
     """Binary cross-entropy, its mean over all labels, focal where ``gamma`` > 0 (Lin et al. 2017): the peers' loss.
@@ -226,6 +225,10 @@ class CrossEntropy(LabelLoss):
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
         levels = logits.split(list(level_sizes), dim=-1)
         return torch.cat([_with_ended(level).softmax(dim=-1)[..., :-1] for level in levels], dim=-1)
+
+    def initial_logits(self, level_sizes: Sequence[int]) -> Tensor:
+        """Zeros: the softmax shares one among the labels of a level and its end."""
+        return torch.zeros(sum(level_sizes))
 
     def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
         """Bool ``[B, V]``: the most probable class of each level, nothing where that is the end; no threshold."""

@@ -170,7 +170,8 @@ class Taxonomy:
     def _blocks(self, device: torch.device) -> list[_EdgeBlock]:
         """The edges grouped by the level they lead into, from level 2 down, made once a device."""
         if device not in self._edge_blocks:
-            self._edge_blocks[device] = [self._block(nodes, device) for nodes in self.level_slices[1:]]
+            with torch.inference_mode(False):  # they may be needed in training, later
+                self._edge_blocks[device] = [self._block(nodes, device) for nodes in self.level_slices[1:]]
         return self._edge_blocks[device]
 
     def _block(self, nodes: slice, device: torch.device) -> _EdgeBlock:

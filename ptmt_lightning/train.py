@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import shutil
 import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,6 +55,7 @@ def build(
     Raises:
         ValueError: the data, the backbone or a setting is not usable; says which and what to do.
     """
+    _check_settings(build_model)
     datamodule.prepare_data()
     encoder, tokenizer, max_length = backbone.load(datamodule.texts("train"))
     model = build_model(taxonomy=datamodule.taxonomy, backbone=encoder, tokenizer=tokenizer, max_length=max_length)
@@ -73,8 +76,21 @@ def build(
                 f"{most} on level {level}; set loss=wasl or loss=bce"
             )
     if compile_backbone:
-        model.backbone.compile(dynamic=True)
+        model.backbone.compile_passes()
     return model
+
+
+def _check_settings(build_model: BuildModel) -> None:
+    """Refuse settings of another system, as an experiment made for one may bring them."""
+    if isinstance(build_model, partial) and isinstance(build_model.func, type):
+        constructors = [vars(base)["__init__"] for base in build_model.func.__mro__ if "__init__" in vars(base)]
+        known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
+        for name in build_model.keywords:
+            if name not in known:
+                raise ValueError(
+                    f"model.{name}: {build_model.func.__name__} has no such setting; leave out the experiment or the "
+                    "argument that sets it, or choose the model that it is made for"
+                )
 
 
 def train(

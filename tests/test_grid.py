@@ -67,3 +67,4 @@ def test_runs_are_made_once_and_failures_named(toy_folder: Path, tmp_path: Path)
     assert run(tmp_path, "--dry-run", "--only", "variant=good").stdout == ""
 
     assert "no such axis" in run(tmp_path, "--only", "seeds=0").stderr
+    assert "--only variant=ugly: no such choice" in run(tmp_path, "--only", "variant=ugly").stderr

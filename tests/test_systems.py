@@ -64,3 +64,9 @@ def test_two_ranks(system: str, documents: list[str], tmp_path: Path) -> None:
     [run_dir] = (tmp_path / "outputs/some" / system).iterdir()
     result = json.loads((run_dir / "result.json").read_text())
     assert (result["num_devices"], result["steps"]) == (2, 2)
+
+
+def test_an_experiment_of_another_system_is_refused(documents: list[str], tmp_path: Path) -> None:
+    done = start(tmp_path, *documents, *SETTINGS, "model=bert", "experiment=without_mlm")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: model.alpha: BERTClassifier has no such setting; leave out the experiment")

@@ -13,7 +13,6 @@ import argparse
 import gzip
 import itertools
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -67,10 +66,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory-of", choices=("encoder", *SYSTEMS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if "data" in options.lengths and options.data is None:
+        parser.error("--lengths data needs --data FOLDER")
     torch.set_num_threads(options.threads)
     if options.memory_of:
         print(json.dumps(_memory(options)))
         return
+    place = f"threads={options.threads}" if options.device == "cpu" else options.device
     rows = []
     for shape in options.shapes:
         for taxonomy in options.taxonomies:
@@ -78,7 +80,7 @@ def main() -> None:
             rows += _sizes(models, shape, taxonomy, options)
             for batch_size in options.batch_sizes:
                 for length in options.lengths:
-                    setting = f"shape={shape} length={length} taxonomy={taxonomy} batch={batch_size}"
+                    setting = f"{place} shape={shape} length={length} taxonomy={taxonomy} batch={batch_size}"
                     rows += _latencies(models, setting, length, batch_size, options)
             del models
     table = pd.DataFrame(rows, columns=["measure", "setting", "value", "unit", "spread"])
@@ -192,7 +194,10 @@ def _sizes(
         rows.append(("parameters", f"{name} shape={shape} taxonomy={taxonomy}", count / 1e6, "million", ""))
     if options.device == "cpu":
         for name in modules:
-            command = [sys.executable, __file__, "--memory-of", name, "--shapes", shape, "--taxonomies", taxonomy]
+            command = [
+                sys.executable, __file__, "--memory-of", name, "--shapes", shape, "--taxonomies", taxonomy,
+                "--threads", str(options.threads),
+            ]  # fmt: skip
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             mib = json.loads(done.stdout.splitlines()[-1])
             rows.append(("peak_memory", f"{name} shape={shape} taxonomy={taxonomy} length=512 batch=1", mib, "MiB", ""))
@@ -201,13 +206,19 @@ def _sizes(
 
 def _memory(options: argparse.Namespace) -> float:
     """MiB of this process at its peak, with one system and one document of 512 tokens, over those before it."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_kib()
     name = options.memory_of
     model = build("bert" if name == "encoder" else name, options.shapes[0], options.taxonomies[0])
     runners = _runners({"bert" if name == "encoder" else name: model}, _examples("512", 1, 1, options), "cpu")
     with torch.inference_mode():
         runners[name][0]()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_peak_kib() - before) / 1024
+
+
+def _peak_kib() -> int:
+    """Of this process; ``getrusage`` would count its parent's before it began."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
 
 
 def _now(device: str) -> float:

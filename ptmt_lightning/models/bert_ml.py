@@ -38,7 +38,8 @@ class BERTML(BERTClassifier):
     def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
         logits_BV = self(batch)
         label = self.label_losses(logits_BV, batch.targets).sum(dim=-1).mean()
-        gaps, distances = match_penalties(self.probabilities(logits_BV), self.head.weight, self.edges)
+        own_BV = self.label_loss.probabilities(logits_BV, self.taxonomy.level_sizes)  # coherent ones have no gaps
+        gaps, distances = match_penalties(own_BV, self.head.weight, self.edges)
         loss = label + self.output_penalty * gaps + self.weight_penalty * distances
         return {"loss": loss, "label": label, "gaps": gaps, "distances": distances}
 

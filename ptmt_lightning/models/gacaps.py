@@ -84,7 +84,8 @@ class GACaps(TextClassifier):
     def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
         logits_BV = self(batch)
         label = self.label_losses(logits_BV, batch.targets).sum(dim=-1).mean()
-        gaps = child_gaps(self.probabilities(logits_BV), self.edges)
+        own_BV = self.label_loss.probabilities(logits_BV, self.taxonomy.level_sizes)  # coherent ones hide gaps
+        gaps = child_gaps(own_BV, self.edges)
         return {"loss": label + self.hierarchy_penalty * gaps, "label": label, "gaps": gaps}
 
     def settings(self) -> dict[str, Any]:
@@ -132,9 +133,11 @@ class Capsules(nn.Module):
             labels_BVF = labels_BVF.scatter(1, weakest[..., None].expand(-1, -1, labels_BVF.shape[-1]), 0.0)
         labels_BVF = self.dropout(labels_BVF)
         votes = torch.einsum("bif,ifk->bik", labels_BVF, self.weight).unflatten(-1, (-1, self.capsule_size))
-        coupling_BIV = route(votes.detach())
-        length_BV = torch.einsum("biv,bivc->bvc", coupling_BIV, votes).square().sum(dim=-1).clamp_min(_TINY)
-        return (length_BV / 0.5).log()  # the logit of the squashed capsule's length
+        with torch.autocast(votes.device.type, enabled=False):  # squares overflow in half precision
+            votes = votes.float()
+            coupling_BIV = route(votes.detach())
+            length_BV = torch.einsum("biv,bivc->bvc", coupling_BIV, votes).square().sum(dim=-1).clamp_min(_TINY)
+            return (length_BV / 0.5).log()  # the logit of the squashed capsule's length
 
 
 def squash(vectors: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ class HBGL(TextClassifier):
 
     In training all levels are predicted in one pass of three streams: the text, the true labels (*targets*), and a
     ``[MASK]`` beside each (*pseudo*) that sees the text and the targets before its own. Predictions are decoded level
-    by level, with the keys and values of what was read before kept.
+    by level, with the keys and values of what was read before kept; labels above 1/2 are fed back, whatever
+    ``threshold`` the final prediction takes, as published.
 
     Defects of the published code that are left behind: an empty prediction became label 0; the last level was lost
     where no end was predicted; siblings were looked up off by one; the best checkpoint was chosen on the test split.
@@ -53,14 +54,15 @@ class HBGL(TextClassifier):
         super().__init__(**shared)
         check_range("model.pretraining_steps", pretraining_steps, 0, integer=True)
         check_range("model.pretraining_rate", pretraining_rate, 0)
-        if not isinstance(self.label_loss, MeanBCE) or self.label_loss.gamma > 0:
+        loss = self.label_loss
+        if not isinstance(loss, MeanBCE) or (loss.gamma, loss.weight) != (0, 1):
             raise ValueError(
                 f"model=hbgl trains with binary cross-entropy over labels and the end, not with "
-                f"loss={type(self.label_loss).__name__}; set loss=mean_bce"
+                f"loss={type(loss).__name__}; set loss=mean_bce, loss.gamma=0 and loss.weight=1"
             )
-        if self.max_text_length < 3:
+        if self.coherent:
             raise ValueError(
-                f"backbone.max_length={self.max_length}: {self.num_slots} slots leave no room for a text; raise it"
+                "model.coherent=true: model=hbgl is trained level by level; set model.coherent=false"
             )
         self.pretraining_steps, self.pretraining_rate = pretraining_steps, pretraining_rate
         rows_VH = name_embeddings(self.backbone, self.tokenizer, self.taxonomy.names, reduction="sum")
@@ -88,7 +90,7 @@ class HBGL(TextClassifier):
                 rate=self.pretraining_rate, seed=self.seed,
             )  # fmt: skip
             with torch.no_grad():  # ranks could differ in the last digit
-                self.label_rows.copy_(self.trainer.strategy.broadcast(self.label_rows.detach()))
+                self.label_rows.copy_(self.trainer.strategy.broadcast(self.label_rows.detach().cpu()))
             if self.trainer.is_global_zero:
                 log.info("label pretraining: loss %.4f at its start, %.4f at its end", losses[0], losses[-1])
 
@@ -169,9 +171,8 @@ class HBGL(TextClassifier):
             if labels_BX is not None:
                 new.insert(0, self._embed_slots(self._contents(labels_BX[:, None]), lengths_B[:, None] + slot - 1))
             own = torch.ones(len(new), len(new), dtype=torch.bool, device=text.device).tril()
-            mask = torch.cat(
-                [seen_BP[:, None].expand(-1, len(new), -1), own.expand(len(lengths_B), -1, -1)], dim=-1
-            )  # fmt: skip
+            seen = seen_BP[:, None].expand(-1, len(new), -1)
+            mask = torch.cat([seen, own.expand(len(lengths_B), -1, -1)], dim=-1)
             states, keys_values = self.backbone.attend(torch.cat(new, dim=1), mask, past)
             if labels_BX is not None:  # the labels stay, the [MASK] does not
                 past = [
@@ -238,7 +239,8 @@ def sibling_leaves(taxonomy: Taxonomy) -> Tensor:
     same = torch.eye(len(taxonomy), dtype=torch.bool)
     for node, parents in enumerate(taxonomy.parents):
         if node not in has_child:
-            groups.setdefault((taxonomy.levels[node], *parents), []).append(node)
+            key = (taxonomy.levels[node], int(node in taxonomy.tops), *sorted(parents))
+            groups.setdefault(key, []).append(node)
     for group in groups.values():
         for node in group:
             same[node, group] = True
@@ -265,6 +267,8 @@ def pretrain_labels(
     with _evaluating(backbone), torch.enable_grad():
         for _ in range(steps):
             masked_NV = (torch.rand(_COPIES, num_nodes, generator=draw) < _LABEL_MASK_PROBABILITY).to(device)
+            if not masked_NV.any():
+                continue
             contents = rows.expand(_COPIES, -1, -1).where(~masked_NV[..., None], mask)
             ends = [end.expand(_COPIES, 1, -1) for end in (cls, sep)]
             embedded = backbone.embed(

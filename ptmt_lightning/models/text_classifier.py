@@ -68,7 +68,12 @@ class TextClassifier(HTCModel):
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
-        # Distributed training waits for the gradient of every parameter that has one.
+        if self.max_text_length < _NUM_SPECIAL + 1:
+            raise ValueError(
+                f"backbone.max_length={self.max_length} leaves no room for a text; set it to "
+                f"{self.max_length - self.max_text_length + _NUM_SPECIAL + 1} or more"
+            )
+        # Distributed training waits for the gradient of every parameter that requires one.
         self.backbone.output_bias.requires_grad_(False)
         if not self.uses_transform:
             self.backbone.model.cls.predictions.transform.requires_grad_(False)
@@ -100,7 +105,7 @@ class TextClassifier(HTCModel):
         save_file({name: value.contiguous() for name, value in heads.items()}, folder / "head.safetensors")
         settings = {
             **self.settings(),
-            "max_length": self.max_text_length,
+            "max_length": self.max_length,
             "thresholds": self.thresholds,
             "prune": self.prune,
             "coherent": self.coherent,

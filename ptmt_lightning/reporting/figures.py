@@ -99,11 +99,13 @@ def label_map(labels: pd.DataFrame) -> Figure:
     axes.scatter(below["x"], below["y"], c=[colour[parent] for parent in below["parent"]], s=24)
     if len(below) <= _NUM_NAMES:
         for _, row in below.iterrows():
-            axes.annotate(row["label"], (row["x"], row["y"]), fontsize=6, alpha=0.8)
+            axes.annotate(row["label"], (row["x"], row["y"]), fontsize=6, alpha=0.8, parse_math=False)
     if len(parents) <= 20:
         for parent in parents:
-            axes.scatter([], [], color=colour[parent], label=parent)
-        axes.legend(title="parent", fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+            axes.scatter([], [], color=colour[parent], label=f" {parent}")  # names from _ on would be left out
+        legend = axes.legend(title="parent", fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     axes.set(xticks=[], yticks=[])
     return figure
 

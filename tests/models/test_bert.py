@@ -171,3 +171,11 @@ def test_coherent_loss_has_the_slopes_of_the_scores_that_count() -> None:
 def test_coherent_scores_need_labels_that_are_independent_of_each_other() -> None:
     with pytest.raises(ValueError, match=r"model\.coherent=true: loss=CrossEntropy compares the labels of a level"):
         make(coherent=True, label_loss=CrossEntropy())
+
+
+def test_a_model_that_has_predicted_can_be_trained() -> None:
+    model = make(coherent=True)
+    with torch.inference_mode():
+        model.predict_nodes(model.probabilities(model(toy_batch(model))))
+    model.loss_terms(toy_batch(model))["loss"].backward()
+    assert model.head.weight.grad is not None

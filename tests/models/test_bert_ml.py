@@ -87,3 +87,19 @@ def test_nothing_is_pruned_by_its_defaults_and_all_that_is_trained_has_a_gradien
 def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**change)
+
+
+def test_gaps_are_those_of_the_scores_before_they_are_made_coherent() -> None:
+    examples = toy_examples(make().tokenizer, make().taxonomy)
+    terms = []
+    for coherent in (False, True):
+        model = make(coherent=coherent)
+        with torch.no_grad():
+            model.head.weight.normal_()
+            terms.append(model.loss_terms(model.collator(training=False)(examples)))
+    assert terms[0]["gaps"] == terms[1]["gaps"] > 0
+
+
+def test_a_length_without_room_for_text_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"backbone\.max_length=2 leaves no room for a text; set it to 3 or more"):
+        make(max_length=2)

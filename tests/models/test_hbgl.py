@@ -149,8 +149,12 @@ def test_every_trained_parameter_gets_a_gradient_and_embeddings_none_through_the
 
 def test_other_losses_are_refused() -> None:
     loss = WASL(gamma_pos=1, gamma_neg=4, margin=0.05, level_weights={"first": 1.0, "step": 0.5})
-    with pytest.raises(ValueError, match=r"model=hbgl trains with .*, not with loss=WASL; set loss=mean_bce"):
+    with pytest.raises(ValueError, match=r"model=hbgl trains with .*, not with loss=WASL; set loss=mean_bce, "):
         make(label_loss=loss)
+    with pytest.raises(ValueError, match=r"set loss=mean_bce, loss\.gamma=0 and loss\.weight=1"):
+        make(label_loss=MeanBCE(weight=2))
+    with pytest.raises(ValueError, match=r"model\.coherent=true: model=hbgl is trained level by level"):
+        make(coherent=True)
 
 
 def test_text_and_slots_fit_the_position_table() -> None:
@@ -162,7 +166,7 @@ def test_text_and_slots_fit_the_position_table() -> None:
     with torch.no_grad():
         assert model(batch).isfinite().all()
         assert model.loss_terms(batch)["loss"].isfinite()
-    with pytest.raises(ValueError, match=r"backbone.max_length=6: 4 slots leave no room for a text"):
+    with pytest.raises(ValueError, match=r"backbone.max_length=6 leaves no room for a text; set it to 7 or more"):
         make(max_length=6)
 
 
@@ -246,6 +250,14 @@ def test_leaves_under_one_parent_answer_for_each_other() -> None:
     names = taxonomy.names
     found = {name: {names[n] for n in alike[taxonomy.index[name]].nonzero().flatten().tolist()} for name in names}
     assert found == {n: {n} for n in ("A", "B", "m", "x", "b")} | {n: {"a1", "a2"} for n in ("a1", "a2")}
+
+
+def test_siblings_in_a_dag_do_not_depend_on_the_order_of_the_edges() -> None:
+    taxonomy = Taxonomy([(ROOT, "A"), (ROOT, "B"), ("A", "x"), ("B", "x"), ("B", "y"), ("A", "y"), ("A", "z")])
+    alike = hbgl.sibling_leaves(taxonomy)
+    x, y, z = (taxonomy.index[name] for name in "xyz")
+    assert alike[x, y]
+    assert not alike[x, z]
 
 
 def test_pretraining_changes_the_label_embeddings_alone_and_learns() -> None:

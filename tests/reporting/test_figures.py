@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,10 @@ def test_the_map_shows_the_levels_below_the_first_by_parent() -> None:
     assert points.get_offsets().tolist() == [[2, 2], [3, 3]]
     assert len({tuple(colour) for colour in points.get_facecolors()}) == 2
     assert [text.get_text() for text in axes.texts] == ["a1", "n1"]
+    odd = EMBEDDINGS.assign(label="cost $a_$ b", parent=["_x", "$\\foo$", "_x", "$\\foo$"])
+    figure = figures.label_map(odd)
+    figure.savefig(io.BytesIO())  # names are no formulas
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [" _x", " $\\foo$"]
     flat = EMBEDDINGS[EMBEDDINGS["level"] == 1]
     assert len(figures.label_map(flat).axes[0].texts) == 2
 
