@@ -55,7 +55,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt``: after each validation, every few minutes, and when the process is told to end (SIGTERM).
+    """Keeps ``last.ckpt``: at the end of each epoch, every few minutes, and when the process is told to end (SIGTERM).
+
+    Not between a step and the validation that follows it: a run that went on from there would miss the validation, and
+    what depends on it. Told to end just then, the run goes on from the checkpoint before.
 
     Args:
         dirpath: folder.
@@ -69,6 +72,7 @@ class LastCheckpoint(Checkpoint):
         self.path = Path(dirpath) / LAST
         self.every_minutes, self.check_every = every_minutes, check_every
         self._since = time.monotonic()
+        self._validation_due = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._since = time.monotonic()
@@ -76,21 +80,26 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.check_every:
+        every = trainer.val_check_batch
+        self._validation_due = trainer.is_last_batch or (every is not None and (batch_idx + 1) % every == 0)
+        if self._validation_due or trainer.global_step % self.check_every:
             return
         due = time.monotonic() - self._since >= 60 * self.every_minutes
         if trainer.strategy.broadcast(due):  # clocks of ranks differ
             self._save(trainer)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._save(trainer)
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
+        if not isinstance(exception, SIGTERMException) or trainer.state.fn != "fit":
+            return
+        if not self._validation_due:
             self._save(trainer)
-            if trainer.is_global_zero:
-                log.warning("told to end (SIGTERM): saved step %d to %s", trainer.global_step, self.path)
+        if trainer.is_global_zero:
+            log.warning(
+                "told to end (SIGTERM) at step %d; go on with resume=%s", trainer.global_step, self.path.parents[1]
+            )
 
     def _save(self, trainer: L.Trainer) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -149,3 +149,23 @@ def test_offline_run_is_written_below_the_save_dir(fresh_wandb: Path) -> None:
     wandb.finish()
     (folder,) = (save_dir / "wandb").glob("offline-run-*")
     assert list(folder.glob("*.wandb"))
+
+
+def test_rewinding_drops_the_rows_that_a_resumed_run_writes_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,step,train/loss\n0,9,3.5\n0,19,2.5\n1,29,1.5\n1,3")
+    RunCSVLogger(str(tmp_path)).rewind(20)
+    assert path.read_text() == "epoch,step,train/loss\n0,9,3.5\n0,19,2.5\n"
+    path.write_text("")  # killed while it was written
+    RunCSVLogger(str(tmp_path)).rewind(20)
+    assert not path.exists()
+    RunCSVLogger(str(tmp_path)).rewind(20)
+
+
+def test_a_resumed_run_is_the_same_wandb_run(fresh_wandb: Path) -> None:
+    ids = []
+    for _ in range(2):
+        logger = wandb_logger(save_dir=str(fresh_wandb), project="toy", offline=True)
+        ids.append(logger.experiment.id)
+        wandb.finish()
+    assert ids[0] == ids[1] == (fresh_wandb / "wandb/run_id").read_text()

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TOY_DOCUMENTS, TOY_EDGES, datamodule, ptmt_settings, tiny_source, write_folder
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from transformers import AutoModelForMaskedLM
@@ -165,17 +165,26 @@ class TerminateAt(L.Callback):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("steps", [[8], [0, 5, 6, 13]])  # 6 steps an epoch
+@pytest.mark.parametrize("interval", [1.0, 2])
+@pytest.mark.parametrize("steps", [[8], [0, 5, 6, 9, 13, 17]])  # 6 steps an epoch
 def test_terminated_run_goes_on_within_the_epoch(
-    num_workers: int, steps: list[int], toy_folder: Path, tmp_path: Path
+    num_workers: int, steps: list[int], interval: float, toy_folder: Path, tmp_path: Path
 ) -> None:
+    """Whatever depends on validation, too: the best checkpoint and early stopping."""
     settings: dict[str, Any] = {"data": {"num_workers": num_workers}, "p_label": 0.7}
-    whole, _ = run(toy_folder, tmp_path, tmp_path / "whole", trainer={"max_epochs": 3}, **settings)
+    length = {"max_epochs": 3, "val_check_interval": interval}
+
+    def stopping(*more: L.Callback) -> dict[str, Any]:
+        return length | {"callbacks": [EarlyStopping("val/h_auprc", mode="max", patience=10), *more]}
+
+    whole, _ = run(toy_folder, tmp_path, tmp_path / "whole", trainer=stopping(), **settings)
     for number, step in enumerate(steps):
-        stop = {"max_epochs": 3, "callbacks": [TerminateAt(step)]}
         with pytest.raises(SIGTERMException):
-            run(toy_folder, tmp_path, tmp_path / "part", trainer=stop, resume=number > 0, **settings)
-    resumed, _ = run(toy_folder, tmp_path, tmp_path / "part", trainer={"max_epochs": 3}, resume=True, **settings)
+            run(
+                toy_folder, tmp_path, tmp_path / "part", trainer=stopping(TerminateAt(step)), resume=number > 0,
+                **settings,
+            )  # fmt: skip
+    resumed, _ = run(toy_folder, tmp_path, tmp_path / "part", trainer=stopping(), resume=True, **settings)
     assert (resumed["steps"], resumed["epochs"]) == (18, 3)
     assert resumed["test"] == whole["test"]
     assert resumed["val"] == whole["val"]
@@ -322,8 +331,11 @@ def test_compiled_backbone_gives_the_same_loss(toy_folder: Path, tmp_path: Path)
     batches = list(module.val_dataloader())
     model.eval()
     expected = [model.loss_terms(batch)["loss"] for batch in batches]
-    model.backbone.compile(dynamic=True)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model.backbone.compile_passes()
     actual = [model.loss_terms(batch)["loss"] for batch in batches]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
     assert not any("_orig_mod" in name for name in model.state_dict())
 

@@ -62,9 +62,12 @@ class LengthBatchSampler(Sampler[list[tuple[int, int]]]):
         self.epoch = epoch
 
     def start_at(self, epoch: int, num_batches: int) -> None:
-        """Leave out the first batches of the next iteration, which is that of ``epoch``: a run is resumed within it."""
-        self.epoch = epoch
-        self._num_skipped = num_batches if num_batches < len(self) else 0
+        """Leave out the first batches of the next iteration, which is that of ``epoch``: a run is resumed within it.
+
+        With no batch left it is the next epoch's.
+        """
+        is_over = num_batches >= len(self)
+        self.epoch, self._num_skipped = (epoch + 1, 0) if is_over else (epoch, num_batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         batches = self._training_batches() if self.shuffle else self._evaluation_batches()

@@ -61,9 +61,7 @@ class HBGL(TextClassifier):
                 f"loss={type(loss).__name__}; set loss=mean_bce, loss.gamma=0 and loss.weight=1"
             )
         if self.coherent:
-            raise ValueError(
-                "model.coherent=true: model=hbgl is trained level by level; set model.coherent=false"
-            )
+            raise ValueError("model.coherent=true: model=hbgl is trained level by level; set model.coherent=false")
         self.pretraining_steps, self.pretraining_rate = pretraining_steps, pretraining_rate
         rows_VH = name_embeddings(self.backbone, self.tokenizer, self.taxonomy.names, reduction="sum")
         self._initial_rows_VH = rows_VH.clone()

@@ -197,3 +197,20 @@ def test_fewer_rows_than_ranks_are_refused(shuffle: bool) -> None:
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         training_sampler(np.array([5, 6]), shuffle=shuffle, num_replicas=3, rank=0)
+
+
+@pytest.mark.parametrize("num_batches", [0, 3, 9, 10])
+def test_an_epoch_goes_on_where_it_was_left(num_batches: int) -> None:
+    lengths = np.arange(40) % 7
+    whole = LengthBatchSampler(lengths, batch_size=4, shuffle=True, seed=1)
+    whole.set_epoch(2)
+    expected = list(whole)[num_batches:]
+    whole.set_epoch(3)
+    following = list(whole)
+    resumed = LengthBatchSampler(lengths, batch_size=4, shuffle=True, seed=1)
+    resumed.start_at(2, num_batches)
+    assert len(resumed) == 10
+    if num_batches < 10:
+        assert list(resumed) == expected
+        resumed.set_epoch(3)
+    assert list(resumed) == following

@@ -281,3 +281,17 @@ def test_pretraining_changes_the_label_embeddings_alone_and_learns() -> None:
         model.label_rows.copy_(before["label_rows"])
     run()
     assert torch.equal(model.label_rows, first)  # seeded
+
+
+@pytest.mark.slow
+def test_compiled_passes_give_the_same_scores_and_loss() -> None:
+    model = make()
+    batch = toy_batch(model)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    with torch.no_grad():
+        expected = model(batch), model.loss_terms(batch)["loss"]
+        model.backbone.compile_passes()
+        actual = model(batch), model.loss_terms(batch)["loss"]
+    torch.testing.assert_close(actual, expected, atol=1e-3, rtol=1e-3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
