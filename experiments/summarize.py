@@ -25,8 +25,8 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("val", "test"))
     options = parser.parse_args()
     runs = pd.read_csv(options.results)
-    runs = runs[runs["split"] == options.split]
-    runs["variant"] = runs["variant"].fillna(runs["model"])
+    runs = runs[runs["split"] == options.split].sort_values("train_fraction", kind="stable")
+    runs["variant"] = runs["variant"].astype(object).where(runs["variant"].notna(), runs["model"])
     table = summary(runs, options.against)
     print(markdown(table))
     has_curves = table.groupby(["dataset", "variant"])["train_fraction"].nunique().max() > 1
@@ -44,6 +44,8 @@ def summary(runs: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
             raise SystemExit(
                 f"error: --against {against}: no such variant; known: {', '.join(runs['variant'].unique())}"
             )
+        if base.index.has_duplicates:
+            raise SystemExit(f"error: --against {against}: several models have that variant; give each one of its own")
         runs = runs.assign(difference=runs[MAIN] - base.reindex(pd.MultiIndex.from_frame(runs[place])).to_numpy())
     scores = runs.groupby(keys, sort=False)[[*METRICS, *(["difference"] if against else [])]].agg(["mean", "std"])
     scores.columns = ["_".join(column) for column in scores.columns]
@@ -62,6 +64,9 @@ def markdown(table: pd.DataFrame) -> str:
         cells = [row["dataset"], row["variant"], f"{row['train_fraction']:.4g}", row["steps"], row["seeds"]]
         for name in names:
             sign = "+" if name == "difference" else ""
+            if row[f"{name}_mean"] != row[f"{name}_mean"]:  # the other variant has no such run
+                cells.append("-")
+                continue
             deviation = f" ± {row[f'{name}_std']:.4f}" if row["seeds"] > 1 else ""
             cells.append(f"{row[f'{name}_mean']:{sign}.4f}{deviation}")
         lines.append("| " + " | ".join(map(str, cells)) + " |")
