@@ -54,7 +54,8 @@ def main(cfg: DictConfig) -> float | None:
     finally:
         wandb.finish()
     results.show(result, run_dir)
-    return result["best_score"]
+    score: float | None = result["best_score"]
+    return score
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def summary(runs: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     """The table with ``mean ± deviation`` in one cell; a single seed has no deviation."""
-    names = [column.removesuffix("_mean") for column in table if column.endswith("_mean")]
+    names = [column.removesuffix("_mean") for column in map(str, table) if column.endswith("_mean")]
     lines = [
         "| dataset | variant | share | steps | seeds | " + " | ".join(names) + " |",
         "|---" * (5 + len(names)) + "|",

@@ -17,7 +17,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -61,7 +63,7 @@ def main() -> None:
     print(table.to_string())
 
 
-def _in_process(task, options, **environment):
+def _in_process(task: Callable[..., Any], options: argparse.Namespace, **environment: str) -> Any:
     command = [sys.executable, __file__, str(options.folder), "--tokenizer", options.tokenizer, "--only", task.__name__]
     done = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    rows = []
+    rows: list[dict[str, str | float]] = []
     for run in map(Path, sys.argv[1:]):
         result = json.loads((run / "result.json").read_text())
         if result["label_embeddings"] is None:

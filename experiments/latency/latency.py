@@ -145,7 +145,7 @@ def _runners(
     def predict(model: HTCModel, batch: Any) -> Any:
         return model.predict_nodes(model.probabilities(model(batch)))
 
-    runners = {}
+    runners: dict[str, list[Callable[[], Any]]] = {}
     for name, model in models.items():
         collate = model.collator(training=False)
         moved = [_to(collate(batch), device) for batch in batches]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -26,6 +27,7 @@ from transformers import AutoModel, PreTrainedModel
 from ptmt_lightning.backbones import Pretrained
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.losses import WASL
+from ptmt_lightning.models.classifier import HTCModel
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.template import PTMTBatch
@@ -46,8 +48,8 @@ def main() -> None:
         )
         optimizer = LinearAdamW(learning_rate=1e-4, new_rate_factor=1, weight_decay=0.01, warmup_ratio=0.0)
         build_model = partial(
-            PTMT, num_prompt_tokens=4, alpha=0.1, alpha_l1=1.0, mlm_probability=0.15, p_label=1.0,
-            label_init="label_name", optimizer=optimizer,
+            PTMT, num_prompt_tokens=4, prompts="shared", alpha=0.1, alpha_l1=1.0, count_scope="level", mlm_slots=False,
+            mlm_probability=0.15, p_label=1.0, label_init="label_name", optimizer=optimizer,
             label_loss=WASL(gamma_pos=1, gamma_neg=4, margin=0.05, level_weights={"first": 1.0, "step": 0.5}),
         )  # fmt: skip
         lean = build(datamodule, Pretrained(name=arguments.backbone), build_model).to(arguments.device)
@@ -110,8 +112,9 @@ def _stepper(
     return step
 
 
-def _encoder_loss(encoder: PreTrainedModel, model: PTMT, batch: PTMTBatch) -> Tensor:
+def _encoder_loss(encoder: PreTrainedModel, model: HTCModel, batch: PTMTBatch) -> Tensor:
     """The text alone, ``[CLS] text [SEP]``: what fine-tuning this encoder costs at the very least."""
+    assert isinstance(model, PTMT)
     ends_B = batch.attention_mask.sum(dim=1) - model.template.overhead + 1
     width = int(ends_B.max()) + 1
     mask_BL = torch.arange(width, device=ends_B.device) <= ends_B[:, None]
@@ -120,8 +123,9 @@ def _encoder_loss(encoder: PreTrainedModel, model: PTMT, batch: PTMTBatch) -> Te
     return states.square().mean()
 
 
-def _naive_loss(model: PTMT, batch: PTMTBatch) -> Tensor:
+def _naive_loss(model: HTCModel, batch: PTMTBatch) -> Tensor:
     """The same loss from full-vocabulary logits at all positions, everything padded to the maximum length."""
+    assert isinstance(model, PTMT)
     padding = model.max_length - batch.input_ids.shape[1]
     logits_BLT = model.backbone.model(
         input_ids=F.pad(batch.input_ids, (0, padding)), attention_mask=F.pad(batch.attention_mask, (0, padding))
@@ -137,7 +141,8 @@ def _naive_loss(model: PTMT, batch: PTMTBatch) -> Tensor:
     masked_rows, places = batch.mlm_index // width, batch.mlm_index % width
     targets_BL[masked_rows, batch.positions[masked_rows, places]] = batch.mlm_ids
     mlm = F.cross_entropy(logits_BLT.float().flatten(0, 1), targets_BL.flatten())
-    return model.alpha * mlm + (1 - model.alpha) * label
+    loss: Tensor = model.alpha * mlm + (1 - model.alpha) * label
+    return loss
 
 
 def _measure(
@@ -162,7 +167,10 @@ def _now(device: str) -> float:
 
 
 def _to(batch: PTMTBatch, device: str) -> PTMTBatch:
-    return PTMTBatch(*(field.to(device) if isinstance(field, Tensor) else field for field in batch))
+    moved: dict[str, Any] = {
+        name: field.to(device) if isinstance(field, Tensor) else field for name, field in batch._asdict().items()
+    }
+    return PTMTBatch(**moved)
 
 
 def _row(measure: str, setting: str, numerator: list[float], denominator: list[float]) -> dict[str, object]:
