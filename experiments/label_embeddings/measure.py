@@ -2,7 +2,8 @@
 
     python experiments/label_embeddings/measure.py RUN_FOLDER...
 
-Runs of one data set and variant are averaged over seeds; the map of the first run of each is copied beside the results.
+Runs of one data set, variant and share of the training set are averaged over seeds; the map of the last run is copied
+beside the results.
 """
 
 from __future__ import annotations
@@ -23,11 +24,9 @@ def main() -> None:
         result = json.loads((run / "result.json").read_text())
         if result["label_embeddings"] is None:
             sys.exit(f"error: {run}: model {result['model']} has no label embeddings")
-        name = f"{result['dataset']} {result['variant'] or result['model']}"
-        picture = HERE / f"{name.replace(' ', '_')}.png"
-        if name not in {row["setting"] for row in rows}:
-            shutil.copy(run / "figures/label_map.png", picture)
+        name = f"{result['dataset']} {result['variant'] or result['model']} {result['train_fraction']:g}"
         rows += [{"measure": key, "setting": name, "value": value} for key, value in result["label_embeddings"].items()]
+    shutil.copy(run / "figures/label_map.png", HERE / "label_map.png")
     grouped = pd.DataFrame(rows).groupby(["measure", "setting"], sort=False)["value"]
     table = grouped.agg(value="mean", spread="std", seeds="count").reset_index()
     table.insert(3, "unit", "share")
