@@ -20,7 +20,7 @@ import numpy as np
 
 from ptmt_lightning.data.benchmark import FoldedDataModule, Labelled, Published, Raw, read_jsonl
 from ptmt_lightning.data.document import read_lines
-from ptmt_lightning.data.download import Source
+from ptmt_lightning.data.download import zenodo
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +72,7 @@ class AmazonDataModule(FoldedDataModule):
     """Amazon 5x5; see :class:`~ptmt_lightning.data.benchmark.FoldedDataModule`."""
 
     short_name = "amazon"
-    source = Source(
-        page="https://zenodo.org/records/7319519",
-        files={
-            name: f"https://zenodo.org/records/7319519/files/{name}?download=1"
-            for name in ("amazon_train.jsonl", "amazon_test.jsonl")
-        },
-    )
+    source = zenodo("7319519", "amazon_train.jsonl", "amazon_test.jsonl")
     published = Published(500_000, (5, 25), 2194, 266_666, 66_667, 166_667)
 
     def read_raw(self, files: Sequence[Path]) -> Raw:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ptmt_lightning.checks import check_range
 from ptmt_lightning.data.benchmark import FoldedDataModule, Labelled, Published, Raw, read_jsonl
 from ptmt_lightning.data.document import read_lines
-from ptmt_lightning.data.download import Source
+from ptmt_lightning.data.download import zenodo
 
 _COLUMNS = ["title", "message", "importance", "product", "component"]
 _TSV = ("linux_bugs.csv", "linux_bugs.csv.gz", "all_linux_bugs.csv", "all_linux_bugs.csv.gz")
@@ -46,13 +46,7 @@ class BugsDataModule(FoldedDataModule):
     """
 
     short_name = "bugs"
-    source = Source(
-        page="https://zenodo.org/records/7319519",
-        files={
-            name: f"https://zenodo.org/records/7319519/files/{name}?download=1"
-            for name in ("bugs_train.jsonl", "bugs_test.jsonl")
-        },
-    )
+    source = zenodo("7319519", "bugs_train.jsonl", "bugs_test.jsonl")
     published = Published(35_050, (17, 85), 2026, 18_692, 4_674, 11_684)
 
     def __init__(self, *, min_documents: int = 100, **shared: Any) -> None:

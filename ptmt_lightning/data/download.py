@@ -62,6 +62,12 @@ class Source:
     files: dict[str, str]
 
 
+def zenodo(record: str, *names: str) -> Source:
+    """Files of a Zenodo record."""
+    page = f"https://zenodo.org/records/{record}"
+    return Source(page=page, files={name: f"{page}/files/{name}?download=1" for name in names})
+
+
 class _FailedError(Exception):
     """A download that further tries would not bring."""
 

@@ -43,7 +43,7 @@ class BERTClassifier(TextClassifier):
         return logits
 
     def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
-        return {"loss": self.label_losses(self(batch), batch.targets).sum(dim=-1).mean()}
+        return {"loss": self.mean_label_loss(self(batch), batch.targets)}
 
     def settings(self) -> dict[str, Any]:
-        return {"num_layers": self.num_layers}
+        return super().settings() | {"num_layers": self.num_layers}

@@ -37,7 +37,7 @@ class BERTML(BERTClassifier):
 
     def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
         logits_BV = self(batch)
-        label = self.label_losses(logits_BV, batch.targets).sum(dim=-1).mean()
+        label = self.mean_label_loss(logits_BV, batch.targets)
         own_BV = self.label_loss.probabilities(logits_BV, self.taxonomy.level_sizes)  # coherent ones have no gaps
         gaps, distances = match_penalties(own_BV, self.head.weight, self.edges)
         loss = label + self.output_penalty * gaps + self.weight_penalty * distances

@@ -5,6 +5,7 @@ Shape legend: ``B`` documents, ``V`` nodes, ``D`` levels.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from abc import abstractmethod
@@ -15,10 +16,12 @@ from typing import Any, NamedTuple, Protocol
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ptmt_lightning.backbones import Backbone
+import ptmt_lightning
+from ptmt_lightning.backbones import Backbone, quiet_transformers
 from ptmt_lightning.checks import check_range
 from ptmt_lightning.data.cache import Example
 from ptmt_lightning.losses import LabelLoss
@@ -67,6 +70,8 @@ class HTCModel(L.LightningModule):
         metric_classes: the classes that macro averages run over: ``present`` ones or ``all``.
         seed: of the masks and of dropout.
     """
+
+    system: str  # names the file of settings in an exported folder
 
     def __init__(
         self,
@@ -126,13 +131,37 @@ class HTCModel(L.LightningModule):
     def forward(self, batch: Any) -> Tensor:
         """Scores (logits) of all nodes, ``[B, V]``."""
 
-    @abstractmethod
-    def save_pretrained(self, folder: Path) -> None:
-        """Write model, tokenizer, taxonomy and settings as a plain Transformers folder."""
+    def settings(self) -> dict[str, Any]:
+        """What building the system anew needs beside the encoder, plain types."""
+        return {}
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """What the system has beside the encoder, by the name of the file that keeps it."""
+        return {}
 
     def label_embeddings(self) -> tuple[Tensor, Tensor] | None:
         """What stands for each node, ``[V, H]``, before and after training, on the CPU; None where nothing does."""
         return None
+
+    def save_pretrained(self, folder: Path) -> None:
+        """A folder for ``AutoModelForMaskedLM`` and ``AutoTokenizer``, with ``taxonomy.json`` and ``<system>.json``.
+
+        What the system has beside the encoder is in ``.safetensors`` files.
+        """
+        with quiet_transformers():
+            self.backbone.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        self.taxonomy.to_json(folder / "taxonomy.json")
+        for name, tensors in self.tensors().items():
+            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
+        settings = {
+            **self.settings(),
+            "thresholds": self.thresholds,
+            "prune": self.prune,
+            "coherent": self.coherent,
+            "version": ptmt_lightning.__version__,
+        }
+        (folder / f"{self.system}.json").write_text(json.dumps(settings, indent=2))
 
     # ---- prediction ----
 
@@ -160,6 +189,10 @@ class HTCModel(L.LightningModule):
             logits = torch.where(targets, self.taxonomy.coherent(logits), self.taxonomy.coherent(others))
         loss_BD: Tensor = self.label_loss(logits, targets, self.taxonomy.level_sizes)
         return loss_BD
+
+    def mean_label_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """:meth:`label_losses` summed over levels, mean over documents."""
+        return self.label_losses(logits, targets).sum(dim=-1).mean()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Tie dropout to seed, epoch, step and rank alone, so that a resumed run draws the same."""
@@ -210,7 +243,7 @@ class HTCModel(L.LightningModule):
         self.val_metrics.update(self.predict_nodes(probabilities), batch.targets, probabilities)
         if self.val_scores is not None:
             self.val_scores.append((probabilities.cpu(), batch.targets.cpu()))
-        label_loss = self.label_losses(logits, batch.targets).sum(dim=-1).mean()
+        label_loss = self.mean_label_loss(logits, batch.targets)
         self.log("val/label_loss", label_loss, batch_size=len(batch.rows), sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:

@@ -83,13 +83,13 @@ class GACaps(TextClassifier):
 
     def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
         logits_BV = self(batch)
-        label = self.label_losses(logits_BV, batch.targets).sum(dim=-1).mean()
+        label = self.mean_label_loss(logits_BV, batch.targets)
         own_BV = self.label_loss.probabilities(logits_BV, self.taxonomy.level_sizes)  # coherent ones hide gaps
         gaps = child_gaps(own_BV, self.edges)
         return {"loss": label + self.hierarchy_penalty * gaps, "label": label, "gaps": gaps}
 
     def settings(self) -> dict[str, Any]:
-        return {"num_features": self.num_features, "capsule_size": self.capsule_size}
+        return super().settings() | {"num_features": self.num_features, "capsule_size": self.capsule_size}
 
 
 class GraphAttention(nn.Module):

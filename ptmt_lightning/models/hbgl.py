@@ -7,7 +7,7 @@ Shape legend: ``B`` documents, ``L`` sequence length of the text, ``S`` slots (l
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -246,7 +246,14 @@ def sibling_leaves(taxonomy: Taxonomy) -> Tensor:
 
 
 def pretrain_labels(
-    backbone: Backbone, rows: nn.Parameter, taxonomy: Taxonomy, token: Any, *, steps: int, rate: float, seed: int
+    backbone: Backbone,
+    rows: nn.Parameter,
+    taxonomy: Taxonomy,
+    token: Callable[[str], Tensor],
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
 ) -> list[float]:
     """Train the label embeddings alone to fill masked places of the label graph; gives the losses.
 

@@ -6,19 +6,15 @@ Shape legend: ``B`` documents, ``D`` levels, ``V`` nodes, ``K`` positions of int
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-import ptmt_lightning
-from ptmt_lightning.backbones import Backbone, name_embeddings, quiet_transformers
+from ptmt_lightning.backbones import Backbone, name_embeddings
 from ptmt_lightning.checks import check_range
 from ptmt_lightning.losses import CountScope, count_l1, masked_lm, masked_mean
 from ptmt_lightning.models.classifier import HTCModel
@@ -49,6 +45,8 @@ class PTMT(HTCModel):
         label_init: label-token rows start as the mean of the name's word pieces, or at random.
         shared: what every system takes, see :class:`~ptmt_lightning.models.classifier.HTCModel`.
     """
+
+    system = "ptmt"
 
     def __init__(
         self,
@@ -140,26 +138,14 @@ class PTMT(HTCModel):
             loss = loss + self.alpha * terms["mlm"]
         return {"loss": loss, **terms}
 
-    def save_pretrained(self, folder: Path) -> None:
-        """A folder for ``AutoModelForMaskedLM`` and ``AutoTokenizer``, with ``taxonomy.json`` and ``ptmt.json``.
-
-        Prompts made for each document need ``prompts.safetensors`` as well.
-        """
-        with quiet_transformers():
-            self.backbone.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        self.taxonomy.to_json(folder / "taxonomy.json")
-        if self.document_prompts is not None:
-            save_file(self.document_prompts.state_dict(), folder / "prompts.safetensors")
-        settings = {
+    def settings(self) -> dict[str, Any]:
+        return {
             "template": asdict(self.template),
             "prompts": "shared" if self.document_prompts is None else "per_document",
-            "thresholds": self.thresholds,
-            "prune": self.prune,
-            "coherent": self.coherent,
-            "version": ptmt_lightning.__version__,
         }
-        (folder / "ptmt.json").write_text(json.dumps(settings, indent=2))
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {} if self.document_prompts is None else {"prompts": self.document_prompts.state_dict()}
 
 
 class DocumentPrompts(nn.Module):

@@ -5,19 +5,14 @@ Shape legend: ``B`` documents, ``L`` sequence length, ``V`` nodes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-import ptmt_lightning
-from ptmt_lightning.backbones import quiet_transformers
 from ptmt_lightning.data.cache import Example
 from ptmt_lightning.models.classifier import HTCModel
 
@@ -63,7 +58,6 @@ class TextCollator:
 class TextClassifier(HTCModel):
     """Base of these systems."""
 
-    system: str  # names the file of settings in an exported folder
     uses_transform = False  # of the masked-LM head
 
     def __init__(self, **shared: Any) -> None:
@@ -92,23 +86,7 @@ class TextClassifier(HTCModel):
         )
 
     def settings(self) -> dict[str, Any]:
-        """What building the heads anew needs, plain types."""
-        return {}
+        return {"max_length": self.max_length}
 
-    def save_pretrained(self, folder: Path) -> None:
-        """A plain Transformers folder of the encoder, ``taxonomy.json``, ``head.safetensors`` and settings."""
-        with quiet_transformers():
-            self.backbone.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        self.taxonomy.to_json(folder / "taxonomy.json")
-        heads = {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
-        save_file({name: value.contiguous() for name, value in heads.items()}, folder / "head.safetensors")
-        settings = {
-            **self.settings(),
-            "max_length": self.max_length,
-            "thresholds": self.thresholds,
-            "prune": self.prune,
-            "coherent": self.coherent,
-            "version": ptmt_lightning.__version__,
-        }
-        (folder / f"{self.system}.json").write_text(json.dumps(settings, indent=2))
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {"head": {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}}
