@@ -44,7 +44,8 @@ def tune_thresholds(
             predicted = some_probabilities > limits
             predicted = taxonomy.augment(taxonomy.prune(predicted) if prune else predicted)
             counts += count(predicted, some_true)
-        return macro(counts).f1.item(), -sum(abs(threshold - 0.5) for threshold in thresholds)
+        # Rounded: the same labels' F1 at another threshold, in another order, has another sum in the last digit.
+        return round(macro(counts).f1.item(), 12), -sum(abs(threshold - 0.5) for threshold in thresholds)
 
     num_levels = taxonomy.num_levels
     best = max(([candidate] * num_levels for candidate in _CANDIDATES), key=quality)
