@@ -12,6 +12,7 @@ import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig
 
 from ptmt_lightning import config, results, train
@@ -37,9 +38,10 @@ def main(cfg: DictConfig) -> float | None:
             for key in ("callbacks", "logger")
         )
         trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
-        if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.world_size > 1:
+        starts_ranks = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+        if starts_ranks and HydraConfig.get().mode == RunMode.MULTIRUN:
             # Lightning starts the other ranks with the whole command: each would run a sweep of its own.
-            raise ValueError("-m (multirun) works with trainer.devices=1; start one command a run for more devices")
+            raise ValueError("-m on several devices: expected a process a job; leave out hydra/launcher")
     results.write_config(run_dir, settings)
     try:
         result = train.train(
@@ -49,6 +51,7 @@ def main(cfg: DictConfig) -> float | None:
             run_dir=run_dir,
             description=settings["run"],
             config=settings,
+            test=cfg.test,
             resume=cfg.resume is not None,
         )
     finally:
@@ -60,7 +63,7 @@ def main(cfg: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     with config.user_errors():
-        config.register_resolvers()
         config.check_overrides(sys.argv[1:])
+        config.check_multirun(sys.argv[1:])
     sys.argv = [sys.argv[0], *config.arguments_for_hydra(sys.argv[1:])]
     main()

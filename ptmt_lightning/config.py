@@ -8,25 +8,46 @@ import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, InstantiationException
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import CompactHydraException, HydraException, InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ptmt_lightning.checkpoints import has_checkpoint
 
 CONF = Path(__file__).parents[1] / "conf"
 
 
-def register_resolvers() -> None:
-    """Make ``${run_suffix:}`` available: six characters that keep two runs of one microsecond apart."""
-    OmegaConf.register_new_resolver("run_suffix", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+def run_name() -> str:
+    """Of a run's folder: the time, and six characters that keep two runs of one microsecond apart.
+
+    All ranks that torchrun or srun started get the same, and again after a restart.
+    """
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
+        return f"slurm-{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_STEP_ID']}"
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}-{secrets.token_hex(3)}"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        return store.compare_set("ptmt_lightning/run_name", "", name).decode()  # the first rank's
+    return name
+
+
+# When this is imported: a launcher may compose the configuration in a process in which run.py is not the main script.
+OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
+
+
+def is_restarted(run_dir: Path) -> bool:
+    """Whether SLURM or torchrun has started this run before, and it left something to go on from."""
+    restarts = (os.environ.get(name) for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
+    return any(int(count or 0) for count in restarts) and has_checkpoint(run_dir / "checkpoints")
 
 
 def check_overrides(arguments: Sequence[str], conf: Path = CONF) -> None:
@@ -35,11 +56,14 @@ def check_overrides(arguments: Sequence[str], conf: Path = CONF) -> None:
     Hydra refuses most of them, too, but does not say what was meant.
 
     Args:
-        arguments: as typed after ``run.py``; options of Hydra's own, which start with a dash, are not looked at.
+        arguments: as typed after ``run.py``; options of Hydra's own, which start with a dash, are not looked at, nor is
+            anything where they choose another configuration.
 
     Raises:
         ValueError: names the argument and the nearest valid one.
     """
+    if any(a.startswith(("--config", "-cp", "-cn", "-cd")) for a in arguments):
+        return  # another configuration, of which only Hydra knows
     overrides = OverridesParser.create().parse_overrides([a for a in arguments if "=" in a and not a.startswith("-")])
     groups = {str(path.relative_to(conf)) for path in conf.rglob("*") if path.is_dir()}
     ours = [o for o in overrides if not o.key_or_group.startswith("hydra")]
@@ -57,10 +81,29 @@ def check_overrides(arguments: Sequence[str], conf: Path = CONF) -> None:
             raise ValueError(f"{override.input_line}: no key {key!r} in the configuration; did you mean {near!r}?")
 
 
+def check_multirun(arguments: Sequence[str]) -> None:
+    """Refuse a sweep that a launcher of ranks has started: each of its processes would run all of it.
+
+    Raises:
+        ValueError: says what to start instead.
+    """
+    tasks = max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+    if tasks > 1 and {"-m", "--multirun"} & set(arguments):
+        raise ValueError(
+            f"-m was started {tasks} times (torchrun, srun): expected once; start `python run.py -m ...` itself, "
+            "whose jobs start their own ranks"
+        )
+
+
 def arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
     """The arguments, and for ``resume=FOLDER`` that folder as the one to write to."""
     folders = [argument.split("=", 1)[1] for argument in arguments if argument.startswith("resume=")]
-    return [*arguments, *(f"hydra.run.dir={folder}" for folder in folders[:1])]
+    return [*arguments, *(f"hydra.run.dir={quoted(folder)}" for folder in folders[:1])]
+
+
+def quoted(value: object) -> str:
+    """As a value of Hydra's grammar, a text with whatever it contains."""
+    return QuotedString(str(value), Quote.single).with_quotes() if isinstance(value, str) else str(value)
 
 
 def _check_choices(override: Override, known: list[str]) -> None:
@@ -105,13 +148,15 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
-    """The configuration of the run in ``run_dir``, where ``config.resume`` asks for it; else ``config``.
+    """The configuration of the run in ``run_dir``, where ``config.resume`` or a restart asks for it; else ``config``.
 
     Raises:
         ValueError: the folder holds no run, or was moved.
     """
     if config.resume is None:
-        return config
+        if not is_restarted(run_dir):
+            return config
+        config.resume = str(run_dir)
     saved, folder = run_dir / "config.yaml", run_dir / "checkpoints"
     for name, found in (("config.yaml", saved.exists()), ("checkpoints/last.ckpt", has_checkpoint(folder))):
         if not found:
@@ -124,6 +169,15 @@ def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
         )
     earlier.resume = config.resume
     return earlier
+
+
+@contextmanager
+def compact_errors() -> Iterator[None]:
+    """In a plugin of Hydra's: let it print an error that the user can mend, and no traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise CompactHydraException(f"error: {error}") from error
 
 
 @contextmanager

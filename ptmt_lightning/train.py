@@ -101,6 +101,7 @@ def train(
     run_dir: Path,
     description: Mapping[str, Any],
     config: Mapping[str, Any],
+    test: bool = True,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Fit, test the best checkpoint, and write the run folder.
@@ -109,6 +110,7 @@ def train(
         run_dir: written to by rank 0: ``result.json``, ``predictions.jsonl``, tables, ``figures/``, ``model/``.
         description: goes into ``result.json`` as it is: names of model, backbone, loss, variant.
         config: the resolved configuration, plain types, for W&B.
+        test: score the test split, where there is one.
         resume: go on from the newest checkpoint in ``run_dir`` that can be read.
 
     Returns:
@@ -146,7 +148,7 @@ def train(
         trainer.validate(model, datamodule, verbose=False)
     if model.tune_threshold:
         _tune(trainer, model, datamodule)
-    if datamodule.has_split("test"):
+    if test and datamodule.has_split("test"):
         started = time.perf_counter()
         trainer.test(model, datamodule, verbose=False)
         seconds["test"] = time.perf_counter() - started

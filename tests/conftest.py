@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
+
+Start = Callable[..., "subprocess.Popen[str]"]
 
 # No folder of failed examples, and no failure because a busy machine was slow.
 settings.register_profile("here", database=None, deadline=None)
@@ -138,3 +143,27 @@ def datamodule(folder: Path, tmp_path: Path, **changes: Any) -> HTCDataModule:
         "cache_dir": str(tmp_path / "cache"),
     }
     return HTCDataModule(**settings | changes)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start the application with ``tmp_path`` as working folder; ended with the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        script = ROOT_DIR / "tests" / "plugins" / "app" / "app.py"
+        process = subprocess.Popen(
+            [sys.executable, str(script), "-m", *arguments, "--config-dir", str(ROOT_DIR / "conf")],
+            cwd=tmp_path, env=dict(os.environ) | environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -122,10 +123,130 @@ def test_user_errors_are_one_line_and_leave_nothing(tmp_path: Path, arguments: l
     assert not (tmp_path / "outputs").exists()
 
 
-def test_multirun_on_several_devices_is_refused(tmp_path: Path) -> None:
-    done = start(tmp_path, "-m", "backbone=tiny", "trainer=ddp", "trainer.accelerator=cpu")
+def test_multirun_with_ranks_of_its_own_for_each_job(toy_folder: Path, tmp_path: Path) -> None:
+    """Each job of a sweep has the devices that it asks for, and scores each document once."""
+    arguments = [*toy_arguments(toy_folder), "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1,2"]
+    done = start(tmp_path, "-m", *arguments, "trainer.max_epochs=1", "seed=3", "dataset.batch_per=step")
+    assert done.returncode == 0, done.stderr
+    found = {}
+    for path in (tmp_path / "outputs/toy/ptmt").glob("*/result.json"):
+        result = json.loads(path.read_text())
+        found[result["num_devices"]] = result
+        assert len((path.parent / "predictions.jsonl").read_text().splitlines()) == 7
+    assert sorted(found) == [1, 2]
+    assert found[1]["steps"] == found[2]["steps"]  # the global batch stays
+    assert found[1]["group"] == found[2]["group"] is not None
+
+
+def test_multirun_in_one_process_on_several_devices_is_refused(tmp_path: Path) -> None:
+    arguments = ["-m", "backbone=tiny", "trainer=ddp", "trainer.accelerator=cpu", "hydra/launcher=basic"]
+    done = start(tmp_path, *arguments)
     assert done.returncode == 1
-    assert "error: -m (multirun) works with trainer.devices=1" in done.stderr
+    assert "error: -m on several devices: expected a process a job; leave out hydra/launcher" in done.stderr
+
+
+def test_a_sweep_started_on_every_rank_is_refused(tmp_path: Path) -> None:
+    done = start(tmp_path, "-m", "seed=0,1", WORLD_SIZE="2")
+    assert done.returncode == 1
+    assert "error: -m was started 2 times (torchrun, srun): expected once; start `python run.py -m ...`" in done.stderr
+
+
+def test_slurm_jobs_of_a_sweep_run_locally_too(toy_folder: Path, tmp_path: Path) -> None:
+    """The launcher behind hydra/launcher=slurm, on this machine."""
+    arguments = [*toy_arguments(toy_folder), "trainer.max_epochs=1", "hydra/launcher=submitit_local"]
+    done = start(tmp_path, "-m", *arguments, "seed=0,1")
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(path.read_text()) for path in (tmp_path / "outputs/toy/ptmt").glob("*/result.json")]
+    assert sorted(result["seed"] for result in results) == [0, 1]
+
+
+def start_ranks(tmp_path: Path, *arguments: str, environments: list[dict[str, str]]) -> list[str]:
+    """Start run.py once for each environment, at once; gives what they print."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT_DIR / "run.py"), *arguments],
+            cwd=tmp_path, env=inherited | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for environment in environments
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    return outputs
+
+
+def test_two_nodes_under_slurm_share_a_folder_and_a_requeued_job_goes_on(toy_folder: Path, tmp_path: Path) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = str(server.getsockname()[1])
+    shared = {
+        "SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_NNODES": "2",
+        "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NODELIST": "localhost",
+        "SLURM_LOCALID": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+    }  # fmt: skip
+    environments = [shared | {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)} for rank in (0, 1)]
+    arguments = [*toy_arguments(toy_folder), "trainer=ddp", "trainer.accelerator=cpu"]
+    arguments += ["trainer.devices=1", "trainer.num_nodes=2"]
+    start_ranks(tmp_path, *arguments, environments=environments)
+    run_dir = only_run(tmp_path)
+    assert run_dir.name == "slurm-77-0"
+    first = json.loads((run_dir / "result.json").read_text())
+    assert first["num_devices"] == 2
+    assert len((run_dir / "predictions.jsonl").read_text().splitlines()) == 7
+    # SLURM starts a job that lost its node again under the same id.
+    (run_dir / "result.json").unlink()
+    requeued = [environment | {"SLURM_RESTART_COUNT": "1"} for environment in environments]
+    start_ranks(tmp_path, *arguments, environments=requeued)
+    assert only_run(tmp_path) == run_dir
+    again = json.loads((run_dir / "result.json").read_text())
+    assert again["test"] == first["test"]
+    assert again["seconds"]["fit"] >= first["seconds"]["fit"]  # of both together: nothing was trained anew
+    assert again["steps"] == first["steps"]
+
+
+def test_ranks_of_torchrun_share_a_folder(toy_folder: Path, tmp_path: Path) -> None:
+    arguments = [*toy_arguments(toy_folder), "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+            str(ROOT_DIR / "run.py"), *arguments,
+        ],
+        cwd=tmp_path, env=inherited | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((only_run(tmp_path) / "result.json").read_text())
+    assert result["num_devices"] == 2
+
+
+def test_a_search_with_pruning_on_two_ranks(toy_folder: Path, tmp_path: Path) -> None:
+    """Both ranks train with the trial's settings, and end together where the study says so."""
+    arguments = [
+        *toy_arguments(toy_folder), "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "search=ptmt",
+        "hydra.sweeper.sampler=random", "hydra.sweeper.pruner=successive_halving", "hydra.sweeper.reduction_factor=2",
+        "hydra.sweeper.n_trials=4", "trainer.max_epochs=3", "+callbacks.witness._target_=witness.Witness",
+        "+callbacks.witness.folder=${run.dir}", "monitor=val/h_auprc",
+    ]  # fmt: skip
+    done = start(tmp_path, "-m", *arguments, PYTHONPATH=str(ROOT_DIR / "tests" / "plugins"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = tmp_path / "outputs/studies/toy-ptmt"
+    table = list(csv.DictReader((study / "trials.csv").open()))
+    states = [row["state"] for row in table]
+    assert set(states) == {"COMPLETE", "PRUNED"}
+    for row in table:
+        folder = study / row["number"]
+        seen = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+        assert seen[0] == seen[1]
+        assert seen[0]["learning_rate"] == pytest.approx(float(row["params_optimizer.learning_rate"]))
+        assert seen[0]["gamma_neg"] == int(float(row["params_loss.gamma_neg"]))
+        result = json.loads((folder / "result.json").read_text())
+        assert result["epochs"] == seen[0]["epochs"]
+        assert (result["epochs"] < 3) == (row["state"] == "PRUNED")
+        assert result["test"] == {}  # a search leaves the test split alone
+        assert not (folder / "predictions.jsonl").exists()
+        assert result["group"] == "toy-ptmt"
 
 
 def test_folder_without_weights_as_backbone(toy_folder: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import lightning as L
 import numpy as np
@@ -20,6 +20,7 @@ from ptmt_lightning.data.sampler import LengthBatchSampler
 from ptmt_lightning.data.synthetic import write_sample
 from ptmt_lightning.taxonomy import Taxonomy
 
+BatchPer = Literal["device", "step"]
 Collator = Callable[[Sequence[Example]], Any]
 
 
@@ -29,7 +30,8 @@ class HTCDataModule(L.LightningDataModule):
     ``test`` may be missing. The model decides how texts are cut and batched: :meth:`connect` comes before a Trainer.
 
     Args:
-        batch_size: documents a device and training step.
+        batch_size: documents of a training step.
+        batch_per: ``device``: each device takes so many at a step; ``step``: they are split over the devices.
         eval_batch_size: documents a device and evaluation step (default: twice ``batch_size``).
         train_fraction: share of the training split to use, drawn with ``seed``; a smaller share is part of a larger.
         cache_dir: where tokenised splits are kept.
@@ -41,6 +43,7 @@ class HTCDataModule(L.LightningDataModule):
         name: str,
         path: str,
         batch_size: int,
+        batch_per: BatchPer = "device",
         eval_batch_size: int | None = None,
         train_fraction: float = 1.0,
         seed: int = 0,
@@ -51,6 +54,8 @@ class HTCDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         check_range("dataset.batch_size", batch_size, 1, integer=True)
+        if batch_per not in get_args(BatchPer):
+            raise ValueError(f"dataset.batch_per={batch_per!r}: expected device or step; set dataset.batch_per to one")
         if eval_batch_size is not None:
             check_range("dataset.eval_batch_size", eval_batch_size, 1, integer=True)
         check_range("dataset.train_fraction", train_fraction, 0, 1)
@@ -59,7 +64,7 @@ class HTCDataModule(L.LightningDataModule):
         check_range("impl.num_workers", num_workers, 0, integer=True)
         check_range("impl.pad_to_multiple_of", pad_to_multiple_of, 1, integer=True)
         self.name, self.path, self.cache_dir = name, Path(path), Path(cache_dir)
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
+        self.batch_size, self.batch_per, self.eval_batch_size = batch_size, batch_per, eval_batch_size or 2 * batch_size
         self.train_fraction, self.seed = train_fraction, seed
         self.num_workers, self.pin_memory, self.pad_to_multiple_of = num_workers, pin_memory, pad_to_multiple_of
         self._splits: dict[str, TokenizedDocuments] = {}
@@ -169,13 +174,22 @@ class HTCDataModule(L.LightningDataModule):
     def _loader(self, split: str, *, training: bool) -> DataLoader[Example]:
         documents = self._splits[split]
         overfits = bool(getattr(self.trainer, "overfit_batches", 0))  # on the same documents again and again
+        num_devices = self.trainer.world_size if self.trainer else 1
+        batch_size = self.batch_size
+        if self.batch_per == "step":
+            batch_size, rest = divmod(self.batch_size, num_devices)
+            if rest or not batch_size:
+                raise ValueError(
+                    f"dataset.batch_size={self.batch_size} with batch_per=step: expected a multiple of the number of "
+                    f"devices, {num_devices}; change one of them"
+                )
         sampler = LengthBatchSampler(
             documents.lengths,
             rows=self._train_rows if training else None,
-            batch_size=self.batch_size if training else self.eval_batch_size,
+            batch_size=batch_size if training else self.eval_batch_size,
             shuffle=training and not overfits,
             seed=self.seed,
-            num_replicas=self.trainer.world_size if self.trainer else 1,
+            num_replicas=num_devices,
             rank=self.trainer.global_rank if self.trainer else 0,
         )
         if training:

@@ -1,0 +1,288 @@
+"""Hydra launcher ``process``: each job of a sweep is a fresh process that knows nothing of the others.
+
+Lightning starts the ranks of a run with the command line of the process that it is in. Under ``-m`` that is the whole
+sweep, so each rank would run a sweep of its own; a process with one job's command line can't. Nor can jobs then share
+anything that one of them breaks: rank variables, the GPU's memory, a W&B run, random state.
+"""
+
+# No `from __future__ import annotations`: Hydra loads plugins in a way in which dataclasses can't resolve strings.
+import contextlib
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ptmt_lightning.checkpoints import has_checkpoint
+from ptmt_lightning.checks import check_range
+from ptmt_lightning.config import compact_errors, quoted
+
+log = logging.getLogger(__name__)
+
+# What torchrun, SLURM and MPI tell a process about its rank.
+_RANK_VARIABLES = {
+    "WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
+    "ROLE_WORLD_SIZE", "ROLE_NAME", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED",
+    "PL_SEED_WORKERS",
+}  # fmt: skip
+_RANK_PREFIXES = ("TORCHELASTIC_", "SLURM_", "PMI_", "PMIX_", "OMPI_", "MV2_")
+
+
+@dataclass
+class _Job:
+    name: str  # what tells it from the others
+    overrides: list[str]
+    config: DictConfig
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    waits: bool = False
+    started: float = 0.0
+    deadline: float | None = None  # of the next, harder way to end it
+    timed_out: bool = False
+    error: str | None = None
+    ended: bool = False
+
+
+class ProcessLauncher(Launcher):
+    """Runs jobs as processes, several at once with a slot of the devices each.
+
+    A job whose folder holds a finished run is not run again; one that was cut off is resumed. Output goes to
+    ``job.log`` in the job's folder.
+
+    Args:
+        n_jobs: at once. GPUs are split evenly; without any, the CPU's cores are.
+        timeout_minutes: after which a job is told to end; it saves a checkpoint first.
+        fail_fast: end all jobs when one fails; else the others go on, and those that failed are named at the end.
+        grace_seconds: between telling a job to end and killing it.
+    """
+
+    def __init__(self, n_jobs: int, timeout_minutes: float | None, fail_fast: bool, grace_seconds: float) -> None:
+        check_range("hydra.launcher.n_jobs", n_jobs, 1, integer=True)
+        if timeout_minutes is not None:
+            check_range("hydra.launcher.timeout_minutes", timeout_minutes, 0)
+        check_range("hydra.launcher.grace_seconds", grace_seconds, 0)
+        self.n_jobs, self.timeout_minutes, self.fail_fast = n_jobs, timeout_minutes, fail_fast
+        self.grace_seconds = grace_seconds
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.group = time.strftime("%Y-%m-%d_%H-%M-%S")
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs; gives what each returned, or why it failed."""
+        with compact_errors():
+            slots = _slots(self.n_jobs)
+        shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
+        jobs = [self._job(number, list(o), shared) for number, o in enumerate(job_overrides, start=initial_job_idx)]
+        with self._ending_jobs_on_exit(jobs):
+            waiting, running = list(jobs), dict[int, _Job]()
+            while waiting or running:
+                running = {slot: job for slot, job in running.items() if not self._has_ended(job)}
+                if self.fail_fast and any(job.error for job in jobs):
+                    break
+                for slot, environment in enumerate(slots):
+                    if slot not in running and waiting and self._start(waiting[0], environment):
+                        running[slot] = waiting.pop(0)
+                time.sleep(0.1)
+        return _returns(jobs)
+
+    def _job(self, number: int, overrides: list[str], shared: set[str]) -> _Job:
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        HydraConfig.instance().set_config(config)  # for what the folder's name refers to
+        folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
+        HydraConfig.instance().set_config(self.config)
+        own = [override for override in filter_overrides(overrides) if override not in shared]
+        return _Job(" ".join([f"[{folder.name}]", *own]), overrides, config, folder)
+
+    def _start(self, job: _Job, environment: dict[str, str]) -> bool:
+        """Start ``job`` unless it is finished; False while another process still is at it."""
+        job.folder.mkdir(parents=True, exist_ok=True)
+        path = job.folder / "job.log"
+        with path.open("ab") as file:
+            # The job's processes inherit the lock with their output: it holds until the last of them has ended, be
+            # this process killed or not.
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not job.waits:
+                    log.info("%s: waiting for another process that has the folder", job.name)
+                job.waits = True
+                return False
+            if (job.folder / "result.json").exists():
+                log.info("%s: has a result already, in %s", job.name, job.folder)
+                job.ended = True
+                return True
+            log.info("%s: started, output in %s", job.name, path)
+            job.process = subprocess.Popen(
+                self._command(job),
+                env=_without_ranks(os.environ) | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # its ranks and loaders can be ended with it
+                preexec_fn=_end_with_parent(),
+            )
+        job.started = time.monotonic()
+        job.deadline = None if self.timeout_minutes is None else job.started + 60 * self.timeout_minutes
+        return True
+
+    def _command(self, job: _Job) -> list[str]:
+        script = str(Path(sys.argv[0]).absolute())
+        if has_checkpoint(job.folder / "checkpoints") and (job.folder / "config.yaml").exists():
+            return [sys.executable, script, f"resume={job.folder}"]
+        hydra = job.config.hydra
+        command = [sys.executable, script, f"--config-name={hydra.job.config_name}"]
+        for source in hydra.runtime.config_sources:
+            if source.provider in ("main", "command-line"):
+                option = "--config-path" if source.provider == "main" else "--config-dir"
+                command.append(f"{option}={source.path}")
+        # Those of the sweep itself are not the job's.
+        of_hydra = [o for o in hydra.overrides.hydra if not _key(o).startswith(_OF_SWEEP)]
+        overrides = [o for o in job.overrides if not _key(o).startswith(_OF_SWEEP)]
+        if job.config.run.group is None:
+            overrides.append(f"run.group={self.group}")
+        return [*command, *of_hydra, *overrides, "hydra.mode=RUN", f"hydra.run.dir={quoted(str(job.folder))}"]
+
+    def _has_ended(self, job: _Job) -> bool:
+        if job.ended:
+            return True
+        assert job.process is not None
+        if job.process.poll() is None:
+            if job.deadline is not None and time.monotonic() > job.deadline:
+                signal_ = signal.SIGKILL if job.timed_out else signal.SIGTERM
+                _signal(job.process, signal_)
+                job.timed_out, job.deadline = True, time.monotonic() + self.grace_seconds
+            return False
+        job.ended = True
+        took = (time.monotonic() - job.started) / 60
+        if job.process.returncode:
+            reason = f"exit code {job.process.returncode}"
+            if job.timed_out:
+                reason = f"longer than hydra.launcher.timeout_minutes={self.timeout_minutes:g}"
+            job.error = f"{job.name}: {reason}, see {job.folder / 'job.log'}: {_last_line(job.folder / 'job.log')}"
+            log.error("failed after %.1f minutes: %s", took, job.error)
+        else:
+            log.info("%s: done in %.1f minutes, score %s", job.name, took, _score(job.folder))
+        return True
+
+    @contextlib.contextmanager
+    def _ending_jobs_on_exit(self, jobs: list[_Job]) -> Iterator[None]:
+        """End jobs that still run when this block is left: by an error, by Ctrl-C, or told to end (SIGTERM)."""
+
+        def end(*_: Any) -> None:
+            sys.exit(128 + signal.SIGTERM)
+
+        before = signal.signal(signal.SIGTERM, end)
+        try:
+            yield
+        finally:
+            running = [job for job in jobs if job.process is not None and job.process.poll() is None]
+            for job in running:
+                assert job.process is not None
+                _signal(job.process, signal.SIGTERM)
+                job.error = f"{job.name}: ended with the sweep, go on with resume={job.folder}"
+            limit = time.monotonic() + self.grace_seconds
+            for job in running:
+                assert job.process is not None
+                try:
+                    job.process.wait(max(0, limit - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    _signal(job.process, signal.SIGKILL)
+                    job.process.wait()
+            signal.signal(signal.SIGTERM, before)
+
+
+_OF_SWEEP = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep", "hydra.mode")
+
+
+def _returns(jobs: list[_Job]) -> list[JobReturn]:
+    errors = [job.error or f"{job.name}: not started" for job in jobs if job.error or not job.ended]
+    summary = CompactHydraException("\n".join([f"error: {len(errors)} of {len(jobs)} jobs failed:", *errors]))
+    returns = []
+    for job in jobs:
+        done = job.ended and not job.error
+        returned = JobReturn(
+            overrides=job.overrides,
+            cfg=job.config,
+            hydra_cfg=OmegaConf.create({"hydra": job.config.hydra}),
+            working_dir=str(job.folder),
+            task_name=job.config.hydra.job.name,
+            status=JobStatus.COMPLETED if done else JobStatus.FAILED,
+        )
+        returned.return_value = _score(job.folder) if done else summary
+        returns.append(returned)
+    return returns
+
+
+def _key(override: str) -> str:
+    return OverridesParser.create().parse_override(override).key_or_group
+
+
+def _score(folder: Path) -> float | None:
+    score: float | None = json.loads((folder / "result.json").read_text())["best_score"]
+    return score
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _slots(n_jobs: int) -> list[dict[str, str]]:
+    """What each of the jobs that run at once sees of the devices, as environment variables."""
+    if n_jobs == 1:
+        return [{}]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    if not gpus:
+        return [{"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // n_jobs))}] * n_jobs
+    share = len(gpus) // n_jobs
+    if not share:
+        raise ValueError(
+            f"hydra.launcher.n_jobs={n_jobs}: expected at most as many as there are GPUs, {len(gpus)}; lower it"
+        )
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i * share : (i + 1) * share])} for i in range(n_jobs)]
+
+
+def _without_ranks(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in _RANK_VARIABLES and not name.startswith(_RANK_PREFIXES)
+    }
+
+
+def _signal(process: subprocess.Popen[bytes], signal_: signal.Signals) -> None:
+    """To a job: when told to end its first process tells the others; when killed, all are."""
+    with contextlib.suppress(ProcessLookupError):
+        if signal_ == signal.SIGKILL:
+            os.killpg(process.pid, signal_)
+        else:
+            process.send_signal(signal_)
+
+
+def _end_with_parent() -> Callable[[], Any] | None:
+    """For a new process on Linux: be told to end when the parent dies, even of SIGKILL."""
+    if sys.platform != "linux":
+        return None
+    prctl, set_death_signal = ctypes.CDLL(None).prctl, 1  # looked up here: nothing may be loaded after the fork
+    return lambda: prctl(set_death_signal, signal.SIGTERM)

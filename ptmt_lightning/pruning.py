@@ -1,0 +1,64 @@
+"""Bad trials of a search end at the end of an epoch."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import lightning as L
+import optuna
+from optuna.pruners import SuccessiveHalvingPruner
+from optuna.storages import RDBStorage
+from optuna.trial import Trial
+
+log = logging.getLogger(__name__)
+
+PRUNED = "pruned_after_epoch"  # attribute of a trial
+
+
+def open_storage(url: str) -> RDBStorage:
+    """The storage of studies at ``url``."""
+    wait = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}  # seconds, for another's lock
+    return RDBStorage(url, engine_kwargs=wait)
+
+
+class Pruning(L.Callback):
+    """Reports the best score so far to an Optuna study after each epoch; ends training where the study says so.
+
+    Successive halving (Li et al. 2020, ASHA). The first rank asks, all do as it is told.
+
+    Args:
+        storage: URL of the study's storage.
+        trial: number in the study.
+        monitor: metric.
+        min_epochs: before the first decision.
+        reduction_factor: of so many trials that reach a decision one goes on.
+    """
+
+    def __init__(
+        self, *, storage: str, study: str, trial: int, monitor: str, min_epochs: int, reduction_factor: int
+    ) -> None:
+        self.storage, self.study, self.trial, self.monitor = storage, study, trial, monitor
+        self.pruner = SuccessiveHalvingPruner(min_resource=min_epochs, reduction_factor=reduction_factor)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        pruned = self._is_pruned(trainer) if trainer.is_global_zero else False
+        if trainer.strategy.broadcast(pruned):
+            trainer.should_stop = True
+
+    def _is_pruned(self, trainer: L.Trainer) -> bool:
+        study = optuna.load_study(study_name=self.study, storage=open_storage(self.storage), pruner=self.pruner)
+        trial = Trial(study, study.get_trials(deepcopy=False)[self.trial]._trial_id)
+        epoch = trainer.current_epoch + 1
+        known = study.get_trials(deepcopy=False)[self.trial].intermediate_values
+        if epoch not in known:  # else the run was resumed
+            score = trainer.callback_metrics[self.monitor].item()
+            better = max if study.direction == optuna.study.StudyDirection.MAXIMIZE else min
+            trial.report(better([score, *(value for value in known.values() if not math.isnan(value))]), epoch)
+        if not trial.should_prune():
+            return False
+        trial.set_user_attr(PRUNED, epoch)
+        log.info("pruned after epoch %d: other trials of study %s do better", epoch, self.study)
+        return True

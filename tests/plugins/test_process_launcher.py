@@ -1,0 +1,138 @@
+"""Jobs of a sweep as processes: what they see, what becomes of those that fail, hang or are cut off."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Start
+from omegaconf import OmegaConf
+from processes import is_running, pids, wait_for
+
+from hydra_plugins import process_launcher
+
+pytestmark = pytest.mark.slow
+
+
+def test_jobs_are_processes_that_know_nothing_of_ranks_and_share_a_group(tmp_path: Path, start: Start) -> None:
+    ranks = {"WORLD_SIZE": "4", "LOCAL_RANK": "1", "SLURM_PROCID": "1", "TORCHELASTIC_RUN_ID": "x", "MASTER_PORT": "1"}
+    process = start("x=1,2,3", "hydra.launcher.n_jobs=2", "hydra.verbose=true", OMP_NUM_THREADS="2", **ranks)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    environments = [json.loads((tmp_path / f"out/{job}/environment.json").read_text()) for job in range(3)]
+    configs = [OmegaConf.load(tmp_path / f"out/{job}/config.yaml") for job in range(3)]
+    for environment in environments:
+        assert not set(ranks) & set(environment)
+        assert environment["OMP_NUM_THREADS"] == "1"
+    assert [config.x for config in configs] == [1, 2, 3]
+    assert len({config.run.group for config in configs}) == 1
+    assert configs[0].run.group
+    assert "[1] x=2: done in 0.0 minutes, score -1\n" in output
+    assert "[DEBUG]" in (tmp_path / "out/0/job.log").read_text()  # hydra.verbose is the job's, too
+
+
+def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_folder(tmp_path: Path, start: Start) -> None:
+    process = start("do=score,fail", "x=1,2")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: 2 of 4 jobs failed:\n" in output
+    log = tmp_path / "out/2/job.log"
+    assert f"[2] do=fail x=1: exit code 1, see {log}: error: told to fail\n" in output
+    assert "Traceback" not in output
+    assert (tmp_path / "out/1/result.json").exists()
+    # The same command again runs only what has no result yet.
+    process = start("do=score,fail", "x=1,2")
+    output, _ = process.communicate(timeout=120)
+    assert "[0] do=score x=1: has a result already" in output
+    assert [len(pids(tmp_path / f"out/{job}")) for job in range(4)] == [1, 1, 2, 2]
+
+
+def test_fail_fast_ends_the_others(tmp_path: Path, start: Start) -> None:
+    process = start("+n=0,1,2", "do=sleep", "seconds=100", "hydra.launcher.n_jobs=2", "hydra.launcher.fail_fast=true")
+    wait_for(lambda: all(pids(tmp_path / f"out/{job}") for job in (0, 1)))
+    [first], [second] = pids(tmp_path / "out/0"), pids(tmp_path / "out/1")
+    assert is_running(second)
+    os.kill(first, signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "3 of 3 jobs failed" in output
+    assert "[0] +n=0: exit code -9" in output
+    assert "[1] +n=1: ended with the sweep" in output
+    assert "[2] +n=2: not started" in output
+    assert not is_running(second)
+    assert not (tmp_path / "out/2").exists()
+
+
+def test_a_job_that_takes_too_long_is_told_to_end_then_killed(tmp_path: Path, start: Start) -> None:
+    limits = ["hydra.launcher.timeout_minutes=0.03", "hydra.launcher.grace_seconds=1"]
+    process = start("do=sleep,ignore_sigterm,score", "seconds=100", *limits)
+    wait_for(lambda: bool(pids(tmp_path / "out/1")))
+    process.send_signal(signal.SIGSTOP)  # so that the job, which is busy starting, comes to ignore the signal
+    wait_for(lambda: (tmp_path / "out/1/config.yaml").exists())
+    process.send_signal(signal.SIGCONT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output.count("longer than hydra.launcher.timeout_minutes=0.03, see") == 6  # at once and in the summary
+    assert not any(is_running(pid) for job in range(3) for pid in pids(tmp_path / f"out/{job}"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_jobs_end_with_the_sweep(tmp_path: Path, start: Start, how: signal.Signals) -> None:
+    process = start("+n=0,1", "do=sleep", "seconds=100", "hydra.launcher.n_jobs=2")
+    wait_for(lambda: all((tmp_path / f"out/{job}/config.yaml").exists() for job in (0, 1)))
+    process.send_signal(how)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    wait_for(lambda: not any(is_running(pid) for job in (0, 1) for pid in pids(tmp_path / f"out/{job}")), 10)
+
+
+def test_a_folder_in_which_another_process_is_at_work_is_waited_for(tmp_path: Path, start: Start) -> None:
+    (tmp_path / "out/0").mkdir(parents=True)
+    with (tmp_path / "out/0/job.log").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        process = start("x=1,2", "hydra.launcher.n_jobs=2")
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if "waiting" in line)
+        assert "[0] x=1: waiting for another process that has the folder" in line
+        assert not pids(tmp_path / "out/0")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert len(pids(tmp_path / "out/0")) == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs=0: expected an integer"),
+        ("hydra.launcher.timeout_minutes=-1", "hydra.launcher.timeout_minutes=-1: expected a number"),
+    ],
+)
+def test_settings_out_of_range_are_refused(start: Start, argument: str, message: str) -> None:
+    process = start("x=1,2", argument)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert message in output
+
+
+def test_without_gpus_slots_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    assert process_launcher._slots(2) == [{"OMP_NUM_THREADS": "3"}] * 2
+    assert process_launcher._slots(8) == [{"OMP_NUM_THREADS": "1"}] * 8
+
+
+def test_gpus_are_split_between_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,5")
+    assert process_launcher._slots(1) == [{}]
+    visible = [slot["CUDA_VISIBLE_DEVICES"] for slot in process_launcher._slots(2)]
+    assert visible == ["0,1", "2,5"]
+    visible = [slot["CUDA_VISIBLE_DEVICES"] for slot in process_launcher._slots(3)]
+    assert visible == ["0", "1", "2"]
+    with pytest.raises(ValueError, match=r"hydra\.launcher\.n_jobs=5: expected at most as many as there are GPUs, 4"):
+        process_launcher._slots(5)
