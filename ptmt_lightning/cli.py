@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +19,11 @@ from ptmt_lightning.data.bugs import BugsDataModule
 from ptmt_lightning.data.folds import NUM_FOLDS
 from ptmt_lightning.data.info import compare
 from ptmt_lightning.data.wos import WOSDataModule
+from ptmt_lightning.reporting import report
+from ptmt_lightning.reporting.report import METRICS
+from ptmt_lightning.reporting.runs import find_runs
+
+log = logging.getLogger(__name__)
 
 BENCHMARKS: dict[str, type[BenchmarkDataModule]] = {
     "wos": WOSDataModule, "bgc": BGCDataModule, "bugs": BugsDataModule, "amazon": AmazonDataModule,
@@ -34,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ptmt", description="Hierarchical text classification: data.")
+    parser = argparse.ArgumentParser(prog="ptmt", description="Hierarchical text classification: data, reports.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     data = commands.add_parser("data", help="download a benchmark; compare it with the paper's Table 2")
     actions = data.add_subparsers(required=True, metavar="ACTION")
@@ -52,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
             )
             action.add_argument("--cache-dir", default="data/cache", help="where a fold's document ids are kept")
         action.set_defaults(run=run)
+    report = commands.add_parser("report", help="compare runs: mean and deviation over seeds of each configuration")
+    report.add_argument("paths", nargs="+", type=Path, metavar="FOLDER", help="a run, or a folder with runs below it")
+    report.add_argument("--split", default="test", choices=("val", "test"))
+    report.add_argument(
+        "--metrics", default=",".join(METRICS), help="the first one orders the rows (default: %(default)s)"
+    )
+    report.add_argument("--format", default="text", choices=("text", "markdown", "latex", "csv"))
+    report.set_defaults(run=_report)
     return parser
 
 
@@ -86,3 +101,19 @@ def _info(options: argparse.Namespace) -> None:
     console.print(table)
     for reason, count in data.summary["dropped"].items():
         console.print(f"left out: {count:,} document(s), {escape(reason)}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    runs, left_out = find_runs(options.paths)
+    for line in left_out:
+        log.warning("left out: %s", line)
+    if not runs:
+        raise ValueError(f"no finished run in {', '.join(map(str, options.paths))}")
+    rows = report.table(runs, metrics=options.metrics.split(","), split=options.split)
+    match options.format:
+        case "text":
+            report.show(rows, Console())
+        case "csv":
+            rows.to_csv(sys.stdout, index=False)
+        case _:
+            print({"markdown": report.markdown, "latex": report.latex}[options.format](rows), end="")

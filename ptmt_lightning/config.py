@@ -88,10 +88,11 @@ def check_multirun(arguments: Sequence[str]) -> None:
         ValueError: says what to start instead.
     """
     tasks = max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
-    if tasks > 1 and {"-m", "--multirun"} & set(arguments):
+    sweeps = any(a in ("-m", "--multirun") or a.startswith("search=") for a in arguments)
+    if tasks > 1 and sweeps:
         raise ValueError(
-            f"-m was started {tasks} times (torchrun, srun): expected once; start `python run.py -m ...` itself, "
-            "whose jobs start their own ranks"
+            f"a sweep was started {tasks} times (torchrun, srun): expected once; start `python run.py` itself, whose "
+            "jobs start their own ranks"
         )
 
 

@@ -65,7 +65,8 @@ def wandb_logger(
 ) -> WandbLogger:
     """A W&B logger that never prompts: with no key or no way to the server it works offline, and says so.
 
-    The run's id is kept in ``<save_dir>/wandb/run_id``, so that a resumed run goes on as the same run.
+    The run's id is kept in ``<save_dir>/wandb/run_id``, so that a resumed run goes on as the same run. An agent of a
+    W&B sweep gives its runs their ids.
     """
     reason = None if offline or os.environ.get("WANDB_MODE") else _why_offline()
     if reason:
@@ -77,7 +78,7 @@ def wandb_logger(
     mode = "offline" if offline else None
     file = Path(save_dir) / "wandb" / "run_id"
     resumed = file.exists()
-    run_id = file.read_text() if resumed else secrets.token_hex(4)
+    run_id = file.read_text() if resumed else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
     if not resumed and getattr(rank_zero_only, "rank", 0) == 0:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, run_id)

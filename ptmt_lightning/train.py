@@ -174,6 +174,9 @@ def train(
         "wandb_run_id": next((str(logger.version) for logger in wandb_loggers), None),
         **environment(model.device),
     }
+    if trainer.is_global_zero:
+        for logger in wandb_loggers:
+            logger.experiment.summary["best_score"] = best_score  # what a W&B sweep goes by
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         _write(run_dir, datamodule, model, result, wandb_loggers)
     return result

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT_DIR
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from hydra_plugins.optuna_sweeper import _distribution
 from ptmt_lightning import config
 
 
@@ -20,6 +24,66 @@ def test_every_dataset_composes(name: str) -> None:
 def test_every_choice_composes(group: str) -> None:
     for path in (ROOT_DIR / "conf" / group).glob("*.yaml"):
         config.check_overrides([f"{group}={path.stem}"])
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT_DIR / "conf/search").glob("*.yaml")))
+def test_every_search_has_keys_and_ranges_of_its_model(name: str) -> None:
+    space = OmegaConf.load(ROOT_DIR / f"conf/search/{name}.yaml").hydra.sweeper.params
+    model = name if (ROOT_DIR / f"conf/model/{name}.yaml").exists() else "ptmt"
+    keys = [f"{key}={OmegaConf.to_container(space)[key]}" for key in space]
+    config.check_overrides([f"model={model}", *keys])
+    for override in OverridesParser.create().parse_overrides(keys):
+        assert override.is_sweep_override()
+        assert _distribution(override)
+    with initialize_config_dir(str(ROOT_DIR / "conf"), version_base="1.3"):
+        composed = compose("config", [f"search={name}", f"model={model}"], return_hydra_config=True)
+    assert composed.test is False
+    assert composed.hydra.mode == RunMode.MULTIRUN
+    assert composed.hydra.sweeper.study == f"sample-{model}"
+    assert composed.hydra.sweeper.n_jobs == 1
+
+
+def test_slurm_asks_for_what_the_trainer_has() -> None:
+    with initialize_config_dir(str(ROOT_DIR / "conf"), version_base="1.3"):
+        arguments = ["hydra/launcher=slurm", "trainer.devices=4", "trainer.num_nodes=2"]
+        launcher = compose("config", arguments, return_hydra_config=True).hydra.launcher
+    assert launcher._target_ == "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+    assert (launcher.nodes, launcher.tasks_per_node, launcher.gpus_per_node) == (2, 4, 4)
+
+
+def test_the_wandb_sweep_has_keys_and_values_that_run_py_takes() -> None:
+    sweep = OmegaConf.to_container(OmegaConf.load(ROOT_DIR / "experiments/wandb_sweep/sweep.yaml"), resolve=False)
+    assert isinstance(sweep, dict)
+    for key, values in sweep["parameters"].items():
+        for value in values.get("values") or [values["min"], values["max"]]:
+            config.check_overrides([*sweep["command"][3:-1], f"{key}={value}"])
+    assert (ROOT_DIR / sweep["program"]).exists()
+
+
+def test_a_run_of_several_ranks_has_one_name_and_that_of_one_rank_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.run_name() != config.run_name()
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_STEP_ID", "3")
+    assert config.run_name() != config.run_name()  # several runs, one after the other, in one job
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert config.run_name() == config.run_name() == "slurm-77-3"
+
+
+@pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_a_sweep_on_every_rank_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "4")
+    config.check_multirun(["seed=0"])
+    for flag in ("-m", "--multirun"):
+        with pytest.raises(
+            ValueError, match=r"-m was started 4 times \(torchrun, srun\): expected once; start `python"
+        ):
+            config.check_multirun([flag, "seed=0,1"])
+
+
+@pytest.mark.parametrize("text", ["a b", "it's", 'say "x"', "k=v,w", "${x}", "back\\slash", "[a]{b}", ""])
+def test_quoted_texts_are_read_back_as_they_were(text: str) -> None:
+    override = OverridesParser.create().parse_override(f"key={config.quoted(text)}")
+    assert override.value() == text
 
 
 @pytest.mark.parametrize(

@@ -169,3 +169,10 @@ def test_a_resumed_run_is_the_same_wandb_run(fresh_wandb: Path) -> None:
         ids.append(logger.experiment.id)
         wandb.finish()
     assert ids[0] == ids[1] == (fresh_wandb / "wandb/run_id").read_text()
+
+
+def test_a_run_of_a_wandb_sweep_takes_the_agents_id(fresh_wandb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "fromagent")
+    logger = wandb_logger(save_dir=str(fresh_wandb), project="toy", offline=True)
+    assert logger.experiment.id == "fromagent"
+    wandb.finish()

@@ -1,0 +1,155 @@
+"""Reports over run folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from ptmt_lightning.cli import main
+from ptmt_lightning.reporting.report import latex, markdown, table
+from ptmt_lightning.reporting.runs import differing, find_runs
+
+
+def write_run(folder: Path, score: float, seed: int = 0, **settings: Any) -> Path:
+    """A finished run; settings are dotted keys with ``__`` for the dot."""
+    folder.mkdir(parents=True)
+    config = OmegaConf.create(
+        {
+            "seed": seed, "resume": None, "logger": {"csv": {"save_dir": "${run.dir}"}},
+            "dataset": {"name": "toy", "train_fraction": 1.0, "seed": "${seed}"}, "loss": {"margin": 0.05},
+            "run": {"dir": str(folder), "model": "ptmt", "backbone": "hub/tiny", "loss": "wasl", "variant": None},
+            "callbacks": {"checkpoint": {"dirpath": "${run.dir}/checkpoints"}},
+        }
+    )  # fmt: skip
+    for key, value in settings.items():
+        OmegaConf.update(config, key.replace("__", "."), value, force_add=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    scores = {"h_f1_macro": score, "h_f1_micro": score / 2, "h_auprc": 0.5}
+    result = {
+        "dataset": "toy", "model": "ptmt", "seed": seed, "val": {k: v + 0.1 for k, v in scores.items()},
+        "test": scores, "seconds": {"fit": 120.0},
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+@pytest.fixture
+def runs_folder(tmp_path: Path) -> Path:
+    """Two margins with two seeds each, and one run of another loss."""
+    for margin in (0.05, 0.1):
+        for seed in (0, 1):
+            write_run(tmp_path / f"runs/{margin}-{seed}", margin + 0.2 * seed, seed, loss__margin=margin)
+    write_run(tmp_path / "runs/other", 0.4, run__loss="b&w_|e", loss__margin=None)
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 200 columns."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_runs_are_grouped_by_what_differs_with_mean_and_deviation(runs_folder: Path) -> None:
+    runs, left_out = find_runs([runs_folder, runs_folder / "other"])  # found twice, counted once
+    assert left_out == []
+    assert len(runs) == 5
+    assert differing(runs) == ["run.loss", "loss.margin"]
+    rows = table(runs)
+    assert rows["loss.margin"].tolist() == ["-", "0.1", "0.05"]
+    assert rows["runs"].tolist() == [1, 2, 2]
+    assert rows["h_f1_macro_mean"].tolist() == pytest.approx([0.4, 0.2, 0.15])
+    assert rows["h_f1_macro_std"].tolist()[1:] == pytest.approx([0.2 / 2**0.5] * 2)
+    assert pd.isna(rows["h_f1_macro_std"][0])
+    assert table(runs, split="val")["h_f1_macro_mean"].tolist() == pytest.approx([0.5, 0.3, 0.25])
+
+
+def test_settings_that_follow_from_others_are_not_shown(tmp_path: Path) -> None:
+    for model, prompts in (("ptmt", 4), ("ptmt", 8), ("bert", None)):
+        write_run(tmp_path / f"{model}{prompts}", 0.5, run__model=model, model__prompts=prompts, loss__x=f"of {model}")
+    runs, _ = find_runs([tmp_path])
+    assert differing(runs) == ["run.model", "model.prompts"]
+
+
+def test_one_configuration_is_one_row(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / str(seed), 0.5, seed, run__group=f"g{seed}")
+    rows = table(find_runs([tmp_path])[0])
+    assert rows["run.model"].tolist() == ["ptmt"]
+    assert rows["runs"].tolist() == [3]
+
+
+def test_markdown_and_latex_mark_the_best_and_escape(runs_folder: Path) -> None:
+    rows = table(find_runs([runs_folder])[0], metrics=["h_f1_macro"])
+    assert markdown(rows).splitlines() == [
+        "| loss | margin | runs | h_f1_macro | minutes |",
+        "| --- | --- | --- | --- | --- |",
+        "| b&w_\\|e | - | 1 | **0.4000** | 2.0 |",
+        "| wasl | 0.1 | 2 | 0.2000 ± 0.1414 | 2.0 |",
+        "| wasl | 0.05 | 2 | 0.1500 ± 0.1414 | 2.0 |",
+    ]
+    lines = latex(rows).splitlines()
+    assert lines[2] == r"loss & margin & runs & h\_f1\_macro & minutes \\"
+    assert lines[4] == r"b\&w\_|e & - & 1 & \textbf{0.4000} & 2.0 \\"
+    assert lines[5] == r"wasl & 0.1 & 2 & 0.2000 $\pm$ 0.1414 & 2.0 \\"
+
+
+def test_the_best_is_that_of_its_data_set(tmp_path: Path) -> None:
+    for dataset, margin, score in (("a", 0.1, 0.9), ("a", 0.2, 0.8), ("b", 0.1, 0.3), ("b", 0.2, 0.5)):
+        folder = tmp_path / f"{dataset}{margin}"
+        write_run(folder, score, dataset__name=dataset, loss__margin=margin)
+    lines = markdown(table(find_runs([tmp_path])[0], metrics=["h_f1_macro"])).splitlines()[2:]
+    assert [line.split(" | ")[:2] for line in lines] == [["| a", "0.1"], ["| a", "0.2"], ["| b", "0.2"], ["| b", "0.1"]]
+    assert ["**" in line for line in lines] == [True, False, True, False]
+
+
+def test_broken_unfinished_and_foreign_folders_are_named_and_left_out(
+    runs_folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (runs_folder / "0.05-0/result.json").write_text('{"dataset": ')
+    (runs_folder / "0.05-1/result.json").unlink()
+    (runs_folder / "0.05-1/checkpoints").mkdir()
+    (runs_folder / "0.1-0/result.json").write_text('{"accuracy": 1}')
+    (runs_folder / "0.1-1/config.yaml").unlink()
+    (runs_folder / "notes").mkdir()
+    main(["report", str(runs_folder), "--format", "csv"])
+    lines = sorted(record.getMessage() for record in caplog.records)
+    assert [line.removeprefix(f"left out: {runs_folder}/") for line in lines] == [
+        "0.05-0: result.json is broken (Expecting value: line 1 column 13 (char 12))",
+        "0.05-1: not finished, there is no result.json",
+        "0.1-0: result.json is not of a run of this project: no dataset, model, seed, val, test, seconds",
+        "0.1-1: no config.yaml",
+    ]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("run.model,runs,h_f1_macro_mean,h_f1_macro_std,")
+    assert shown[1].startswith("ptmt,1,0.4,,")
+    assert len(shown) == 2
+
+
+def test_the_terminals_table(
+    runs_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["report", str(runs_folder), "--metrics", "h_f1_micro,h_f1_macro"])
+    shown = capsys.readouterr().out
+    assert "│ wasl   │ 0.1    │ 2    │ 0.1000 ± 0.0707 │ 0.2000 ± 0.1414 │ 2.0     │" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "error: nowhere: no such folder; expected a run's folder or one with runs below it"),
+        (["{runs}", "--metrics", "f1"], "error: --metrics f1: no such metric; known: h_f1_macro, h_f1_micro, h_auprc"),
+        (["{runs}/other/nothing"], "no such folder"),
+    ],
+)
+def test_what_cannot_be_reported(runs_folder: Path, arguments: list[str], message: str) -> None:
+    (runs_folder / "empty").mkdir()
+    with pytest.raises(SystemExit, match=message.replace("(", r"\(")):
+        main(["report", *(argument.format(runs=runs_folder) for argument in arguments)])
+    with pytest.raises(SystemExit, match="error: no finished run in"):
+        main(["report", str(runs_folder / "empty")])
