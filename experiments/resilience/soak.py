@@ -26,7 +26,7 @@ import torch
 HERE = Path(__file__).parent
 RUN = HERE.parents[1] / "run.py"
 ARGUMENTS = [
-    "experiment=demo", "trainer.max_epochs=15", "trainer.val_check_interval=0.5", "impl.num_workers=2",
+    "experiment=demo", "trainer.max_epochs=25", "trainer.val_check_interval=0.5", "impl.num_workers=2",
     "callbacks.progress_bar=null", "callbacks.early_stopping=null",
     "callbacks.last_checkpoint.every_minutes=0.03", "+callbacks.last_checkpoint.check_every=1",
 ]  # fmt: skip
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--longest", type=float, default=40, help="seconds from a start to a kill, at most")
+    parser.add_argument("--longest", type=float, default=30, help="seconds from a start to a kill, at most")
     parser.add_argument("--outputs", type=Path, default=Path("outputs/resilience"))
     parser.add_argument("arguments", nargs="*", help="further arguments of run.py")
     options = parser.parse_intermixed_args()
