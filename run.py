@@ -1,6 +1,7 @@
 """Train and test one configuration: ``python run.py dataset=sample backbone=tiny``; see README.md."""
 
 import logging
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from ptmt_lightning import config, results, train
@@ -38,6 +40,7 @@ def main(cfg: DictConfig) -> float | None:
             for key in ("callbacks", "logger")
         )
         trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+        datamodule.device_batch_size(trainer.world_size)  # refused here, not when training has begun
         starts_ranks = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
         if starts_ranks and HydraConfig.get().mode == RunMode.MULTIRUN:
             # Lightning starts the other ranks with the whole command: each would run a sweep of its own.
@@ -54,6 +57,8 @@ def main(cfg: DictConfig) -> float | None:
             test=cfg.test,
             resume=cfg.resume is not None,
         )
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)  # Lightning's own exit code is 0: a sweep would take the run for finished
     finally:
         wandb.finish()
     results.show(result, run_dir)
@@ -62,8 +67,8 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    sys.argv = [sys.argv[0], *config.arguments_for_hydra(sys.argv[1:])]
     with config.user_errors():
         config.check_overrides(sys.argv[1:])
         config.check_multirun(sys.argv[1:])
-    sys.argv = [sys.argv[0], *config.arguments_for_hydra(sys.argv[1:])]
     main()

@@ -5,12 +5,15 @@
 ``range(2,11)``) or in ``hydra.sweeper.params``.
 """
 
+import contextlib
 import fcntl
 import logging
+import math
 import secrets
 import shlex
-import time
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +36,12 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from ptmt_lightning.checks import check_range
-from ptmt_lightning.config import compact_errors, quoted
+from ptmt_lightning.config import JobNotRunError, compact_errors, config_options, quoted
 from ptmt_lightning.files import write_text
-from ptmt_lightning.pruning import PRUNED, open_storage
+from ptmt_lightning.pruning import HEARTBEAT_SECONDS, PRUNED, open_storage
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +104,12 @@ class OptunaSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config_loader = hydra_context.config_loader
         self.direction, self.monitor = StudyDirection[f"{config.mode}imize".upper()], config.monitor
+        self.fail_fast = bool(OmegaConf.select(config, "hydra.launcher.fail_fast"))
         with open_dict(config):
             # The folder of job N is that of trial N; each job gets N with its settings.
             config.hydra.sweep.dir = str(self.folder)
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(self.folder))}")
+        self.master: DictConfig = config
         self.jobs = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -119,6 +124,8 @@ class OptunaSweeper(Sweeper):
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         with compact_errors():
             fixed, space = self._space(arguments)
+        # What can't be composed is refused before the study is begun.
+        self.config_loader.load_sweep_config(self.master, [*fixed, *(f"{key}={_any(space[key])}" for key in space)])
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.folder / ".study.lock")
         # Held for the life of this process: others see by it whether the trials that it took are still at work.
@@ -131,7 +138,10 @@ class OptunaSweeper(Sweeper):
             while trials := self._next_trials(study, space):
                 failed += self._run(study, trials, fixed)
                 self._report(study, fixed)
-        self._owner_file(self.owner).unlink()  # left where this was killed
+                if failed and self.fail_fast:
+                    break
+        if not self._has_open_trials(study):  # else the file tells others that they may take them; so where killed
+            self._owner_file(self.owner).unlink()
         if command := self._report(study, fixed):
             log.info("%s\nthe best trial's command: %s", _states(study), command)
         if failed:
@@ -165,6 +175,7 @@ class OptunaSweeper(Sweeper):
                 direction=self.direction,
                 load_if_exists=True,
             )
+            self.storage: Any = study._storage  # keeps what it has read
             ours = {"fixed": fixed, "space": {key: distribution_to_json(space[key]) for key in space}}
             theirs = study.user_attrs
             for what, value in ours.items():
@@ -181,38 +192,69 @@ class OptunaSweeper(Sweeper):
     def _next_trials(self, study: optuna.Study, space: dict[str, BaseDistribution]) -> list[Trial]:
         """Up to ``n_jobs``: those that a killed process left, then new ones."""
         with self.lock:
-            trials = study.get_trials(deepcopy=False)
-            abandoned = [t for t in trials if t.state == TrialState.RUNNING and self._is_abandoned(t)][: self.n_jobs]
-            new = range(len(trials), min(len(trials) + self.n_jobs - len(abandoned), self.n_trials))
-            chosen = []
-            for frozen in [*abandoned, *new]:
+            known = study.get_trials(deepcopy=False)
+            running = [trial for trial in known if trial.state == TrialState.RUNNING]
+            stale = self.storage._get_stale_trial_ids(study._study_id) if running else []
+            taken = [trial._trial_id for trial in running if self._is_abandoned(trial, stale)][: self.n_jobs]
+            for trial_id in taken:
+                self.storage.set_trial_user_attr(trial_id, "owner", self.owner)
+            template = create_trial(state=TrialState.RUNNING, user_attrs={"owner": self.owner})
+            for _ in range(len(known), min(len(known) + self.n_jobs - len(taken), self.n_trials)):
+                taken.append(self.storage.create_new_trial(study._study_id, template))
+            trials = []
+            for trial_id in taken:
+                self.storage.record_heartbeat(trial_id)
+                number = self.storage.get_trial(trial_id).number
+                if number >= self.n_trials:  # another machine was faster
+                    self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+                    continue
                 # A generator of its own for each trial: a resumed study draws what an uninterrupted one would have,
                 # and two processes don't draw the same.
-                number = frozen if isinstance(frozen, int) else frozen.number
                 study.sampler = _SAMPLERS[self.sampler](self.seed * 1_000_003 + number)
-                trial = study.ask() if isinstance(frozen, int) else Trial(study, frozen._trial_id)
-                trial.set_user_attr("owner", self.owner)
+                trial = Trial(study, trial_id)
                 for key, distribution in space.items():
                     _suggest(trial, key, distribution)
                 what = " ".join(f"{key}={value}" for key, value in trial.params.items())
-                log.info("trial %d%s: %s", number, "" if isinstance(frozen, int) else ", left by another", what)
-                chosen.append(trial)
-        return chosen
+                log.info("trial %d%s: %s", number, ", left by another" if number < len(known) else "", what)
+                trials.append(trial)
+        return trials
 
-    def _is_abandoned(self, trial: optuna.trial.FrozenTrial) -> bool:
-        owner = trial.user_attrs.get("owner")
-        if owner is None:  # killed, or another machine is just about to write it
-            assert trial.datetime_start is not None
-            return self.storage_url.startswith("sqlite") or time.time() - trial.datetime_start.timestamp() > 60
+    def _is_abandoned(self, trial: FrozenTrial, stale: list[int]) -> bool:
+        """Whether the process that took it is gone: seen by its lock here, by missing heartbeats from elsewhere."""
+        owner = trial.user_attrs["owner"]
         path = self._owner_file(owner)
-        if owner == self.owner or not path.exists():  # of another machine
-            return False
+        if owner == self.owner or not path.exists():
+            return trial._trial_id in stale
         with path.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
         return True
+
+    def _has_open_trials(self, study: optuna.Study) -> bool:
+        return any(
+            trial.state == TrialState.RUNNING and trial.user_attrs["owner"] == self.owner
+            for trial in study.get_trials(deepcopy=False)
+        )
+
+    @contextlib.contextmanager
+    def _beating(self, trials: list[Trial]) -> Iterator[None]:
+        """Keep other machines from taking the trials for abandoned."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT_SECONDS):
+                for trial in trials:
+                    self.storage.record_heartbeat(trial._trial_id)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def _owner_file(self, owner: str) -> Path:
         return self.folder / f".{owner}.lock"
@@ -221,13 +263,16 @@ class OptunaSweeper(Sweeper):
         """Launch trials and tell the study how they ended; gives those that failed, in words."""
         failed = []
         overrides = [[*fixed, *self._overrides(trial)] for trial in trials]
-        returns = self.jobs.launch(overrides, initial_job_idx=trials[0].number)
+        with self._beating(trials):
+            returns = self.jobs.launch(overrides, initial_job_idx=trials[0].number)
         for trial, returned in zip(trials, returns, strict=True):
-            score = returned.return_value if returned.status == JobStatus.COMPLETED else None
-            if score is None:
+            if isinstance(returned._return_value, JobNotRunError):
+                continue  # the next start takes it up
+            score = returned._return_value if returned.status == JobStatus.COMPLETED else None
+            if score is None or math.isnan(score):
                 study.tell(trial, state=TrialState.FAIL)
                 failed.append(f"trial {trial.number}, see {self.folder / str(trial.number)}")
-            elif PRUNED in study._storage.get_trial(trial._trial_id).user_attrs:
+            elif PRUNED in self.storage.get_trial(trial._trial_id).user_attrs:
                 study.tell(trial, state=TrialState.PRUNED)
             else:
                 study.tell(trial, score)
@@ -235,7 +280,7 @@ class OptunaSweeper(Sweeper):
 
     def _overrides(self, trial: Trial) -> list[str]:
         settings = [f"{key}={value}" for key, value in trial.params.items()]
-        settings += [f"hydra.sweep.subdir={trial.number}", f"run.group={self.name}"]
+        settings += [f"hydra.sweep.subdir={trial.number}", f"run.group={quoted(self.name)}"]
         if self.pruning:
             pruning = {
                 "_target_": "ptmt_lightning.pruning.Pruning", "storage": self.storage_url, "study": self.name,
@@ -261,7 +306,7 @@ class OptunaSweeper(Sweeper):
                     "best_value": best.value,
                     "best_params": best.params,
                     "best_folder": str(self.folder / str(best.number)),
-                    "command": shlex.join(["python", "run.py", *arguments]),
+                    "command": shlex.join(["python", "run.py", *config_options(self.master.hydra), *arguments]),
                 }
                 log.info("best of %d: trial %d with %g", len(done), best.number, best.value)
             write_text(self.folder / "optimization_results.yaml", OmegaConf.to_yaml(OmegaConf.create(results)))
@@ -278,20 +323,30 @@ def _distribution(override: Override) -> BaseDistribution:
         ValueError: it is none that can be searched.
     """
     value = override.value()
-    if isinstance(value, IntervalSweep):
-        low, high, log_scale = value.start, value.end, "log" in value.tags
-        assert low is not None
-        assert high is not None
-        if low > high:
-            raise ValueError(f"{override.input_line}: expected the lower end first; exchange the two")
-        if isinstance(low, int) and isinstance(high, int):
-            return IntDistribution(low, high, log=log_scale)
-        return FloatDistribution(low, high, log=log_scale)
-    if isinstance(value, RangeSweep) and not value.shuffle:
-        values = list(value.range())
-        if values and all(isinstance(number, int) for number in values):
-            return IntDistribution(values[0], values[-1], step=int(value.step))
-    return CategoricalDistribution([str(choice) for choice in override.sweep_string_iterator()])
+    try:
+        if isinstance(value, IntervalSweep):
+            low, high, log_scale = value.start, value.end, "log" in value.tags
+            assert low is not None
+            assert high is not None
+            if isinstance(low, int) and isinstance(high, int):
+                return IntDistribution(low, high, log=log_scale)
+            return FloatDistribution(low, high, log=log_scale)
+        if isinstance(value, RangeSweep):
+            values = sorted(value.range())
+            if values and all(isinstance(number, int) for number in values):
+                return IntDistribution(values[0], values[-1], step=abs(int(value.step)))
+        choices = [str(choice) for choice in override.sweep_string_iterator()]
+    except ValueError as error:
+        raise ValueError(
+            f"{override.input_line}: {error}; expected LOW below HIGH, and LOW above 0 with tag(log,...)"
+        ) from error
+    is_shuffled = getattr(value, "shuffle", False)  # in another order at each start, but the study goes by order
+    return CategoricalDistribution(sorted(choices) if is_shuffled else choices)
+
+
+def _any(distribution: BaseDistribution) -> Any:
+    """A value of it."""
+    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # type: ignore[attr-defined]
 
 
 def _suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:

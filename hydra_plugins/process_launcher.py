@@ -32,7 +32,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ptmt_lightning.checkpoints import has_checkpoint
 from ptmt_lightning.checks import check_range
-from ptmt_lightning.config import compact_errors, quoted
+from ptmt_lightning.config import JobNotRunError, compact_errors, config_options, quoted
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +57,21 @@ class _Job:
     deadline: float | None = None  # of the next, harder way to end it
     timed_out: bool = False
     error: str | None = None
-    ended: bool = False
+    has_run: bool = False  # or was found to have
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
 
 class ProcessLauncher(Launcher):
     """Runs jobs as processes, several at once with a slot of the devices each.
 
-    A job whose folder holds a finished run is not run again; one that was cut off is resumed. Output goes to
-    ``job.log`` in the job's folder.
+    A job whose folder holds its finished run is not run again; one that was cut off is resumed. Output goes to
+    ``job.log`` in the job's folder, after a line with the job's arguments.
 
     Args:
-        n_jobs: at once. GPUs are split evenly; without any, the CPU's cores are.
+        n_jobs: at once. GPUs are split evenly; jobs on the CPU share its cores.
         timeout_minutes: after which a job is told to end; it saves a checkpoint first.
         fail_fast: end all jobs when one fails; else the others go on, and those that failed are named at the end.
         grace_seconds: between telling a job to end and killing it.
@@ -86,20 +90,20 @@ class ProcessLauncher(Launcher):
         self.group = time.strftime("%Y-%m-%d_%H-%M-%S")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; gives what each returned, or why it failed."""
-        with compact_errors():
-            slots = _slots(self.n_jobs)
+        """Run the jobs; gives what each returned, or why it failed or was not run."""
         shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
         jobs = [self._job(number, list(o), shared) for number, o in enumerate(job_overrides, start=initial_job_idx)]
+        with compact_errors():
+            slots = [[_environment(slot, self.n_jobs, _uses_gpus(job)) for job in jobs] for slot in range(self.n_jobs)]
         with self._ending_jobs_on_exit(jobs):
-            waiting, running = list(jobs), dict[int, _Job]()
+            waiting, running = list(range(len(jobs))), dict[int, _Job]()
             while waiting or running:
                 running = {slot: job for slot, job in running.items() if not self._has_ended(job)}
                 if self.fail_fast and any(job.error for job in jobs):
                     break
-                for slot, environment in enumerate(slots):
-                    if slot not in running and waiting and self._start(waiting[0], environment):
-                        running[slot] = waiting.pop(0)
+                for slot, environments in enumerate(slots):
+                    if slot not in running and waiting and self._start(jobs[waiting[0]], environments[waiting[0]]):
+                        running[slot] = jobs[waiting.pop(0)]
                 time.sleep(0.1)
         return _returns(jobs)
 
@@ -127,9 +131,20 @@ class ProcessLauncher(Launcher):
                     log.info("%s: waiting for another process that has the folder", job.name)
                 job.waits = True
                 return False
+            arguments = f"arguments: {json.dumps(self._own_arguments(job))}"
+            with path.open() as log_file:
+                earlier = log_file.readline().rstrip("\n")
+            if not earlier:
+                file.write(f"{arguments}\n".encode())
+                file.flush()
+            elif earlier != arguments:
+                job.has_run = True
+                job.error = f"{job.name}: {job.folder} is of another job ({earlier}); choose another hydra.sweep.subdir"
+                log.error(job.error)
+                return True
             if (job.folder / "result.json").exists():
                 log.info("%s: has a result already, in %s", job.name, job.folder)
-                job.ended = True
+                job.has_run = True
                 return True
             log.info("%s: started, output in %s", job.name, path)
             job.process = subprocess.Popen(
@@ -145,34 +160,33 @@ class ProcessLauncher(Launcher):
         job.deadline = None if self.timeout_minutes is None else job.started + 60 * self.timeout_minutes
         return True
 
+    def _own_arguments(self, job: _Job) -> list[str]:
+        """Those that decide what is run: not where it is kept, how it is named, nor where its trial is reported."""
+        apart = ("hydra.", "hydra/", "run.group", "callbacks.pruning.")
+        return [override for override in job.overrides if not _key(override).startswith(apart)]
+
     def _command(self, job: _Job) -> list[str]:
         script = str(Path(sys.argv[0]).absolute())
         if has_checkpoint(job.folder / "checkpoints") and (job.folder / "config.yaml").exists():
             return [sys.executable, script, f"resume={job.folder}"]
         hydra = job.config.hydra
-        command = [sys.executable, script, f"--config-name={hydra.job.config_name}"]
-        for source in hydra.runtime.config_sources:
-            if source.provider in ("main", "command-line"):
-                option = "--config-path" if source.provider == "main" else "--config-dir"
-                command.append(f"{option}={source.path}")
         # Those of the sweep itself are not the job's.
         of_hydra = [o for o in hydra.overrides.hydra if not _key(o).startswith(_OF_SWEEP)]
         overrides = [o for o in job.overrides if not _key(o).startswith(_OF_SWEEP)]
         if job.config.run.group is None:
             overrides.append(f"run.group={self.group}")
-        return [*command, *of_hydra, *overrides, "hydra.mode=RUN", f"hydra.run.dir={quoted(str(job.folder))}"]
+        folder = f"hydra.run.dir={quoted(str(job.folder))}"
+        return [sys.executable, script, *config_options(hydra), *of_hydra, *overrides, "hydra.mode=RUN", folder]
 
     def _has_ended(self, job: _Job) -> bool:
-        if job.ended:
+        if job.process is None:
             return True
-        assert job.process is not None
-        if job.process.poll() is None:
+        if job.is_running:
             if job.deadline is not None and time.monotonic() > job.deadline:
-                signal_ = signal.SIGKILL if job.timed_out else signal.SIGTERM
-                _signal(job.process, signal_)
+                _signal(job.process, signal.SIGKILL if job.timed_out else signal.SIGTERM)
                 job.timed_out, job.deadline = True, time.monotonic() + self.grace_seconds
             return False
-        job.ended = True
+        job.has_run = True
         took = (time.monotonic() - job.started) / 60
         if job.process.returncode:
             reason = f"exit code {job.process.returncode}"
@@ -195,19 +209,16 @@ class ProcessLauncher(Launcher):
         try:
             yield
         finally:
-            running = [job for job in jobs if job.process is not None and job.process.poll() is None]
-            for job in running:
-                assert job.process is not None
-                _signal(job.process, signal.SIGTERM)
-                job.error = f"{job.name}: ended with the sweep, go on with resume={job.folder}"
+            running = [job.process for job in jobs if job.process is not None and job.is_running]
+            for process in running:
+                _signal(process, signal.SIGTERM)
             limit = time.monotonic() + self.grace_seconds
-            for job in running:
-                assert job.process is not None
+            for process in running:
                 try:
-                    job.process.wait(max(0, limit - time.monotonic()))
+                    process.wait(max(0, limit - time.monotonic()))
                 except subprocess.TimeoutExpired:
-                    _signal(job.process, signal.SIGKILL)
-                    job.process.wait()
+                    _signal(process, signal.SIGKILL)
+                    process.wait()
             signal.signal(signal.SIGTERM, before)
 
 
@@ -215,11 +226,16 @@ _OF_SWEEP = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper
 
 
 def _returns(jobs: list[_Job]) -> list[JobReturn]:
-    errors = [job.error or f"{job.name}: not started" for job in jobs if job.error or not job.ended]
-    summary = CompactHydraException("\n".join([f"error: {len(errors)} of {len(jobs)} jobs failed:", *errors]))
+    failed = [job.error for job in jobs if job.error]
+    not_run = [
+        f"{job.name}: ended with the sweep" if job.process else f"{job.name}: not started"
+        for job in jobs
+        if not job.has_run
+    ]
+    summary = "\n".join([f"error: {len(failed)} of {len(jobs)} jobs failed:", *failed, *not_run])
     returns = []
     for job in jobs:
-        done = job.ended and not job.error
+        done = job.has_run and not job.error
         returned = JobReturn(
             overrides=job.overrides,
             cfg=job.config,
@@ -228,7 +244,8 @@ def _returns(jobs: list[_Job]) -> list[JobReturn]:
             task_name=job.config.hydra.job.name,
             status=JobStatus.COMPLETED if done else JobStatus.FAILED,
         )
-        returned.return_value = _score(job.folder) if done else summary
+        error = CompactHydraException(summary) if job.has_run else JobNotRunError(summary)
+        returned.return_value = _score(job.folder) if done else error
         returns.append(returned)
     return returns
 
@@ -238,29 +255,39 @@ def _key(override: str) -> str:
 
 
 def _score(folder: Path) -> float | None:
-    score: float | None = json.loads((folder / "result.json").read_text())["best_score"]
+    """None of a run that leaves no result, as debug=fast_dev_run."""
+    path = folder / "result.json"
+    score: float | None = json.loads(path.read_text())["best_score"] if path.exists() else None
     return score
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").split("\n")
+    lines = path.read_text(errors="replace").split("\n")[1:]
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def _slots(n_jobs: int) -> list[dict[str, str]]:
-    """What each of the jobs that run at once sees of the devices, as environment variables."""
+def _uses_gpus(job: _Job) -> bool:
+    return OmegaConf.select(job.config, "trainer.accelerator") != "cpu" and torch.cuda.device_count() > 0
+
+
+def _environment(slot: int, n_jobs: int, uses_gpus: bool) -> dict[str, str]:
+    """What a job in that slot of so many sees of the devices, as environment variables.
+
+    Raises:
+        ValueError: more slots than GPUs.
+    """
     if n_jobs == 1:
-        return [{}]
+        return {}
+    if not uses_gpus:
+        return {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // n_jobs))}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    if not gpus:
-        return [{"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // n_jobs))}] * n_jobs
     share = len(gpus) // n_jobs
     if not share:
         raise ValueError(
             f"hydra.launcher.n_jobs={n_jobs}: expected at most as many as there are GPUs, {len(gpus)}; lower it"
         )
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i * share : (i + 1) * share])} for i in range(n_jobs)]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[slot * share : (slot + 1) * share])}
 
 
 def _without_ranks(environment: Mapping[str, str]) -> dict[str, str]:

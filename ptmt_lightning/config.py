@@ -31,7 +31,8 @@ def run_name() -> str:
 
     All ranks that torchrun or srun started get the same, and again after a restart.
     """
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # several runs in one step
+    if "SLURM_STEP_ID" in os.environ and not interactive:
         return f"slurm-{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_STEP_ID']}"
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}-{secrets.token_hex(3)}"
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
@@ -88,8 +89,8 @@ def check_multirun(arguments: Sequence[str]) -> None:
         ValueError: says what to start instead.
     """
     tasks = max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
-    sweeps = any(a in ("-m", "--multirun") or a.startswith("search=") for a in arguments)
-    if tasks > 1 and sweeps:
+    sweeps = any(a in ("-m", "--multirun", "hydra.mode=MULTIRUN") or a.startswith("search=") for a in arguments)
+    if tasks > 1 and sweeps and "hydra.mode=RUN" not in arguments:
         raise ValueError(
             f"a sweep was started {tasks} times (torchrun, srun): expected once; start `python run.py` itself, whose "
             "jobs start their own ranks"
@@ -97,9 +98,26 @@ def check_multirun(arguments: Sequence[str]) -> None:
 
 
 def arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
-    """The arguments, and for ``resume=FOLDER`` that folder as the one to write to."""
-    folders = [argument.split("=", 1)[1] for argument in arguments if argument.startswith("resume=")]
-    return [*arguments, *(f"hydra.run.dir={quoted(folder)}" for folder in folders[:1])]
+    """The arguments; ``resume=FOLDER`` quoted for Hydra's grammar, and that folder as the one to write to."""
+    result = []
+    for argument in arguments:
+        if argument.startswith("resume=") and argument != "resume=null":
+            folder = argument.removeprefix("resume=")
+            result += [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
+        else:
+            result.append(argument)
+    return result
+
+
+def config_options(hydra: DictConfig) -> list[str]:
+    """The options of a command line that choose another configuration than ``conf/config.yaml``."""
+    options = [] if hydra.job.config_name == "config" else [f"--config-name={hydra.job.config_name}"]
+    for source in hydra.runtime.config_sources:
+        if source.provider == "command-line":
+            options.append(f"--config-dir={source.path}")
+        elif source.provider == "main" and Path(source.path) != CONF:
+            options.append(f"--config-path={source.path}")
+    return options
 
 
 def quoted(value: object) -> str:
@@ -172,6 +190,10 @@ def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
     return earlier
 
 
+class JobNotRunError(CompactHydraException):
+    """A job of a sweep was not started, or ended with the sweep, for no fault of its own."""
+
+
 @contextmanager
 def compact_errors() -> Iterator[None]:
     """In a plugin of Hydra's: let it print an error that the user can mend, and no traceback."""
@@ -179,6 +201,14 @@ def compact_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         raise CompactHydraException(f"error: {error}") from error
+
+
+def _remove_empty(run_dir: Path) -> None:
+    """Remove an empty run folder, and above it what it leaves empty, up to the working folder."""
+    for folder in (run_dir, *run_dir.parents):
+        if folder == Path.cwd() or folder in Path.cwd().parents or any(folder.iterdir()):
+            return
+        folder.rmdir()
 
 
 @contextmanager
@@ -190,6 +220,6 @@ def user_errors(run_dir: Path | None = None) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if not isinstance(cause, (ValueError, HydraException, MisconfigurationException)):
             raise
-        if run_dir is not None and not any(run_dir.iterdir()):
-            os.removedirs(run_dir)
+        if run_dir is not None:
+            _remove_empty(run_dir)
         sys.exit(f"error: {cause}")

@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
+import re
+import time
 
 import lightning as L
 import optuna
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import Trial
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 log = logging.getLogger(__name__)
 
 PRUNED = "pruned_after_epoch"  # attribute of a trial
+HEARTBEAT_SECONDS = 60
 
 
 def open_storage(url: str) -> RDBStorage:
-    """The storage of studies at ``url``."""
+    """The storage of studies at ``url``.
+
+    Raises:
+        ValueError: it can't be opened.
+    """
     wait = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}  # seconds, for another's lock
-    return RDBStorage(url, engine_kwargs=wait)
+    for attempt in itertools.count(1):
+        try:
+            return RDBStorage(
+                url,
+                engine_kwargs=wait,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=5 * HEARTBEAT_SECONDS,
+            )
+        except (IntegrityError, ProgrammingError) as error:  # another machine makes the tables of a new database
+            if attempt == 5:
+                raise _unusable(url, error) from error
+            time.sleep(2)
+        except (ImportError, SQLAlchemyError) as error:
+            raise _unusable(url, error) from error
+    raise AssertionError
+
+
+def _unusable(url: str, error: Exception) -> ValueError:
+    shown = re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", url)
+    return ValueError(
+        f"hydra.sweeper.storage={shown}: {str(error).splitlines()[0]}; expected a URL of SQLAlchemy, as "
+        "postgresql://USER@HOST/DATABASE, with the package that it needs installed"
+    )
 
 
 class Pruning(L.Callback):
@@ -41,6 +73,12 @@ class Pruning(L.Callback):
         self.storage, self.study, self.trial, self.monitor = storage, study, trial, monitor
         self.pruner = SuccessiveHalvingPruner(min_resource=min_epochs, reduction_factor=reduction_factor)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that was pruned, then cut off, does not train on."""
+        pruned = PRUNED in self._trial().user_attrs if trainer.is_global_zero else False
+        if trainer.strategy.broadcast(pruned):
+            trainer.should_stop = True
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
@@ -49,16 +87,20 @@ class Pruning(L.Callback):
             trainer.should_stop = True
 
     def _is_pruned(self, trainer: L.Trainer) -> bool:
-        study = optuna.load_study(study_name=self.study, storage=open_storage(self.storage), pruner=self.pruner)
-        trial = Trial(study, study.get_trials(deepcopy=False)[self.trial]._trial_id)
+        trial = self._trial()
         epoch = trainer.current_epoch + 1
-        known = study.get_trials(deepcopy=False)[self.trial].intermediate_values
+        known = trial.storage.get_trial(trial._trial_id).intermediate_values
         if epoch not in known:  # else the run was resumed
             score = trainer.callback_metrics[self.monitor].item()
-            better = max if study.direction == optuna.study.StudyDirection.MAXIMIZE else min
-            trial.report(better([score, *(value for value in known.values() if not math.isnan(value))]), epoch)
+            better = max if trial.study.direction == StudyDirection.MAXIMIZE else min
+            scores = [value for value in (score, *known.values()) if not math.isnan(value)]
+            trial.report(better(scores, default=math.nan), epoch)
         if not trial.should_prune():
             return False
         trial.set_user_attr(PRUNED, epoch)
         log.info("pruned after epoch %d: other trials of study %s do better", epoch, self.study)
         return True
+
+    def _trial(self) -> Trial:
+        study = optuna.load_study(study_name=self.study, storage=open_storage(self.storage), pruner=self.pruner)
+        return Trial(study, study.get_trials(deepcopy=False)[self.trial]._trial_id)

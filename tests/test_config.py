@@ -63,9 +63,11 @@ def test_the_wandb_sweep_has_keys_and_values_that_run_py_takes() -> None:
 def test_a_run_of_several_ranks_has_one_name_and_that_of_one_rank_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.run_name() != config.run_name()
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    monkeypatch.setenv("SLURM_STEP_ID", "3")
     assert config.run_name() != config.run_name()  # several runs, one after the other, in one job
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_STEP_ID", "3")
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")
+    assert config.run_name() != config.run_name()
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
     assert config.run_name() == config.run_name() == "slurm-77-3"
 
 
@@ -73,6 +75,7 @@ def test_a_run_of_several_ranks_has_one_name_and_that_of_one_rank_its_own(monkey
 def test_a_sweep_on_every_rank_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "4")
     config.check_multirun(["seed=0"])
+    config.check_multirun(["search=ptmt", "hydra.mode=RUN"])  # a rank of a search's job
     for flag in ("-m", "--multirun", "search=ptmt"):
         with pytest.raises(ValueError, match=r"a sweep was started 4 times \(torchrun, srun\): expected once; start"):
             config.check_multirun([flag, "seed=0,1"])
@@ -102,6 +105,22 @@ def test_misspelt_keys_and_choices(arguments: list[str], message: str) -> None:
 
 def test_valid_overrides_pass() -> None:
     config.check_overrides(["-m", "loss=wasl,bce", "loss.margin=0.02,0.05", "seed=range(3)", "+trainer.barebones=true"])
+
+
+@pytest.mark.parametrize("folder", ["runs/a", "a=1,b=(2)", "it's here"])
+def test_a_folder_to_resume_may_have_any_name(folder: str) -> None:
+    arguments = config.arguments_for_hydra(["-m", f"resume={folder}"])
+    overrides = OverridesParser.create().parse_overrides(arguments[1:])
+    assert [(o.key_or_group, o.value()) for o in overrides] == [("resume", folder), ("hydra.run.dir", folder)]
+
+
+def test_only_folders_of_the_run_itself_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work/outputs/toy/run").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(SystemExit), config.user_errors(tmp_path / "work/outputs/toy/run"):
+        raise ValueError("an error")
+    assert (tmp_path / "work").is_dir()
+    assert not (tmp_path / "work/outputs").exists()
 
 
 def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:

@@ -145,6 +145,38 @@ def test_multirun_in_one_process_on_several_devices_is_refused(tmp_path: Path) -
     assert "error: -m on several devices: expected a process a job; leave out hydra/launcher" in done.stderr
 
 
+def test_a_batch_that_cannot_be_split_is_refused_in_one_line(toy_folder: Path, tmp_path: Path) -> None:
+    arguments = [*toy_arguments(toy_folder), "trainer=ddp", "trainer.accelerator=cpu", "dataset.batch_per=step"]
+    done = start(tmp_path, *arguments, "dataset.batch_size=5")
+    assert done.returncode == 1
+    message = "dataset.batch_size=5 with batch_per=step: expected a multiple of the number of devices, 2; change one"
+    assert f"error: {message} of them" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_told_to_end_in_a_sweep_a_run_is_resumed_by_the_same_command(toy_folder: Path, tmp_path: Path) -> None:
+    """A job that takes too long saves, ends, and counts as failed; the same command goes on with it."""
+    folder = tmp_path / "a=1, (b)"
+    arguments = [
+        *toy_arguments(toy_folder), "trainer.max_epochs=2000", "callbacks.early_stopping=null", "seed=0",
+        f"hydra.sweep.dir='{folder}'", "hydra.sweep.subdir=job", "trainer.check_val_every_n_epoch=1000",
+    ]  # fmt: skip
+    done = start(tmp_path, "-m", *arguments, "hydra.launcher.timeout_minutes=0.5")
+    assert done.returncode == 1, done.stdout
+    assert "longer than hydra.launcher.timeout_minutes=0.5, see" in done.stderr
+    log = (folder / "job/job.log").read_text()
+    assert "told to end (SIGTERM) at step" in log
+    assert (folder / "job/checkpoints/last.ckpt").exists()
+    assert not (folder / "job/result.json").exists()
+    saved = OmegaConf.load(folder / "job/config.yaml")
+    saved.trainer.max_epochs = 1  # enough of it
+    OmegaConf.save(saved, folder / "job/config.yaml")
+    done = start(tmp_path, "-m", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((folder / "job/result.json").read_text())["steps"] > 6  # of the first start
+
+
 def test_a_sweep_started_on_every_rank_is_refused(tmp_path: Path) -> None:
     done = start(tmp_path, "-m", "seed=0,1", WORLD_SIZE="2")
     assert done.returncode == 1
@@ -197,6 +229,7 @@ def test_two_nodes_under_slurm_share_a_folder_and_a_requeued_job_goes_on(toy_fol
     first = json.loads((run_dir / "result.json").read_text())
     assert first["num_devices"] == 2
     assert len((run_dir / "predictions.jsonl").read_text().splitlines()) == 7
+    trained = (run_dir / "checkpoints/last.ckpt").stat().st_mtime_ns
     # SLURM starts a job that lost its node again under the same id.
     (run_dir / "result.json").unlink()
     requeued = [environment | {"SLURM_RESTART_COUNT": "1"} for environment in environments]
@@ -204,8 +237,8 @@ def test_two_nodes_under_slurm_share_a_folder_and_a_requeued_job_goes_on(toy_fol
     assert only_run(tmp_path) == run_dir
     again = json.loads((run_dir / "result.json").read_text())
     assert again["test"] == first["test"]
-    assert again["seconds"]["fit"] >= first["seconds"]["fit"]  # of both together: nothing was trained anew
     assert again["steps"] == first["steps"]
+    assert (run_dir / "checkpoints/last.ckpt").stat().st_mtime_ns == trained  # nothing was trained anew
 
 
 def test_ranks_of_torchrun_share_a_folder(toy_folder: Path, tmp_path: Path) -> None:

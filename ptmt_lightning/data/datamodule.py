@@ -175,18 +175,10 @@ class HTCDataModule(L.LightningDataModule):
         documents = self._splits[split]
         overfits = bool(getattr(self.trainer, "overfit_batches", 0))  # on the same documents again and again
         num_devices = self.trainer.world_size if self.trainer else 1
-        batch_size = self.batch_size
-        if self.batch_per == "step":
-            batch_size, rest = divmod(self.batch_size, num_devices)
-            if rest or not batch_size:
-                raise ValueError(
-                    f"dataset.batch_size={self.batch_size} with batch_per=step: expected a multiple of the number of "
-                    f"devices, {num_devices}; change one of them"
-                )
         sampler = LengthBatchSampler(
             documents.lengths,
             rows=self._train_rows if training else None,
-            batch_size=batch_size if training else self.eval_batch_size,
+            batch_size=self.device_batch_size(num_devices) if training else self.eval_batch_size,
             shuffle=training and not overfits,
             seed=self.seed,
             num_replicas=num_devices,
@@ -202,6 +194,22 @@ class HTCDataModule(L.LightningDataModule):
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
         )
+
+    def device_batch_size(self, num_devices: int) -> int:
+        """Documents that each of so many devices takes at a training step.
+
+        Raises:
+            ValueError: they can't be split evenly.
+        """
+        if self.batch_per == "device":
+            return self.batch_size
+        size, rest = divmod(self.batch_size, num_devices)
+        if rest or not size:
+            raise ValueError(
+                f"dataset.batch_size={self.batch_size} with batch_per=step: expected a multiple of the number of "
+                f"devices, {num_devices}; change one of them"
+            )
+        return size
 
     def start_at(self, epoch: int, num_batches: int) -> None:
         """Let training go on within an epoch, after its first batches."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import optuna
 import pytest
-from conftest import Start
+import torch
+from conftest import ROOT_DIR, Start
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from processes import pids, wait_for
 
 from hydra_plugins.optuna_sweeper import OptunaSweeper, _distribution
+from ptmt_lightning.pruning import PRUNED, Pruning, open_storage
 
 SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.study=s", "hydra.sweeper.folder=s", "x=interval(0.0,6.0)"]
 
@@ -39,7 +44,9 @@ def drawn(tmp_path: Path) -> list[dict[str, Any]]:
         ("x=range(2,11)", IntDistribution(2, 10)),
         ("x=range(2,11,4)", IntDistribution(2, 10, step=4)),
         ("x=range(0,1,0.5)", CategoricalDistribution(["0.0", "0.5"])),
+        ("x=range(10,0,-2)", IntDistribution(2, 10, step=2)),
         ("x=choice(a,b)", CategoricalDistribution(["a", "b"])),
+        ("x=shuffle(b,c,a)", CategoricalDistribution(["a", "b", "c"])),
         ("x=0.1,null,'a b'", CategoricalDistribution(["0.1", "null", "'a b'"])),
     ],
 )
@@ -47,9 +54,10 @@ def test_ranges_in_hydras_grammar(override: str, expected: BaseDistribution) -> 
     assert _distribution(OverridesParser.create().parse_override(override)) == expected
 
 
-def test_an_interval_with_exchanged_ends_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"x=interval\(2,1\): expected the lower end first; exchange the two"):
-        _distribution(OverridesParser.create().parse_override("x=interval(2,1)"))
+@pytest.mark.parametrize("override", ["x=interval(2,1)", "x=tag(log,interval(0,1))"])
+def test_ranges_that_are_none_are_refused(override: str) -> None:
+    with pytest.raises(ValueError, match=r"^x=.*expected LOW below HIGH, and LOW above 0 with tag\(log,...\)$"):
+        _distribution(OverridesParser.create().parse_override(override))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +100,9 @@ def test_a_study_goes_on_where_it_ended_and_draws_what_a_whole_one_would(
     best = max(both[0], key=lambda trial: trial.value or 0)
     assert results.best_trial == best.number
     assert results.best_value == best.value
-    assert results.command == f"python run.py x={best.params['x']} dataset.name={best.params['dataset.name']}"
+    options = f"--config-path={ROOT_DIR}/tests/plugins/app/conf --config-dir={ROOT_DIR}/conf"
+    found = f"x={best.params['x']} dataset.name={best.params['dataset.name']}"
+    assert results.command == f"python run.py {options} {found}"
     assert results.command in output
     pictures = {"optimization_history.png", "parallel_coordinate.png", "param_importances.png"}
     assert {path.name for path in (tmp_path / "parts/figures").iterdir()} == pictures
@@ -169,3 +179,106 @@ def test_a_study_with_other_settings_is_refused(tmp_path: Path, start: Start) ->
     assert process.returncode == 1
     assert "error: hydra/sweeper=optuna: no setting with a range; add one, as in 'loss.margin=interval" in output
     assert len(trials(tmp_path)) == 1
+
+
+@pytest.mark.slow
+def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path, start: Start) -> None:
+    process = start(*SEARCH, "do=not_a_number", "hydra.sweeper.n_trials=1")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"error: trials failed:\ntrial 0, see {tmp_path}/s/0" in output
+    assert [trial.state for trial in trials(tmp_path)] == [TrialState.FAIL]
+
+
+@pytest.mark.slow
+def test_fail_fast_ends_the_search_and_leaves_the_other_trials_for_the_next_start(tmp_path: Path, start: Start) -> None:
+    arguments = [*SEARCH, "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=random", "seconds=3"]
+    fast = ["hydra.launcher.n_jobs=2", "hydra.launcher.fail_fast=true"]
+    process = start(*arguments, *fast)
+    wait_for(lambda: all((tmp_path / f"s/{number}/config.yaml").exists() for number in (0, 1)))
+    os.kill(pids(tmp_path / "s/0")[0], signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert [trial.state for trial in trials(tmp_path)] == [TrialState.FAIL, TrialState.RUNNING]
+    process = start(*arguments)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [trial.state for trial in trials(tmp_path)] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+@pytest.mark.slow
+def test_machines_with_disks_of_their_own_share_a_database(tmp_path: Path, start: Start) -> None:
+    storage = f"hydra.sweeper.storage=sqlite:///{tmp_path}/shared.db"
+    arguments = [*SEARCH, storage, "hydra.sweeper.n_trials=6", "hydra.sweeper.sampler=random"]
+    processes = [start(*arguments, f"hydra.sweeper.folder={disk}") for disk in ("one", "two")]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    found = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/shared.db").trials
+    done = [trial for trial in found if trial.state == TrialState.COMPLETE]
+    assert [trial.number for trial in done] == list(range(6))
+    assert len({trial.params["x"] for trial in done}) == 6
+    for trial in done:
+        [folder] = tmp_path.glob(f"*/{trial.number}")
+        assert len(pids(folder)) == 1
+
+
+@pytest.mark.slow
+def test_a_trial_of_a_machine_that_is_gone_is_taken_over(tmp_path: Path, start: Start) -> None:
+    arguments = [*SEARCH, "hydra.sweeper.n_trials=1", "hydra.sweeper.sampler=random"]
+    process = start(*arguments, "seconds=2")
+    wait_for(lambda: bool(pids(tmp_path / "s/0")))
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    for path in (tmp_path / "s").glob(".*.lock"):
+        path.unlink()  # as on another disk
+    process = start(*arguments, "seconds=2")
+    process.communicate(timeout=60)
+    assert [trial.state for trial in trials(tmp_path)] == [TrialState.RUNNING]  # its heart may still beat
+    with sqlite3.connect(tmp_path / "s/study.db") as database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
+    process = start(*arguments, "seconds=2")
+    process.communicate(timeout=60)
+    assert [trial.state for trial in trials(tmp_path)] == [TrialState.COMPLETE]
+
+
+@pytest.mark.slow
+def test_a_search_that_cannot_be_composed_begins_no_study(tmp_path: Path, start: Start) -> None:
+    process = start(*SEARCH, "nothing.such=interval(0,1)")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "nothing" in output
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("url", ["foo", "postgresql://me:secret@host/db", "sqlite:////nowhere/at/all.db"])
+def test_a_storage_that_cannot_be_opened_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"hydra\.sweeper\.storage=.*; expected a URL of SQLAlchemy") as caught:
+        open_storage(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("direction", "scores", "best"), [("maximize", [0.5, 0.4], 0.5), ("minimize", [0.5, 0.4], 0.4)]
+)
+def test_pruning_reports_the_best_score_so_far_and_a_pruned_run_trains_no_further(
+    tmp_path: Path, direction: Any, scores: list[float], best: float
+) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(storage=url, study_name="s", direction=direction)
+    study.ask()
+    settings: dict[str, Any] = {"storage": url, "study": "s", "trial": 0, "monitor": "m", "min_epochs": 1}
+    pruning = Pruning(**settings, reduction_factor=2)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.state.fn = TrainerFn.FITTING
+    module = L.LightningModule()
+    for epoch, score in enumerate([scores[0], float("nan"), scores[1]]):
+        trainer.fit_loop.epoch_progress.current.processed = epoch
+        trainer.fit_loop.epoch_progress.current.completed = epoch
+        trainer._logger_connector._callback_metrics["m"] = torch.tensor(score)  # type: ignore[attr-defined]
+        pruning.on_validation_end(trainer, module)
+    reported = optuna.load_study(storage=url, study_name="s").trials[0].intermediate_values
+    assert list(reported.values())[-1] == pytest.approx(best)
+    assert not trainer.should_stop
+    pruning._trial().set_user_attr(PRUNED, 1)
+    pruning.on_train_start(trainer, module)
+    assert trainer.should_stop

@@ -33,7 +33,7 @@ def test_jobs_are_processes_that_know_nothing_of_ranks_and_share_a_group(tmp_pat
     assert len({config.run.group for config in configs}) == 1
     assert configs[0].run.group
     assert "[1] x=2: done in 0.0 minutes, score -1\n" in output
-    assert "[DEBUG]" in (tmp_path / "out/0/job.log").read_text()  # hydra.verbose is the job's, too
+    assert "[HYDRA] Hydra" in (tmp_path / "out/0/job.log").read_text()  # hydra.verbose is the job's, too
 
 
 def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_folder(tmp_path: Path, start: Start) -> None:
@@ -60,7 +60,7 @@ def test_fail_fast_ends_the_others(tmp_path: Path, start: Start) -> None:
     os.kill(first, signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "3 of 3 jobs failed" in output
+    assert "error: 1 of 3 jobs failed:" in output
     assert "[0] +n=0: exit code -9" in output
     assert "[1] +n=1: ended with the sweep" in output
     assert "[2] +n=2: not started" in output
@@ -119,20 +119,39 @@ def test_settings_out_of_range_are_refused(start: Start, argument: str, message:
     assert message in output
 
 
-def test_without_gpus_slots_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+def test_jobs_on_the_cpu_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    assert process_launcher._slots(2) == [{"OMP_NUM_THREADS": "3"}] * 2
-    assert process_launcher._slots(8) == [{"OMP_NUM_THREADS": "1"}] * 8
+    assert process_launcher._environment(1, 2, uses_gpus=False) == {"OMP_NUM_THREADS": "3"}
+    assert process_launcher._environment(0, 8, uses_gpus=False) == {"OMP_NUM_THREADS": "1"}
+    assert process_launcher._environment(0, 1, uses_gpus=False) == {}
 
 
 def test_gpus_are_split_between_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,5")
-    assert process_launcher._slots(1) == [{}]
-    visible = [slot["CUDA_VISIBLE_DEVICES"] for slot in process_launcher._slots(2)]
-    assert visible == ["0,1", "2,5"]
-    visible = [slot["CUDA_VISIBLE_DEVICES"] for slot in process_launcher._slots(3)]
-    assert visible == ["0", "1", "2"]
+
+    def visible(n_jobs: int) -> list[str]:
+        environments = [process_launcher._environment(slot, n_jobs, uses_gpus=True) for slot in range(n_jobs)]
+        return [environment["CUDA_VISIBLE_DEVICES"] for environment in environments]
+
+    assert visible(2) == ["0,1", "2,5"]
+    assert visible(3) == ["0", "1", "2"]
+    assert process_launcher._environment(0, 1, uses_gpus=True) == {}
     with pytest.raises(ValueError, match=r"hydra\.launcher\.n_jobs=5: expected at most as many as there are GPUs, 4"):
-        process_launcher._slots(5)
+        visible(5)
+
+
+def test_a_folder_of_another_job_is_left_alone(tmp_path: Path, start: Start) -> None:
+    process = start("x=1,2", "hydra.sweep.subdir='a=1,(b)'")  # both in one folder
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    folder = tmp_path / "out/a=1,(b)"
+    assert f'[a=1,(b)] x=2: {folder} is of another job (arguments: ["x=1"]); choose another hydra.sweep' in output
+    assert OmegaConf.load(folder / "config.yaml").x == 1
+    assert len(pids(folder)) == 1
+
+
+def test_a_job_without_a_result_has_no_score(start: Start) -> None:
+    process = start("x=1,2", "do=none")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert output.count("score None") == 2

@@ -23,12 +23,15 @@ def main(cfg: DictConfig) -> None:
         file.write(f"{os.getpid()}\n")
     if cfg.do == "ignore_sigterm":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if cfg.do == "none":
+        return
     (folder / "environment.json").write_text(json.dumps(dict(os.environ)))
     OmegaConf.save(cfg, folder / "config.yaml")
     if cfg.do == "fail":
         sys.exit("error: told to fail\n\n")
     time.sleep(cfg.seconds)
-    (folder / "result.json").write_text(json.dumps({"best_score": -((cfg.x - 3) ** 2)}))
+    score = float("nan") if cfg.do == "not_a_number" else -((cfg.x - 3) ** 2)
+    (folder / "result.json").write_text(json.dumps({"best_score": score}))
 
 
 if __name__ == "__main__":
