@@ -48,7 +48,7 @@ class GACaps(TextClassifier):
         check_range("model.frozen_epochs", frozen_epochs, 0, integer=True)
         self.num_features, self.capsule_size = num_features, capsule_size
         self.hierarchy_penalty, self.frozen_epochs = hierarchy_penalty, frozen_epochs
-        num_nodes, hidden_size = len(self.taxonomy), self.backbone.model.config.hidden_size
+        num_nodes, hidden_size = len(self.taxonomy), self.backbone.hidden_size
         self.register_buffer("edges", self.taxonomy.edge_index(), persistent=False)
         self.state_dropout = nn.Dropout(0.5)
         self.convolution = nn.Conv1d(hidden_size, num_nodes * num_features, kernel_size=3, padding=1)

@@ -54,6 +54,12 @@ class HBGL(TextClassifier):
         super().__init__(**shared)
         check_range("model.pretraining_steps", pretraining_steps, 0, integer=True)
         check_range("model.pretraining_rate", pretraining_rate, 0)
+        model_type = self.backbone.model.config.model_type
+        if model_type != "bert":
+            raise ValueError(
+                f"model=hbgl decodes with cached keys and values, which is written for model type 'bert' only, not "
+                f"{model_type!r}; set backbone to such a model"
+            )
         loss = self.label_loss
         if not isinstance(loss, MeanBCE) or (loss.gamma, loss.weight) != (0, 1):
             raise ValueError(

@@ -70,7 +70,8 @@ class TextClassifier(HTCModel):
         # Distributed training waits for the gradient of every parameter that requires one.
         self.backbone.output_bias.requires_grad_(False)
         if not self.uses_transform:
-            self.backbone.model.cls.predictions.transform.requires_grad_(False)
+            for parameter in self.backbone.head_parameters():
+                parameter.requires_grad_(False)
 
     @property
     def max_text_length(self) -> int:

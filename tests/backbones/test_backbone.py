@@ -19,8 +19,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertTokenizer,
-    DistilBertConfig,
-    DistilBertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     PreTrainedModel,
     T5Config,
     T5ForConditionalGeneration,
@@ -269,26 +269,28 @@ def test_damaged_config_is_refused_under_its_key(tmp_path: Path) -> None:
         Pretrained(name=str(folder)).load([])
 
 
-def tiny_distilbert() -> PreTrainedModel:
-    return DistilBertForMaskedLM(DistilBertConfig(vocab_size=60, dim=16, hidden_dim=16, n_layers=1, n_heads=2))
+def tiny_gpt2() -> PreTrainedModel:
+    return GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=16, n_layer=1, n_head=2))
 
 
 def tiny_t5() -> PreTrainedModel:
     return T5ForConditionalGeneration(T5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
 
 
-@pytest.mark.parametrize(("make", "model_type"), [(tiny_distilbert, "distilbert"), (tiny_t5, "t5")])
+@pytest.mark.parametrize(("make", "model_type"), [(tiny_gpt2, "gpt2"), (tiny_t5, "t5")])
 def test_other_families_are_refused_with_the_list_of_supported_ones(
     tmp_path: Path, make: Callable[[], PreTrainedModel], model_type: str
 ) -> None:
     folder = saved(tmp_path, make())
-    with pytest.raises(ValueError, match=f"model type '{model_type}' is not supported; expected one of bert"):
+    with pytest.raises(
+        ValueError, match=f"model type '{model_type}' is not supported; expected one of albert, bert, cam"
+    ):
         Pretrained(name=str(folder)).load([])
 
 
 def test_backbone_itself_refuses_other_families() -> None:
-    with pytest.raises(ValueError, match="model type 'distilbert' is not supported; expected one of bert"):
-        Backbone(tiny_distilbert(), trained_head=True)
+    with pytest.raises(ValueError, match="model type 'gpt2' is not supported; expected one of albert, bert, cam"):
+        Backbone(tiny_gpt2(), trained_head=True)
 
 
 def test_encoder_without_a_head_gets_one_at_the_identity_and_a_warning(

@@ -1,0 +1,71 @@
+"""The families of masked-LM encoders: where each keeps its head, and whether its layers are BERT's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the backbone needs to know of a ``model_type``.
+
+    Args:
+        head_modules: of the head's transform, applied one after the other: dotted names within the model; "gelu" is
+            the function.
+        is_bert_like: embeddings, layers and attention have BERT's names and order.
+        counts_positions_from_padding: position numbers start after the padding token's id, as in fairseq's models.
+    """
+
+    head_modules: tuple[str, ...]
+    is_bert_like: bool = False
+    counts_positions_from_padding: bool = False
+
+    def head(self, model: nn.Module) -> list[nn.Module]:
+        """The modules of the head's transform."""
+        return [model.get_submodule(name) for name in self.head_modules if name != "gelu"]
+
+    def transform(self, model: nn.Module, states: Tensor) -> Tensor:
+        """What the head does with states before it compares them with token embeddings."""
+        for name in self.head_modules:
+            states = F.gelu(states) if name == "gelu" else model.get_submodule(name)(states)
+        return states
+
+    def unused_positions(self, config: Any) -> int:
+        """Rows of the position table that no token gets."""
+        return config.pad_token_id + 1 if self.counts_positions_from_padding else 0
+
+
+_BERT = ("cls.predictions.transform",)
+_ROBERTA = ("lm_head.dense", "gelu", "lm_head.layer_norm")
+
+FAMILIES = {
+    "bert": Family(_BERT, is_bert_like=True),
+    "roberta": Family(_ROBERTA, is_bert_like=True, counts_positions_from_padding=True),
+    "xlm-roberta": Family(_ROBERTA, is_bert_like=True, counts_positions_from_padding=True),
+    "camembert": Family(_ROBERTA, is_bert_like=True, counts_positions_from_padding=True),
+    "electra": Family(("generator_predictions",), is_bert_like=True),
+    "albert": Family(("predictions.dense", "predictions.activation", "predictions.LayerNorm")),
+    "distilbert": Family(("vocab_transform", "activation", "vocab_layer_norm")),
+    "mpnet": Family(_ROBERTA, counts_positions_from_padding=True),
+    "deberta": Family(_BERT),
+    "deberta-v2": Family(_BERT),
+    "modernbert": Family(("head",)),
+}
+
+
+def family_of(model_type: str, name: str) -> Family:
+    """The family of a ``model_type``.
+
+    Raises:
+        ValueError: it is not supported; lists what is.
+    """
+    if model_type not in FAMILIES:
+        raise ValueError(
+            f"backbone.name={name!r}: model type {model_type!r} is not supported; expected one of "
+            f"{', '.join(sorted(FAMILIES))}"
+        )
+    return FAMILIES[model_type]

@@ -1,0 +1,191 @@
+"""Where backbones come from: a hub, a folder, or a configuration."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizer,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from ptmt_lightning.backbones.backbone import Backbone
+from ptmt_lightning.backbones.families import family_of
+from ptmt_lightning.checks import check_range
+
+log = logging.getLogger(__name__)
+
+_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A model of a hub or of a local folder.
+
+    Args:
+        name: hub name or folder.
+        max_length: longest sequence, template included; None for what the model allows.
+        attention: attention implementation of Transformers (``sdpa``, ``eager``, ...); None for the fastest that the
+            model has.
+    """
+
+    name: str
+    max_length: int | None = None
+    attention: str | None = None
+
+    def load(self, texts: Iterable[str]) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
+        """Open model and tokenizer; gives them with the longest sequence to use. ``texts`` is not read.
+
+        Raises:
+            ValueError: nothing usable under that name, an unsupported family, or a bad ``max_length``.
+        """
+        _check_folder(self.name)
+        try:
+            config = AutoConfig.from_pretrained(self.name)
+        except (OSError, ValueError) as error:
+            raise _unusable(self.name, error) from error
+        family = family_of(config.model_type, self.name)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.name)
+            with quiet_transformers():
+                model, info = AutoModelForMaskedLM.from_pretrained(
+                    self.name, output_loading_info=True, attn_implementation=self.attention, dtype=torch.float32
+                )
+        except (OSError, ValueError) as error:
+            raise _unusable(self.name, error) from error
+        trained_head = not any(key.startswith(family.head_modules) for key in info["missing_keys"])
+        if not trained_head:
+            _start_head_at_identity(family.head(model))
+            log.warning("%s has no trained masked-LM head: a new one starts at the identity", self.name)
+        return _ready(Backbone(model, trained_head=trained_head), tokenizer, self.max_length, self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromScratch:
+    """A small BERT with random weights and a vocabulary of the training texts, for samples and tests.
+
+    Args:
+        name: what messages and tables call it.
+        vocabulary_size: most frequent words kept; the others are spelt in characters.
+    """
+
+    name: str
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    vocabulary_size: int
+    max_length: int
+    dropout: float = 0.1
+
+    def load(self, texts: Iterable[str]) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
+        """Make the tokenizer from ``texts`` and the model from a config."""
+        check_range("backbone.vocabulary_size", self.vocabulary_size, 1, integer=True)
+        tokenizer = word_tokenizer(texts, self.vocabulary_size)
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_layers,
+            num_attention_heads=self.num_heads,
+            intermediate_size=self.intermediate_size,
+            max_position_embeddings=self.max_length,
+            hidden_dropout_prob=self.dropout,
+            attention_probs_dropout_prob=self.dropout,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        return _ready(Backbone(BertForMaskedLM(config), trained_head=False), tokenizer, self.max_length, self.name)
+
+
+def word_tokenizer(texts: Iterable[str], size: int) -> BertTokenizer:
+    """A lower-casing WordPiece tokenizer: the ``size`` most frequent words, and single characters for the rest.
+
+    Ties go by spelling, so every process makes the same one.
+    """
+    split = pre_tokenizers.BertPreTokenizer()
+    normalize = normalizers.BertNormalizer(lowercase=True)
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in split.pre_tokenize_str(normalize.normalize_str(text)))
+    frequent = sorted(words, key=lambda word: (-words[word], word))[:size]
+    characters = sorted({character for word in words for character in word})
+    pieces = [*_SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters), *frequent]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer, backend.pre_tokenizer, backend.decoder = normalize, split, decoders.WordPiece()
+    return BertTokenizer(vocab=vocabulary, tokenizer_object=backend)
+
+
+def _ready(
+    backbone: Backbone, tokenizer: PreTrainedTokenizerBase, max_length: int | None, name: str
+) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
+    if len(backbone.token_embeddings) != len(tokenizer):  # a matrix padded for speed: new tokens follow the vocabulary
+        backbone.model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    longest = backbone.max_positions
+    if max_length is not None:
+        check_range("backbone.max_length", max_length, 1, integer=True)
+        if max_length > longest:
+            raise ValueError(
+                f"backbone.max_length={max_length}: {name} holds {longest} positions; set it to at most that"
+            )
+    return backbone, tokenizer, max_length or longest
+
+
+def _check_folder(name: str) -> None:
+    """Say what a local folder lacks, before Transformers looks for it on a hub."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return
+    wanted = {
+        "config.json": ["config.json"],
+        "weights": ["*.safetensors", "pytorch_model*.bin"],
+        "tokenizer": ["tokenizer.json", "vocab.txt", "vocab.json", "*.model"],
+    }
+    for part, patterns in wanted.items():
+        if not any(path for pattern in patterns for path in folder.glob(pattern)):
+            raise ValueError(
+                f"backbone.name={name!r}: the folder has no {part} ({' or '.join(patterns)}); save it there with "
+                "save_pretrained of the model and of the tokenizer"
+            )
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no reports: what matters in them is said by the caller."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+
+
+def _unusable(name: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"backbone.name={name!r}: {str(error).strip()}; expected a folder or hub name of a masked-LM model with "
+        "config.json, weights (model.safetensors) and tokenizer"
+    )
+
+
+def _start_head_at_identity(head: list[nn.Module]) -> None:
+    """A new head transform passes the encoder's states on, where random weights would scramble them."""
+    [dense] = [module for part in head for module in part.modules() if isinstance(module, nn.Linear)]
+    with torch.no_grad():
+        nn.init.eye_(dense.weight)
+        if dense.bias is not None:
+            nn.init.zeros_(dense.bias)

@@ -1,0 +1,68 @@
+"""A tiny model and a tokenizer of each family, with random weights, in a folder as a user has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
+
+from ptmt_lightning.backbones import word_tokenizer
+
+_SIZES = {
+    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
+    "max_position_embeddings": 40, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+# What each family calls otherwise, or has besides.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "roberta": {},
+    "xlm-roberta": {},
+    "camembert": {},
+    "electra": {"embedding_size": 24},
+    "albert": {"embedding_size": 24},
+    "distilbert": {
+        "dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64, "dropout": 0.0, "attention_dropout": 0.0,
+    },
+    "mpnet": {},
+    "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 8},
+    "deberta-v2": {
+        "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 4, "share_att_key": True,
+        "norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0,
+    },
+    "modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2},
+}  # fmt: skip
+_WORDS = ("bert", "electra", "distilbert")  # WordPiece; of the others byte-level BPE stands for all
+
+
+def save_family(folder: Path, model_type: str, texts: Iterable[str], *, head: bool = True, **changes: Any) -> Path:
+    """Write a folder with a tiny model of that family; without ``head`` the encoder alone."""
+    torch.manual_seed(0)
+    tokenizer: Any = word_tokenizer(texts, 100) if model_type in _WORDS else byte_tokenizer(texts)
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep", "mask")}
+    special |= {"bos_token_id": special["cls_token_id"], "eos_token_id": special["sep_token_id"]}
+    settings = _SIZES | CONFIGS[model_type] | {"vocab_size": len(tokenizer)} | special | changes
+    model: Any = AutoModelForMaskedLM.from_config(AutoConfig.for_model(model_type, **settings))
+    with torch.no_grad():
+        model.get_output_embeddings().bias.normal_(std=0.02)
+    (model if head else model.base_model).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def byte_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE, with RoBERTa's special tokens."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", cls_token="<s>", eos_token="</s>", sep_token="</s>",
+        pad_token="<pad>", unk_token="<unk>", mask_token="<mask>",
+    )  # fmt: skip
