@@ -14,7 +14,7 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import Trial
-from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,10 @@ def open_storage(url: str) -> RDBStorage:
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=5 * HEARTBEAT_SECONDS,
             )
-        except (IntegrityError, ProgrammingError) as error:  # another machine makes the tables of a new database
-            if attempt == 5:
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            if attempt == 4:
                 raise _unusable(url, error) from error
-            time.sleep(2)
+            time.sleep(1)  # another machine may be making the tables of a new database
         except (ImportError, SQLAlchemyError) as error:
             raise _unusable(url, error) from error
     raise AssertionError

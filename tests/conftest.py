@@ -156,6 +156,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             [sys.executable, str(script), "-m", *arguments, "--config-dir", str(ROOT_DIR / "conf")],
             cwd=tmp_path, env=dict(os.environ) | environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
         )  # fmt: skip
         processes.append(process)
         return process

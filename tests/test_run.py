@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT_DIR
 from omegaconf import OmegaConf
 
@@ -162,19 +163,22 @@ def test_told_to_end_in_a_sweep_a_run_is_resumed_by_the_same_command(toy_folder:
         *toy_arguments(toy_folder), "trainer.max_epochs=2000", "callbacks.early_stopping=null", "seed=0",
         f"hydra.sweep.dir='{folder}'", "hydra.sweep.subdir=job", "trainer.check_val_every_n_epoch=1000",
     ]  # fmt: skip
-    done = start(tmp_path, "-m", *arguments, "hydra.launcher.timeout_minutes=0.5")
+    done = start(tmp_path, "-m", *arguments, "hydra.launcher.timeout_minutes=0.75")
     assert done.returncode == 1, done.stdout
-    assert "longer than hydra.launcher.timeout_minutes=0.5, see" in done.stderr
+    assert "longer than hydra.launcher.timeout_minutes=0.75, see" in done.stderr
     log = (folder / "job/job.log").read_text()
     assert "told to end (SIGTERM) at step" in log
     assert (folder / "job/checkpoints/last.ckpt").exists()
     assert not (folder / "job/result.json").exists()
     saved = OmegaConf.load(folder / "job/config.yaml")
-    saved.trainer.max_epochs = 1  # enough of it
+    reached = torch.load(folder / "job/checkpoints/last.ckpt", weights_only=True)["epoch"]
+    saved.trainer.max_epochs = reached + 2  # enough of it
     OmegaConf.save(saved, folder / "job/config.yaml")
     done = start(tmp_path, "-m", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((folder / "job/result.json").read_text())["steps"] > 6  # of the first start
+    result = json.loads((folder / "job/result.json").read_text())
+    assert result["epochs"] == reached + 2
+    assert result["steps"] == 6 * (reached + 2)
 
 
 def test_a_sweep_started_on_every_rank_is_refused(tmp_path: Path) -> None:

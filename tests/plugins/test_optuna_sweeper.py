@@ -165,17 +165,17 @@ def test_failed_trials_are_named_and_the_search_goes_on(tmp_path: Path, start: S
 @pytest.mark.slow
 def test_a_study_with_other_settings_is_refused(tmp_path: Path, start: Start) -> None:
     process = start(*SEARCH, "hydra.sweeper.n_trials=1")
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 0
     for change in (["x=interval(0.0,7.0)"], ["seconds=0.1"]):
         process = start(*SEARCH, *change, "hydra.sweeper.n_trials=2")
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
         assert process.returncode == 1
         assert "error: hydra.sweeper.study=s: that study has other settings" in output
         assert "repeat its command, or choose another name" in output
         assert "Traceback" not in output
     process = start(*[argument for argument in SEARCH if "interval" not in argument])
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "error: hydra/sweeper=optuna: no setting with a range; add one, as in 'loss.margin=interval" in output
     assert len(trials(tmp_path)) == 1
@@ -184,7 +184,7 @@ def test_a_study_with_other_settings_is_refused(tmp_path: Path, start: Start) ->
 @pytest.mark.slow
 def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path, start: Start) -> None:
     process = start(*SEARCH, "do=not_a_number", "hydra.sweeper.n_trials=1")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert f"error: trials failed:\ntrial 0, see {tmp_path}/s/0" in output
     assert [trial.state for trial in trials(tmp_path)] == [TrialState.FAIL]
@@ -197,11 +197,11 @@ def test_fail_fast_ends_the_search_and_leaves_the_other_trials_for_the_next_star
     process = start(*arguments, *fast)
     wait_for(lambda: all((tmp_path / f"s/{number}/config.yaml").exists() for number in (0, 1)))
     os.kill(pids(tmp_path / "s/0")[0], signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 1
     assert [trial.state for trial in trials(tmp_path)] == [TrialState.FAIL, TrialState.RUNNING]
     process = start(*arguments)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 0
     assert [trial.state for trial in trials(tmp_path)] == [TrialState.FAIL, TrialState.COMPLETE]
 
@@ -232,19 +232,19 @@ def test_a_trial_of_a_machine_that_is_gone_is_taken_over(tmp_path: Path, start: 
     for path in (tmp_path / "s").glob(".*.lock"):
         path.unlink()  # as on another disk
     process = start(*arguments, "seconds=2")
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert [trial.state for trial in trials(tmp_path)] == [TrialState.RUNNING]  # its heart may still beat
     with sqlite3.connect(tmp_path / "s/study.db") as database:
         database.execute("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
     process = start(*arguments, "seconds=2")
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert [trial.state for trial in trials(tmp_path)] == [TrialState.COMPLETE]
 
 
 @pytest.mark.slow
 def test_a_search_that_cannot_be_composed_begins_no_study(tmp_path: Path, start: Start) -> None:
     process = start(*SEARCH, "nothing.such=interval(0,1)")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "nothing" in output
     assert not (tmp_path / "s").exists()

@@ -58,7 +58,7 @@ def test_fail_fast_ends_the_others(tmp_path: Path, start: Start) -> None:
     [first], [second] = pids(tmp_path / "out/0"), pids(tmp_path / "out/1")
     assert is_running(second)
     os.kill(first, signal.SIGKILL)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "error: 1 of 3 jobs failed:" in output
     assert "[0] +n=0: exit code -9" in output
@@ -75,7 +75,7 @@ def test_a_job_that_takes_too_long_is_told_to_end_then_killed(tmp_path: Path, st
     process.send_signal(signal.SIGSTOP)  # so that the job, which is busy starting, comes to ignore the signal
     wait_for(lambda: (tmp_path / "out/1/config.yaml").exists())
     process.send_signal(signal.SIGCONT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert output.count("longer than hydra.launcher.timeout_minutes=0.03, see") == 6  # at once and in the summary
     assert not any(is_running(pid) for job in range(3) for pid in pids(tmp_path / f"out/{job}"))
@@ -86,7 +86,7 @@ def test_jobs_end_with_the_sweep(tmp_path: Path, start: Start, how: signal.Signa
     process = start("+n=0,1", "do=sleep", "seconds=100", "hydra.launcher.n_jobs=2")
     wait_for(lambda: all((tmp_path / f"out/{job}/config.yaml").exists() for job in (0, 1)))
     process.send_signal(how)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode != 0
     wait_for(lambda: not any(is_running(pid) for job in (0, 1) for pid in pids(tmp_path / f"out/{job}")), 10)
 
@@ -100,7 +100,7 @@ def test_a_folder_in_which_another_process_is_at_work_is_waited_for(tmp_path: Pa
         line = next(line for line in process.stdout if "waiting" in line)
         assert "[0] x=1: waiting for another process that has the folder" in line
         assert not pids(tmp_path / "out/0")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert len(pids(tmp_path / "out/0")) == 1
 
@@ -114,7 +114,7 @@ def test_a_folder_in_which_another_process_is_at_work_is_waited_for(tmp_path: Pa
 )
 def test_settings_out_of_range_are_refused(start: Start, argument: str, message: str) -> None:
     process = start("x=1,2", argument)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert message in output
 
@@ -142,7 +142,7 @@ def test_gpus_are_split_between_slots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_folder_of_another_job_is_left_alone(tmp_path: Path, start: Start) -> None:
     process = start("x=1,2", "hydra.sweep.subdir='a=1,(b)'")  # both in one folder
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     folder = tmp_path / "out/a=1,(b)"
     assert f'[a=1,(b)] x=2: {folder} is of another job (arguments: ["x=1"]); choose another hydra.sweep' in output
@@ -152,6 +152,6 @@ def test_a_folder_of_another_job_is_left_alone(tmp_path: Path, start: Start) -> 
 
 def test_a_job_without_a_result_has_no_score(start: Start) -> None:
     process = start("x=1,2", "do=none")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     assert output.count("score None") == 2
