@@ -11,9 +11,7 @@ import lightning
 import torch
 import wandb
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
@@ -40,11 +38,8 @@ def main(cfg: DictConfig) -> float | None:
             for key in ("callbacks", "logger")
         )
         trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
-        datamodule.device_batch_size(trainer.world_size)  # refused here, not when training has begun
-        starts_ranks = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
-        if starts_ranks and HydraConfig.get().mode == RunMode.MULTIRUN:
-            # Lightning starts the other ranks with the whole command: each would run a sweep of its own.
-            raise ValueError("-m on several devices: expected a process a job; leave out hydra/launcher")
+        train.check_trainer(trainer, datamodule)
+        config.check_launcher(trainer)
     results.write_config(run_dir, settings)
     try:
         result = train.train(

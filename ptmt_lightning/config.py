@@ -14,10 +14,14 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import CompactHydraException, HydraException, InstantiationException
+from hydra.types import RunMode
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -95,6 +99,17 @@ def check_multirun(arguments: Sequence[str]) -> None:
             f"a sweep was started {tasks} times (torchrun, srun): expected once; start `python run.py` itself, whose "
             "jobs start their own ranks"
         )
+
+
+def check_launcher(trainer: Trainer) -> None:
+    """Refuse a sweep within one process whose runs start ranks: Lightning starts those with the whole command.
+
+    Raises:
+        ValueError: says what to leave out.
+    """
+    starts_ranks = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+    if starts_ranks and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ValueError("-m on several devices: expected a process a job; leave out hydra/launcher")
 
 
 def arguments_for_hydra(arguments: Sequence[str]) -> list[str]:

@@ -20,9 +20,8 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    finally:
+        Path(temporary).unlink(missing_ok=True)  # is there only after an error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

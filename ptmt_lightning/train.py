@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone
@@ -91,6 +92,21 @@ def _check_settings(build_model: BuildModel) -> None:
                     f"model.{name}: {build_model.func.__name__} has no such setting; leave out the experiment or the "
                     "argument that sets it, or choose the model that it is made for"
                 )
+
+
+def check_trainer(trainer: L.Trainer, datamodule: HTCDataModule) -> None:
+    """Refuse devices and strategies that the run can't work with, before it has begun.
+
+    Raises:
+        ValueError: says what to set instead.
+    """
+    datamodule.device_batch_size(trainer.world_size)
+    if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
+        # Rows of new tokens have a rate of their own, and a shard of a matrix has other rows, or none.
+        raise ValueError(
+            f"trainer.strategy={type(trainer.strategy).__name__}: expected one that keeps the model whole on each "
+            "device; set trainer=ddp"
+        )
 
 
 def train(

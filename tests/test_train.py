@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import TOY_DOCUMENTS, TOY_EDGES, datamodule, ptmt_settings, tiny_source, write_folder
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from transformers import AutoModelForMaskedLM
@@ -26,7 +27,7 @@ from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.losses import WASL, CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
-from ptmt_lightning.train import build, train
+from ptmt_lightning.train import build, check_trainer, train
 
 FAST = LinearAdamW(learning_rate=5e-3, new_rate_factor=1, weight_decay=0.0, warmup_ratio=0.1)
 
@@ -109,6 +110,17 @@ def test_learns_several_paths_and_paths_that_end_early(toy_folder: Path, tmp_pat
     result, model = run(toy_folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 60})
     assert result["test"]["h_f1_micro"] > 0.99
     assert predict(model, "p q p q r") == [["A", "AB"], ["B", "BB"]]
+
+
+class OnCPU(FSDPStrategy):
+    """Lightning refuses FSDP itself where there is no GPU."""
+
+
+@pytest.mark.parametrize("strategy", [OnCPU(), ModelParallelStrategy()])
+def test_strategies_that_split_the_model_are_refused(toy_folder: Path, tmp_path: Path, strategy: Strategy) -> None:
+    trainer = make_trainer(tmp_path, strategy=strategy)
+    with pytest.raises(ValueError, match=r"trainer\.strategy=\w+: expected one that keeps the model whole on each"):
+        check_trainer(trainer, datamodule(toy_folder, tmp_path))
 
 
 def test_same_seed_gives_identical_metrics_and_weights(toy_folder: Path, tmp_path: Path) -> None:
