@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
@@ -47,13 +46,11 @@ class LinearAdamW:
         *,
         fused: bool,
         new: Iterable[nn.Parameter] = (),
-        new_rows: Iterable[Tensor] = (),
-    ) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    ) -> tuple[AdamW, LambdaLR]:
         """Optimiser and per-step schedule over ``num_steps`` steps; vectors (biases, norms) do not decay.
 
         Args:
             new: parameters of ``module`` that are not pretrained.
-            new_rows: views into further parameters, of rows that are not pretrained.
         """
         new_ids = {id(parameter) for parameter in new}
         groups = []
@@ -65,29 +62,7 @@ class LinearAdamW:
                 {"params": [p for p in trained if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
             ]
         optimizer = AdamW([group for group in groups if group["params"]], lr=self.learning_rate, fused=fused)
-        if self.new_rate_factor != 1:
-            _scale_steps(optimizer, list(new_rows), self.new_rate_factor)
         num_warmup = round(self.warmup_ratio * num_steps)
         if self.schedule == "constant":
             return optimizer, get_constant_schedule_with_warmup(optimizer, num_warmup)
         return optimizer, get_linear_schedule_with_warmup(optimizer, num_warmup, num_steps)
-
-
-def _scale_steps(optimizer: torch.optim.Optimizer, rows: list[Tensor], factor: float) -> None:
-    """Make every step of ``rows`` ``factor`` times as long.
-
-    Groups hold whole parameters, and new rows are part of the tied embedding matrix. A step of AdamW, decay included,
-    is proportional to the learning rate, so a longer step is a higher rate.
-    """
-    before: list[Tensor] = []
-
-    def remember(*_: Any) -> None:
-        before[:] = [row.detach().clone() for row in rows]
-
-    @torch.no_grad()
-    def lengthen(*_: Any) -> None:
-        for row, old in zip(rows, before, strict=True):
-            row.detach().sub_(old).mul_(factor).add_(old)
-
-    optimizer.register_step_pre_hook(remember)
-    optimizer.register_step_post_hook(lengthen)

@@ -102,7 +102,7 @@ def check_trainer(trainer: L.Trainer, datamodule: HTCDataModule) -> None:
     """
     datamodule.device_batch_size(trainer.world_size)
     if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
-        # Rows of new tokens have a rate of their own, and a shard of a matrix has other rows, or none.
+        # Backbones read parts of layers and of matrices, of which a shard has others, or none.
         raise ValueError(
             f"trainer.strategy={type(trainer.strategy).__name__}: expected one that keeps the model whole on each "
             "device; set trainer=ddp"

@@ -77,29 +77,14 @@ def test_fused_steps_equal_the_plain_ones() -> None:
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_new_parameters_and_new_rows_step_as_under_a_higher_rate() -> None:
-    """Row by row the same as under an optimiser with that rate, decay and momentum included."""
-    ends = []
-    slopes = torch.randn(6, 6, 3)
-    for factor, rate in ((10, 0.1), (1, 1.0)):
-        torch.manual_seed(0)
-        table, head = nn.Linear(3, 6), nn.Linear(3, 2)
-        settings = SETTINGS | {"new_rate_factor": factor, "learning_rate": rate}
-        optimizer, scheduler = LinearAdamW(**settings).build(
-            nn.ModuleList([table, head]), 6, fused=False, new=head.parameters(), new_rows=[table.weight.detach()[4:]]
-        )
-        for step in range(6):
-            optimizer.zero_grad()
-            loss = (table.weight * slopes[step]).sum() + (table.bias * slopes[step, :, 0]).sum()
-            (loss + head(slopes[step]).pow(2).sum()).backward()
-            optimizer.step()
-            scheduler.step()
-        ends.append((table.weight.detach(), head.weight.detach(), table.bias.detach()))
-    (table, head, bias), (fast_table, fast_head, fast_bias) = ends
-    torch.testing.assert_close(table[4:], fast_table[4:])
-    torch.testing.assert_close(head, fast_head)
-    assert not torch.isclose(table[:4], fast_table[:4], rtol=1e-2).any()
-    assert not torch.isclose(bias, fast_bias, rtol=1e-2).any()
+def test_new_parameters_step_under_a_higher_rate() -> None:
+    table, head = nn.Linear(3, 6), nn.Linear(3, 2)
+    optimizer, _ = LinearAdamW(**SETTINGS | {"warmup_ratio": 0}).build(
+        nn.ModuleList([table, head]), 6, fused=False, new=head.parameters()
+    )
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in table.parameters()} == {0.1}
+    assert [rates[id(p)] for p in head.parameters()] == pytest.approx([1.0, 1.0])
 
 
 @pytest.mark.parametrize(

@@ -301,8 +301,7 @@ def whole_run(folder: Path, tmp_path: Path, run_dir: Path, tuning: Tuning, **tra
     run_dir.mkdir(exist_ok=True)
     module, model = make(folder, tmp_path, optimizer=FROZEN, tune_threshold=tuning)
     with torch.no_grad():
-        first = model.template.first_label_id
-        model.backbone.output_bias[first : first + 11] = torch.linspace(-2, 2, 11)[torch.randperm(11)]
+        model.backbone.new_bias[-11:] = torch.linspace(-2, 2, 11)[torch.randperm(11)]
     return train(
         datamodule=module,
         model=model,

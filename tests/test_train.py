@@ -263,7 +263,7 @@ def test_cross_entropy_refuses_several_labels_a_level(toy_folder: Path, tmp_path
 def test_non_finite_loss_stops_with_step_terms_and_documents(toy_folder: Path, tmp_path: Path) -> None:
     module, model = make(toy_folder, tmp_path)
     with torch.no_grad():
-        model.backbone.output_bias[model.template.first_label_id] = float("nan")
+        model.backbone.new_bias[-1] = float("nan")
     expected = (
         r"non-finite loss at step 0 \(epoch 0\): loss=nan, label=nan, count_l1=nan, mlm=.*; documents \['train:\d+'"
     )

@@ -41,7 +41,10 @@ class Backbone(nn.Module):
         self.trained_head = trained_head
         # from_pretrained gives an evaluating model, and Lightning keeps the mode: dropout would stay off in training.
         self.model = model.train()
-        self._first_new: int | None = None
+        # Of new tokens; parameters once there are some.
+        self.new_rows = torch.empty(0, self.token_embeddings.shape[1])  # [N, E]
+        self.new_output_rows = self.new_rows  # [N, E]
+        self.new_bias = torch.empty(0)  # [N]
 
     @property
     def encoder(self) -> Any:
@@ -62,14 +65,20 @@ class Backbone(nn.Module):
 
     @property
     def token_embeddings(self) -> nn.Parameter:
-        """``[T, E]``, tied to the output matrix."""
+        """``[T, E]``; its last rows, of new tokens, only hold their places until :meth:`write_new_rows`."""
         weight: nn.Parameter = self.model.get_input_embeddings().weight
         return weight
 
     @property
-    def output_bias(self) -> nn.Parameter:
-        """``[T]``."""
-        bias: nn.Parameter = self.model.get_output_embeddings().bias
+    def output_matrix(self) -> nn.Parameter:
+        """``[T, E]``, in most families the same as :attr:`token_embeddings`."""
+        weight: nn.Parameter = self.model.get_output_embeddings().weight
+        return weight
+
+    @property
+    def output_bias(self) -> nn.Parameter | None:
+        """``[T]``, where the family has one."""
+        bias: nn.Parameter | None = self.model.get_output_embeddings().bias
         return bias
 
     def head_parameters(self) -> list[nn.Parameter]:
@@ -81,19 +90,45 @@ class Backbone(nn.Module):
         for name in ("states", "attend"):
             setattr(self, name, torch.compile(getattr(self, name), dynamic=True))
 
-    def new_rows(self) -> list[Tensor]:
-        """Views of the rows that :meth:`add_token_rows` appended: ``[N, E]`` and ``[N]``."""
-        if self._first_new is None:
-            return []
-        return [matrix.detach()[self._first_new :] for matrix in (self.token_embeddings, self.output_bias)]
+    def freeze_output(self) -> None:
+        """No gradients for what only scores the model's own tokens: distributed training would wait for them."""
+        if self.output_bias is not None:
+            self.output_bias.requires_grad_(False)
+        if self.output_matrix is not self.token_embeddings:
+            self.output_matrix.requires_grad_(False)
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Of new tokens."""
+        return list(self.parameters(recurse=False))
 
     def add_token_rows(self, rows_NE: Tensor, bias_N: Tensor) -> None:
-        """Append rows to the tied embedding matrix, and their output biases."""
-        self._first_new = self.token_embeddings.shape[0]
-        self.model.resize_token_embeddings(self._first_new + len(rows_NE), mean_resizing=False)
-        with torch.no_grad():
-            self.token_embeddings[self._first_new :] = rows_NE
-            self.output_bias[self._first_new :] = bias_N
+        """Add tokens with these embeddings and output biases.
+
+        They are parameters of their own, so that they can have a learning rate of their own, and be trained where
+        the pretrained matrix is not.
+        """
+        self.model.resize_token_embeddings(len(self.token_embeddings) + len(rows_NE), mean_resizing=False)
+        self.new_rows = self.new_output_rows = nn.Parameter(rows_NE)
+        self.new_bias = nn.Parameter(bias_N)
+        self.write_new_rows()
+
+    @torch.no_grad()
+    def write_new_rows(self) -> None:
+        """Copy the new tokens' parameters to where the model itself looks for them."""
+        if len(self.new_rows) == 0:
+            return
+        self.token_embeddings[-len(self.new_rows) :] = self.new_rows
+        self.output_matrix[-len(self.new_rows) :] = self.new_output_rows
+        if self.output_bias is not None:
+            self.output_bias[-len(self.new_rows) :] = self.new_bias
+
+    def embed_tokens(self, input_ids: Tensor) -> Tensor:
+        """Embeddings ``[B, L, E]`` of tokens ``[B, L]``."""
+        embeddings: Tensor = self.model.get_input_embeddings()(input_ids)
+        if len(self.new_rows) == 0:
+            return embeddings
+        index = input_ids - (len(self.token_embeddings) - len(self.new_rows))
+        return torch.where(index[..., None] >= 0, F.embedding(index.clamp_min(0), self.new_rows), embeddings)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, token_states: Tensor | None = None
@@ -117,13 +152,16 @@ class Backbone(nn.Module):
             token_states: ``[B, L, E]`` in place of the tokens' embeddings.
             num_layers: how many of the last layers, the lowest first: ``[B, K, num_layers * H]``.
         """
-        inputs = {"input_ids": input_ids} if token_states is None else {"inputs_embeds": token_states}
+        if token_states is None:
+            token_states = self.embed_tokens(input_ids)
         if not self.family.is_bert_like:
-            output = self.encoder(**inputs, attention_mask=attention_mask, output_hidden_states=num_layers > 1)
+            output = self.encoder(
+                inputs_embeds=token_states, attention_mask=attention_mask, output_hidden_states=num_layers > 1
+            )
             last = output.hidden_states[-num_layers:] if num_layers > 1 else [output.last_hidden_state]
             return torch.cat([_gather(hidden_BLH, positions) for hidden_BLH in last], dim=-1)
         encoder = self.encoder
-        hidden_BLH = encoder.embeddings(**inputs)
+        hidden_BLH = encoder.embeddings(inputs_embeds=token_states)
         if hasattr(encoder, "embeddings_project"):  # ELECTRA, from E to H
             hidden_BLH = encoder.embeddings_project(hidden_BLH)
         mask = create_bidirectional_mask(self.model.config, hidden_BLH, attention_mask)
@@ -173,7 +211,12 @@ class Backbone(nn.Module):
 
     def token_logits(self, states: Tensor) -> Tensor:
         """Scores ``[..., T]`` of all tokens for transformed states ``[..., E]``."""
-        return F.linear(states, self.token_embeddings, self.output_bias)
+        if len(self.new_rows) == 0:
+            return F.linear(states, self.output_matrix, self.output_bias)
+        size = len(self.output_matrix) - len(self.new_rows)
+        bias = None if self.output_bias is None else self.output_bias[:size]
+        known = F.linear(states, self.output_matrix[:size], bias)
+        return torch.cat([known, F.linear(states, self.new_output_rows, self.new_bias)], dim=-1)
 
 
 def _layer_at(layer: Any, hidden_BLH: Tensor, mask: Any, positions_BK: Tensor) -> Tensor:

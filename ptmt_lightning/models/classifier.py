@@ -148,6 +148,7 @@ class HTCModel(L.LightningModule):
 
         What the system has beside the encoder is in ``.safetensors`` files.
         """
+        self.backbone.write_new_rows()
         with quiet_transformers():
             self.backbone.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
@@ -230,8 +231,10 @@ class HTCModel(L.LightningModule):
             self,
             int(num_steps),
             fused=fused,
-            new=[parameter for name, parameter in self.named_parameters() if not name.startswith("backbone.")],
-            new_rows=self.backbone.new_rows(),
+            new=[
+                *(parameter for name, parameter in self.named_parameters() if not name.startswith("backbone.")),
+                *self.backbone.new_parameters(),
+            ],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

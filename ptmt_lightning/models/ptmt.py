@@ -80,6 +80,8 @@ class PTMT(HTCModel):
         label_bias_V = self.label_loss.initial_logits(self.taxonomy.level_sizes)
         self.backbone.add_token_rows(rows, F.pad(label_bias_V, (num_prompt_tokens, 0)))
         self._initial_labels_VH = rows[num_prompt_tokens:].clone()
+        if alpha == 0:
+            self.backbone.freeze_output()
         self.document_prompts = None
         if prompts == "per_document":
             if num_prompt_tokens == 0:
@@ -105,22 +107,19 @@ class PTMT(HTCModel):
         """States ``[B, K, H]`` at the positions of interest, after the head's transform."""
         token_states = None
         if self.document_prompts is not None:
-            embeddings_BLH = F.embedding(batch.input_ids, self.backbone.token_embeddings)
-            token_states = self.document_prompts(embeddings_BLH, batch.positions[:, 0])
+            token_states = self.document_prompts(self.backbone.embed_tokens(batch.input_ids), batch.positions[:, 0])
         states_BKH: Tensor = self.backbone(batch.input_ids, batch.attention_mask, batch.positions, token_states)
         return states_BKH
 
     def label_logits(self, states: Tensor) -> Tensor:
         """Scores ``[B, V]`` from states ``[B, K, H]``: slot i against the label tokens of level i (section A.4)."""
-        first, size = self.template.first_label_id, len(self.taxonomy)
-        embeddings_VH = self.backbone.token_embeddings[first : first + size]
-        bias_V = self.backbone.output_bias[first : first + size]
+        size = len(self.taxonomy)
+        embeddings_VH, bias_V = self.backbone.new_output_rows[-size:], self.backbone.new_bias[-size:]
         levels = [states[:, i] @ embeddings_VH[nodes].T for i, nodes in enumerate(self.taxonomy.level_slices)]
         return torch.cat(levels, dim=-1) + bias_V
 
     def label_embeddings(self) -> tuple[Tensor, Tensor]:
-        first = self.template.first_label_id
-        after_VH = self.backbone.token_embeddings[first : first + len(self.taxonomy)]
+        after_VH = self.backbone.new_output_rows[-len(self.taxonomy) :]
         return self._initial_labels_VH, after_VH.detach().cpu()
 
     def loss_terms(self, batch: PTMTBatch) -> dict[str, Tensor]:

@@ -67,8 +67,7 @@ class TextClassifier(HTCModel):
                 f"backbone.max_length={self.max_length} leaves no room for a text; set it to "
                 f"{self.max_length - self.max_text_length + _NUM_SPECIAL + 1} or more"
             )
-        # Distributed training waits for the gradient of every parameter that requires one.
-        self.backbone.output_bias.requires_grad_(False)
+        self.backbone.freeze_output()
         if not self.uses_transform:
             for parameter in self.backbone.head_parameters():
                 parameter.requires_grad_(False)

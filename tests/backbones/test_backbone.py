@@ -134,7 +134,8 @@ def test_attention_of_the_last_layer_drops_out_too() -> None:
 
 def test_new_rows_and_biases_leave_the_old_ones(tiny: TinyBackbone) -> None:
     backbone = tiny[0]
-    assert backbone.new_rows() == []
+    assert backbone.new_parameters() == []
+    assert backbone.output_bias is not None
     with torch.no_grad():
         backbone.output_bias.normal_()
     embeddings, bias = backbone.token_embeddings.detach().clone(), backbone.output_bias.detach().clone()
@@ -143,7 +144,7 @@ def test_new_rows_and_biases_leave_the_old_ones(tiny: TinyBackbone) -> None:
     assert torch.equal(backbone.token_embeddings, torch.cat([embeddings, new]))
     assert torch.equal(backbone.output_bias, torch.cat([bias, torch.ones(4)]))
     assert backbone.model.config.vocab_size == len(embeddings) + 4
-    assert all(map(torch.equal, backbone.new_rows(), (new, torch.ones(4))))
+    assert all(map(torch.equal, backbone.new_parameters(), (new, torch.ones(4))))
 
 
 def test_input_and_output_matrix_stay_one_after_new_rows(tiny: TinyBackbone) -> None:
@@ -156,16 +157,33 @@ def test_input_and_output_matrix_stay_one_after_new_rows(tiny: TinyBackbone) -> 
     assert len(names) == 2  # one matrix, one bias
 
 
-def test_new_rows_receive_gradients(tiny: TinyBackbone) -> None:
-    backbone = tiny[0]
+def test_new_rows_receive_gradients_as_input_and_as_output(tiny: TinyBackbone) -> None:
+    backbone = tiny[0].eval()
     size = len(backbone.token_embeddings)
+    input_ids, attention_mask, positions = padded_batch()
+    input_ids[0, :3] = torch.tensor([size, size + 2, size])
+    backbone.add_token_rows(torch.randn(4, 32), torch.ones(4))
+    backbone.token_logits(backbone(input_ids, attention_mask, positions)).square().sum().backward()
+    ours = [parameter.grad for parameter in backbone.new_parameters()]
+    backbone.zero_grad()
+    model: Any = backbone.model  # of which the new rows are part
+    gathered(model(input_ids, attention_mask).logits, positions).square().sum().backward()
+    stock = [parameter.grad[size:] for parameter in (model.get_input_embeddings().weight, model.cls.predictions.bias)]
+    torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-4)
+
+
+def test_what_was_trained_reaches_the_model_when_written(tiny: TinyBackbone) -> None:
+    backbone = tiny[0].eval()
     backbone.add_token_rows(torch.randn(4, 32), torch.zeros(4))
-    logits = backbone.token_logits(backbone(*padded_batch()))
-    logits[..., size:].square().sum().backward()
-    assert backbone.token_embeddings.grad is not None
-    assert backbone.output_bias.grad is not None
-    assert backbone.token_embeddings.grad[size:].ne(0).any(dim=1).all()
-    assert backbone.output_bias.grad[size:].ne(0).all()
+    with torch.no_grad():
+        for parameter in backbone.new_parameters():
+            parameter.normal_()
+    input_ids, attention_mask, positions = padded_batch()
+    input_ids[0, 0] = len(backbone.token_embeddings) - 1
+    ours = backbone.token_logits(backbone(input_ids, attention_mask, positions))
+    backbone.write_new_rows()
+    stock = gathered(backbone.model(input_ids, attention_mask).logits, positions)
+    torch.testing.assert_close(ours, stock, rtol=1e-5, atol=1e-5)
 
 
 def test_logits_of_the_old_tokens_are_those_from_before(tiny: TinyBackbone) -> None:

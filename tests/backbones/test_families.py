@@ -128,15 +128,14 @@ def test_new_rows_learn_in_a_tied_matrix_and_the_saved_folder_scores_bit_for_bit
     model = make_ptmt(save_family(tmp_path / "backbone", model_type, TEXTS), toy_taxonomy, alpha=0.1)
     examples = toy_examples(model.tokenizer, toy_taxonomy)
     model.loss_terms(model.collator(training=True)(examples))["loss"].backward()
-    embeddings, biases = model.backbone.token_embeddings, model.backbone.output_bias
-    assert embeddings.grad is not None
-    assert biases.grad is not None
-    first = model.template.first_label_id
-    assert embeddings.grad[first:].ne(0).any(dim=1).all()
-    assert biases.grad[first:].ne(0).all()
+    rows = model.backbone.new_rows[-len(toy_taxonomy) :]
+    assert model.backbone.new_rows.grad is not None
+    assert model.backbone.new_bias.grad is not None
+    assert model.backbone.new_rows.grad.ne(0).any(dim=1).all()
+    assert model.backbone.new_bias.grad[-len(toy_taxonomy) :].ne(0).all()
     torch.optim.SGD(model.parameters(), lr=0.1).step()
-    assert model.backbone.model.get_output_embeddings().weight is embeddings
-    assert embeddings is model.backbone.token_embeddings
+    assert model.backbone.output_matrix is model.backbone.token_embeddings
+    assert model.backbone.new_output_rows is model.backbone.new_rows
 
     batch = model.eval().collator(training=False)(examples)
     logits = model(batch)
@@ -145,10 +144,11 @@ def test_new_rows_learn_in_a_tied_matrix_and_the_saved_folder_scores_bit_for_bit
     again.eval()
     assert len(again.token_embeddings) == len(tokenizer) == len(model.tokenizer)
     states = again(batch.input_ids, batch.attention_mask, batch.positions)
-    nodes = slice(first, first + len(toy_taxonomy))
+    assert torch.equal(again.token_embeddings[-len(toy_taxonomy) :], rows)
+    assert again.output_bias is not None
     for level, part in enumerate(toy_taxonomy.level_slices):
-        scores = states[:, level] @ again.token_embeddings[nodes][part].T
-        assert torch.equal(scores + again.output_bias[nodes][part], logits[:, part])
+        scores = states[:, level] @ again.token_embeddings[-len(toy_taxonomy) :][part].T
+        assert torch.equal(scores + again.output_bias[-len(toy_taxonomy) :][part], logits[:, part])
 
 
 @pytest.mark.slow

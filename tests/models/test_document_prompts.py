@@ -32,7 +32,7 @@ def test_at_first_they_are_the_shared_ones() -> None:
 def test_only_the_prompts_embeddings_change_by_the_mean_of_the_text() -> None:
     model = make(prompts="per_document")
     prompts, batch = trained_prompts(model), toy_batch(model, training=False)
-    before = model.backbone.token_embeddings[batch.input_ids].detach()
+    before = model.backbone.embed_tokens(batch.input_ids).detach()
     with torch.no_grad():
         after = prompts(before, batch.positions[:, 0])
     is_prompt = torch.isin(batch.input_ids, torch.tensor(model.template.prompt_ids))
