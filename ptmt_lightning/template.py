@@ -1,9 +1,14 @@
 """The prompt template of section 2.1, and the collator that fills and masks it.
 
-``[CLS] text [SEP] P1..Pm [MASK]*d [SEP]``: prompt tokens ``P`` and one mask slot a level of the taxonomy.
+Prompt tokens ``P`` and one mask slot a level of the taxonomy:
 
-Shape legend: ``B`` documents, ``L`` sequence length, ``D`` levels, ``V`` nodes, ``N`` masked text tokens in the batch,
-``K`` positions of interest a document: its D slots, then its masked text tokens, padded.
+- encoder: ``[CLS] text [SEP] P1..Pm [MASK]*d [SEP]``;
+- decoder: ``[BOS] text P1..Pm [MASK]*d``, each slot sees the ones before it;
+- encoder-decoder: ``[CLS] text P1..Pm [SEP]``, and in the decoder ``[START] [MASK]*d``.
+
+Shape legend: ``B`` documents, ``L`` sequence length, ``Q`` length of the decoder's sequence, ``D`` levels, ``V`` nodes,
+``N`` text tokens to be predicted in the batch, ``K`` positions of interest a document: its D slots, then those where
+text tokens are to be predicted, padded.
 """
 
 from __future__ import annotations
@@ -18,9 +23,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ptmt_lightning.backbones.families import Form
 from ptmt_lightning.checks import check_range
 from ptmt_lightning.data.cache import Example
+from ptmt_lightning.denoising import Tokens, corrupt_spans, infill_text
 from ptmt_lightning.taxonomy import Taxonomy
+
+IntArray = npt.NDArray[np.int64]
 
 
 def prompt_tokens(num_prompt_tokens: int) -> list[str]:
@@ -37,8 +46,10 @@ def label_tokens(taxonomy: Taxonomy) -> list[str]:
 class Template:
     """Token ids and sizes of the template; plain data, saved with a model."""
 
-    cls_id: int
-    sep_id: int
+    form: Form
+    prefix_ids: tuple[int, ...]  # before the text
+    separator_ids: tuple[int, ...]  # between text and prompts
+    end_ids: tuple[int, ...]
     mask_id: int
     pad_id: int
     prompt_ids: tuple[int, ...]  # m
@@ -46,43 +57,73 @@ class Template:
     level_sizes: tuple[int, ...]
     num_text_tokens: int  # ids below this are the tokenizer's own
     max_length: int
+    slot_prefix_ids: tuple[int, ...] = ()  # before the slots in the decoder of an encoder-decoder
+    sentinel_ids: tuple[int, ...] = ()  # T5's
 
     @classmethod
     def add_to(
-        cls, tokenizer: PreTrainedTokenizerBase, taxonomy: Taxonomy, *, num_prompt_tokens: int, max_length: int
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        taxonomy: Taxonomy,
+        *,
+        num_prompt_tokens: int,
+        max_length: int,
+        form: Form = "encoder",
+        decoder_start_id: int | None = None,
     ) -> Template:
-        """Add the prompt and label tokens to the tokenizer, in place.
+        """Add the prompt and label tokens to the tokenizer, in place, and a mask token where there is none.
 
         Raises:
             ValueError: a bad number of prompt tokens, or no room for a text within ``max_length``.
         """
         check_range("model.num_prompt_tokens", num_prompt_tokens, 0, integer=True)
-        num_text_tokens = len(tokenizer)
+        num_text_tokens, vocabulary = len(tokenizer), tokenizer.get_vocab()
+        sentinels = [vocabulary[name] for i in range(100) if (name := f"<extra_id_{i}>") in vocabulary]
+        mask_id = tokenizer.mask_token_id
+        if mask_id is None and sentinels:
+            mask_id = sentinels[0]  # which asks the decoder for what belongs there
+        new_mask = [] if mask_id is not None else ["[MASK]"]
+        first_prompt_id = num_text_tokens + len(new_mask)
+        bos_id, eos_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+        start_id, end_id = {
+            "encoder": (tokenizer.cls_token_id, tokenizer.sep_token_id),
+            "decoder": (eos_id if bos_id is None else bos_id, None),
+            "encoder-decoder": (bos_id, eos_id),
+        }[form]
+        end_ids = () if end_id is None else (end_id,)
+        pad_id = eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        if decoder_start_id is None:
+            decoder_start_id = pad_id
         template = cls(
-            cls_id=tokenizer.cls_token_id,
-            sep_id=tokenizer.sep_token_id,
-            mask_id=tokenizer.mask_token_id,
-            pad_id=tokenizer.pad_token_id,
-            prompt_ids=tuple(range(num_text_tokens, num_text_tokens + num_prompt_tokens)),
-            first_label_id=num_text_tokens + num_prompt_tokens,
+            form=form,
+            prefix_ids=() if start_id is None else (start_id,),
+            separator_ids=end_ids if form == "encoder" else (),
+            end_ids=end_ids,
+            mask_id=num_text_tokens if mask_id is None else mask_id,
+            pad_id=pad_id,
+            prompt_ids=tuple(range(first_prompt_id, first_prompt_id + num_prompt_tokens)),
+            first_label_id=first_prompt_id + num_prompt_tokens,
             level_sizes=taxonomy.level_sizes,
             num_text_tokens=num_text_tokens,
             max_length=max_length,
+            slot_prefix_ids=(decoder_start_id,) if form == "encoder-decoder" else (),
+            sentinel_ids=tuple(sentinels) if form == "encoder-decoder" else (),
         )
         if template.text_budget < 1:
             raise ValueError(
                 f"backbone.max_length={max_length}: too small for the template, which takes {template.overhead} tokens "
-                f"({num_prompt_tokens} prompt tokens, {template.num_levels} level masks, 3 special tokens) and needs "
+                f"({num_prompt_tokens} prompt tokens, {template.num_levels} level masks, special tokens) and needs "
                 f"at least 1 for the text; set it to {template.overhead + 1} or more, or lower model.num_prompt_tokens"
             )
-        new = [*prompt_tokens(num_prompt_tokens), *label_tokens(taxonomy)]
-        vocabulary = tokenizer.get_vocab()
+        new = [*new_mask, *prompt_tokens(num_prompt_tokens), *label_tokens(taxonomy)]
         known = [token for token in new if token in vocabulary]
         if known:
             raise ValueError(
                 f"the tokenizer of {tokenizer.name_or_path!r} already has template tokens such as {known[0]!r}; "
                 "set backbone.name to the model that it was trained from"
             )
+        if new_mask:
+            tokenizer.add_special_tokens({"mask_token": new_mask[0]})
         tokenizer.add_tokens(new, special_tokens=True)
         return template
 
@@ -92,13 +133,21 @@ class Template:
 
     @property
     def overhead(self) -> int:
-        """Tokens that are not text: m + d + 3."""
-        return len(self.prompt_ids) + self.num_levels + 3
+        """Tokens that are not text; of an encoder m + d + 3."""
+        fixed = len(self.prefix_ids) + len(self.separator_ids) + len(self.end_ids)
+        if self.form == "encoder-decoder":  # whose decoder holds the slots, and in training the text once more
+            return fixed + max(len(self.prompt_ids), self.num_levels + 2)
+        return fixed + len(self.prompt_ids) + self.num_levels
 
     @property
     def text_budget(self) -> int:
         """Texts are cut to so many tokens; the template's tail never is."""
         return self.max_length - self.overhead
+
+    @property
+    def prompt_offset(self) -> int:
+        """Where the prompts begin after a text of no tokens."""
+        return len(self.prefix_ids) + len(self.separator_ids)
 
 
 class PTMTBatch(NamedTuple):
@@ -107,22 +156,26 @@ class PTMTBatch(NamedTuple):
     rows: Tensor  # int64 [B], rows of the split
     input_ids: Tensor  # int64 [B, L]
     attention_mask: Tensor  # int64 [B, L]
-    positions: Tensor  # int64 [B, K]
-    mlm_index: Tensor  # int64 [N], places of the masked text tokens in the flattened [B * K]
-    mlm_ids: Tensor  # int64 [N], the tokens that were there
+    text_lengths: Tensor  # int64 [B]
+    decoder_ids: Tensor | None  # int64 [B, Q], what the decoder of an encoder-decoder reads
+    positions: Tensor  # int64 [B, K], in decoder_ids where there are some
+    mlm_index: Tensor  # int64 [N], places in the flattened [B * K] where text tokens are to be predicted
+    mlm_ids: Tensor  # int64 [N], these tokens
     slots: Tensor  # bool [B, D], True where the slot holds [MASK]
     targets: Tensor  # bool [B, V]
     num_text_tokens: int
 
 
 class PTMTCollator:
-    """Fills the template, masks text tokens as BERT does, and unmasks label slots with probability 1 - p_label.
+    """Fills the template, sets the language-modelling task, and unmasks label slots with probability 1 - p_label.
 
     The masks depend on the seed, the epoch and the rows of the batch alone: not on the worker that makes the batch,
     nor on what ran before, so a resumed run draws the same.
 
     Args:
-        mlm_probability: of a text token to be masked: 80 % ``[MASK]``, 10 % a random token, 10 % unchanged.
+        mlm_probability: of a text token to be part of the task. An encoder's is masked as in BERT: 80 % ``[MASK]``,
+            10 % a random token, 10 % unchanged. A decoder's is predicted from the tokens before it. From an
+            encoder-decoder's text so many are taken out, see :mod:`~ptmt_lightning.denoising`.
         p_label: of a slot to stay ``[MASK]``; else it holds one of the level's true label tokens, drawn at random.
             A slot without a true label always stays ``[MASK]``.
         mlm_slots: slots that stay ``[MASK]`` and have true labels are masked-LM targets, too.
@@ -148,51 +201,94 @@ class PTMTCollator:
     def __call__(self, examples: Sequence[Example]) -> PTMTBatch:
         template = self.template
         texts = [example.input_ids[: template.text_budget] for example in examples]
-        lengths = np.array([len(text) for text in texts])
-        input_ids_BL = self._fill(texts, lengths)
-        slots_BD = (lengths + 2 + len(template.prompt_ids))[:, None] + np.arange(template.num_levels)
+        num_text_tokens = sum(map(len, texts))
         targets_BV = np.zeros((len(examples), sum(template.level_sizes)), dtype=bool)
         for row, example in enumerate(examples):
             targets_BV[row, example.nodes] = True
 
         rng = np.random.default_rng((self.seed, examples[0].epoch, examples[0].row))
         chosen_BD = self._choose_labels(targets_BV, rng)
-        stays_BD = self._unmask_slots(input_ids_BL, slots_BD, chosen_BD, rng)
-        original_BL = input_ids_BL.copy()
-        masked_BL = self._mask_text(input_ids_BL, lengths, rng)
-        positions_BK, mlm_index_N = _positions(slots_BD, masked_BL)
-        mlm_ids_N = original_BL[masked_BL]
+        decoder_ids_BQ = None
+        if template.form == "encoder-decoder":
+            written = [text[:0] for text in texts]
+            if self.mlm_probability > 0:
+                texts, written = self._take_out(texts, rng)
+            decoder_ids_BQ, asked, asked_ids_N = self._decoder_side(written)
+        lengths = np.array([len(text) for text in texts])
+        input_ids_BL = self._fill(texts, lengths)
+        if decoder_ids_BQ is None:
+            first_slot_B = lengths + template.prompt_offset + len(template.prompt_ids)
+            slots_BD = first_slot_B[:, None] + np.arange(template.num_levels)
+            stays_BD = self._unmask_slots(input_ids_BL, slots_BD, chosen_BD, rng)
+            asked, asked_ids_N = self._mask_text(input_ids_BL, lengths, rng)
+        else:
+            slots_BD = np.tile(1 + np.arange(template.num_levels), (len(texts), 1))
+            stays_BD = self._unmask_slots(decoder_ids_BQ, slots_BD, chosen_BD, rng)
+        positions_BK, mlm_index_N = _positions(slots_BD, asked)
         if self.mlm_slots:
             rows, levels = (stays_BD & (chosen_BD >= 0)).nonzero()
             mlm_index_N = np.concatenate([mlm_index_N, rows * positions_BK.shape[1] + levels])
-            mlm_ids_N = np.concatenate([mlm_ids_N, chosen_BD[rows, levels]])
-        attention_BL = np.arange(input_ids_BL.shape[1]) < (lengths + template.overhead)[:, None]
+            asked_ids_N = np.concatenate([asked_ids_N, chosen_BD[rows, levels]])
+        attention_BL = np.arange(input_ids_BL.shape[1]) < self._widths(lengths)[:, None]
         return PTMTBatch(
             rows=torch.tensor([example.row for example in examples]),
             input_ids=torch.from_numpy(input_ids_BL),
             attention_mask=torch.from_numpy(attention_BL.astype(np.int64)),
+            text_lengths=torch.from_numpy(lengths),
+            decoder_ids=None if decoder_ids_BQ is None else torch.from_numpy(decoder_ids_BQ),
             positions=torch.from_numpy(positions_BK),
             mlm_index=torch.from_numpy(mlm_index_N),
-            mlm_ids=torch.from_numpy(mlm_ids_N),
+            mlm_ids=torch.from_numpy(asked_ids_N),
             slots=torch.from_numpy(stays_BD),
             targets=torch.from_numpy(targets_BV),
-            num_text_tokens=int(lengths.sum()),
+            num_text_tokens=num_text_tokens,
         )
 
-    def _fill(self, texts: Sequence[npt.NDArray[np.int32]], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _tail(self) -> list[int]:
+        """What follows the text."""
+        template = self.template
+        slots = [] if template.form == "encoder-decoder" else [template.mask_id] * template.num_levels
+        return [*template.separator_ids, *template.prompt_ids, *slots, *template.end_ids]
+
+    def _widths(self, lengths: IntArray) -> IntArray:
+        """Tokens of the filled template."""
+        return lengths + len(self.template.prefix_ids) + len(self._tail())
+
+    def _fill(self, texts: Sequence[Tokens], lengths: IntArray) -> IntArray:
         template, multiple = self.template, self.pad_to_multiple_of
-        longest = int(lengths.max()) + template.overhead
+        longest = int(self._widths(lengths).max())
         # Never beyond what the position table holds.
         width = min(-(-longest // multiple) * multiple, template.max_length)
-        tail = [template.sep_id, *template.prompt_ids, *[template.mask_id] * template.num_levels, template.sep_id]
         input_ids = np.full((len(texts), width), template.pad_id, dtype=np.int64)
-        input_ids[:, 0] = template.cls_id
         for row, text in enumerate(texts):
-            input_ids[row, 1 : 1 + len(text)] = text
-            input_ids[row, 1 + len(text) : 1 + len(text) + len(tail)] = tail
+            filled = [*template.prefix_ids, *text, *self._tail()]
+            input_ids[row, : len(filled)] = filled
         return input_ids
 
-    def _choose_labels(self, targets_BV: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    def _take_out(self, texts: Sequence[Tokens], rng: np.random.Generator) -> tuple[list[Tokens], list[Tokens]]:
+        """Texts with holes, and what the decoder has to write."""
+        template = self.template
+        if template.sentinel_ids:
+            pairs = [corrupt_spans(text, template.sentinel_ids, self.mlm_probability, rng) for text in texts]
+            return [text for text, _ in pairs], [np.append(target, template.end_ids) for _, target in pairs]
+        holed = [infill_text(text, template.mask_id, self.mlm_probability, rng) for text in texts]
+        return holed, [np.concatenate([template.prefix_ids, text, template.end_ids]) for text in texts]
+
+    def _decoder_side(self, written: Sequence[Tokens]) -> tuple[IntArray, npt.NDArray[np.bool_], IntArray]:
+        """The slots and then, shifted by one, what is to be written; the places that are asked, and for what."""
+        template = self.template
+        head = [*template.slot_prefix_ids, *[template.mask_id] * template.num_levels]
+        longest = max(map(len, written))
+        decoder_ids = np.full((len(written), len(head) + longest), template.pad_id, dtype=np.int64)
+        asked = np.zeros(decoder_ids.shape, dtype=bool)
+        decoder_ids[:, : len(head)] = head
+        for row, tokens in enumerate(written):
+            if len(tokens):
+                decoder_ids[row, len(head) : len(head) + len(tokens)] = [*template.slot_prefix_ids, *tokens[:-1]]
+                asked[row, len(head) : len(head) + len(tokens)] = True
+        return decoder_ids, asked, np.concatenate(written).astype(np.int64)
+
+    def _choose_labels(self, targets_BV: npt.NDArray[np.bool_], rng: np.random.Generator) -> IntArray:
         """One of the true label tokens of each level, at random; -1 where there is none, or no use for it."""
         chosen = np.full((len(targets_BV), self.template.num_levels), -1)
         if self.p_label == 1 and not self.mlm_slots:
@@ -208,9 +304,9 @@ class PTMTCollator:
 
     def _unmask_slots(
         self,
-        input_ids_BL: npt.NDArray[np.int64],
-        slots_BD: npt.NDArray[np.int64],
-        chosen_BD: npt.NDArray[np.int64],
+        input_ids_BL: IntArray,
+        slots_BD: IntArray,
+        chosen_BD: IntArray,
         rng: np.random.Generator,
     ) -> npt.NDArray[np.bool_]:
         """Write the chosen label token into some slots, in place; True where the slot stays masked."""
@@ -222,34 +318,35 @@ class PTMTCollator:
         return ~unmasked
 
     def _mask_text(
-        self, input_ids_BL: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], rng: np.random.Generator
-    ) -> npt.NDArray[np.bool_]:
-        """Corrupt text tokens in place (Devlin et al. 2019); True at the masked ones."""
+        self, input_ids_BL: IntArray, lengths: IntArray, rng: np.random.Generator
+    ) -> tuple[npt.NDArray[np.bool_], IntArray]:
+        """The places that are asked for a text token, and for which; an encoder's are corrupted, in place."""
+        asked = np.zeros(input_ids_BL.shape, dtype=bool)
         if self.mlm_probability == 0:
-            return np.zeros(input_ids_BL.shape, dtype=bool)
+            return asked, input_ids_BL[asked]
         # Drawn for the longest text, not for the padded width: padding must not change the masks.
         places = np.arange(int(lengths.max()))
         chosen = (places < lengths[:, None]) & (rng.random((len(lengths), len(places))) < self.mlm_probability)
-        masked = np.zeros(input_ids_BL.shape, dtype=bool)
-        masked[:, 1 : 1 + len(places)] = chosen
-        num_masked = int(masked.sum())
-        fate = rng.random(num_masked)
-        random_ids = rng.integers(self.template.num_text_tokens, size=num_masked)
-        kept_ids = input_ids_BL[masked]
-        input_ids_BL[masked] = np.select([fate < 0.8, fate < 0.9], [self.template.mask_id, random_ids], kept_ids)
-        return masked
+        start = len(self.template.prefix_ids)
+        asked[:, start : start + len(places)] = chosen
+        asked_ids = input_ids_BL[asked]
+        if self.template.form == "decoder":  # the token before says what comes next
+            return np.roll(asked, -1, axis=1), asked_ids
+        # Devlin et al. 2019
+        fate = rng.random(len(asked_ids))
+        random_ids = rng.integers(self.template.num_text_tokens, size=len(asked_ids))
+        input_ids_BL[asked] = np.select([fate < 0.8, fate < 0.9], [self.template.mask_id, random_ids], asked_ids)
+        return asked, asked_ids
 
 
-def _positions(
-    slots_BD: npt.NDArray[np.int64], masked_BL: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Positions ``[B, K]`` whose states are needed, and where in them the masked text tokens are."""
+def _positions(slots_BD: IntArray, asked: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
+    """Positions ``[B, K]`` whose states are needed, and where in them those are that are asked for text tokens."""
     num_levels = slots_BD.shape[1]
-    num_masked = masked_BL.sum(axis=1)
-    positions = np.zeros((len(slots_BD), num_levels + int(num_masked.max())), dtype=np.int64)
+    num_asked = asked.sum(axis=1)
+    positions = np.zeros((len(slots_BD), num_levels + int(num_asked.max())), dtype=np.int64)
     positions[:, :num_levels] = slots_BD
-    rows, columns = masked_BL.nonzero()
-    first_of_row = np.repeat(np.cumsum(num_masked) - num_masked, num_masked)
+    rows, columns = asked.nonzero()
+    first_of_row = np.repeat(np.cumsum(num_asked) - num_asked, num_asked)
     places = num_levels + np.arange(len(rows)) - first_of_row
     positions[rows, places] = columns
     return positions, rows * positions.shape[1] + places

@@ -24,6 +24,7 @@ from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.template import PTMTBatch
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -114,6 +115,11 @@ def toy_examples(tokenizer: PreTrainedTokenizerBase, taxonomy: Taxonomy) -> list
         nodes = taxonomy.encode(document["labels"])  # type: ignore[arg-type]
         examples.append(Example(row, 0, np.array(ids, dtype=np.int32), np.array(nodes, dtype=np.int32)))
     return examples
+
+
+def equal_batches(one: PTMTBatch, other: PTMTBatch) -> bool:
+    """To the last bit."""
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(one, other, strict=True))
 
 
 def ptmt_settings(**changes: Any) -> dict[str, Any]:

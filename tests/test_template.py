@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TOY_DOCUMENTS, ptmt_settings, tiny_source
+from conftest import TOY_DOCUMENTS, equal_batches, ptmt_settings, tiny_source
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizer
@@ -26,8 +26,10 @@ FIRST_PROMPT, FIRST_LABEL = 50, 53
 LEVEL_SIZES = (3, 7, 1)  # nodes 0-2, 3-9 and 10
 
 TEMPLATE = Template(
-    cls_id=CLS,
-    sep_id=SEP,
+    form="encoder",
+    prefix_ids=(CLS,),
+    separator_ids=(SEP,),
+    end_ids=(SEP,),
     mask_id=MASK,
     pad_id=PAD,
     prompt_ids=(50, 51, 52),
@@ -50,10 +52,6 @@ def collate(examples: Sequence[Example], template: Template = TEMPLATE, **change
     return PTMTCollator(template, **arguments | changes)(examples)
 
 
-def fields_equal(one: PTMTBatch, other: PTMTBatch) -> bool:
-    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(one, other, strict=True))
-
-
 def slot_tokens(batch: PTMTBatch) -> torch.Tensor:
     """What the slots hold, ``[B, D]``."""
     return batch.input_ids.gather(1, batch.positions[:, : len(LEVEL_SIZES)])
@@ -72,9 +70,12 @@ def test_template_tokens_get_the_next_ids(toy_taxonomy: Taxonomy) -> None:
     template = Template.add_to(tokenizer, toy_taxonomy, num_prompt_tokens=2, max_length=32)
     names = [*prompt_tokens(2), *label_tokens(toy_taxonomy)]
     assert tokenizer.convert_tokens_to_ids(names) == list(range(size, size + 2 + 11))
+    sep_ids = (tokenizer.convert_tokens_to_ids("[SEP]"),)
     assert template == Template(
-        cls_id=tokenizer.convert_tokens_to_ids("[CLS]"),
-        sep_id=tokenizer.convert_tokens_to_ids("[SEP]"),
+        form="encoder",
+        prefix_ids=(tokenizer.convert_tokens_to_ids("[CLS]"),),
+        separator_ids=sep_ids,
+        end_ids=sep_ids,
         mask_id=tokenizer.convert_tokens_to_ids("[MASK]"),
         pad_id=tokenizer.convert_tokens_to_ids("[PAD]"),
         prompt_ids=(size, size + 1),
@@ -112,7 +113,7 @@ def test_more_prompt_tokens_on_the_same_tokenizer_are_refused_too(toy_taxonomy: 
 def test_max_length_without_room_for_text_is_refused(toy_taxonomy: Taxonomy) -> None:
     message = (
         "backbone.max_length=9: too small for the template, which takes 9 tokens (3 prompt tokens, 3 level masks, "
-        "3 special tokens) and needs at least 1 for the text; set it to 10 or more"
+        "special tokens) and needs at least 1 for the text; set it to 10 or more"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         Template.add_to(toy_tokenizer(), toy_taxonomy, num_prompt_tokens=3, max_length=9)
@@ -191,7 +192,7 @@ def documents(*, epoch: int = 0, first_row: int = 0, num: int = 8) -> list[Examp
 
 def test_seed_epoch_and_rows_decide_the_masks() -> None:
     case = {"mlm_probability": 0.3, "p_label": 0.5, "seed": 3}
-    assert fields_equal(collate(documents(), **case), collate(documents(), **case))
+    assert equal_batches(collate(documents(), **case), collate(documents(), **case))
 
 
 def test_masks_do_not_depend_on_what_ran_before() -> None:
@@ -200,7 +201,7 @@ def test_masks_do_not_depend_on_what_ran_before() -> None:
     collator(documents(epoch=1))
     torch.rand(3)
     np.random.default_rng(0).random(3)
-    assert fields_equal(collator(documents()), first)
+    assert equal_batches(collator(documents()), first)
 
 
 @pytest.mark.parametrize("mlm_slots", [False, True])
@@ -363,13 +364,13 @@ def test_with_unmasked_slots_the_targets_are_all_that_slot_targets_add(
     case = {"p_label": p_label, "mlm_probability": 0.3, "seed": seed}
     off, on = collate(examples, **case, mlm_slots=False), collate(examples, **case, mlm_slots=True)
     assert slot_targets(off) == {}
-    assert fields_equal(without_slot_targets(on), off)
+    assert equal_batches(without_slot_targets(on), off)
 
 
 def test_without_masked_text_the_targets_are_all_that_slot_targets_add() -> None:
     off, on = collate(documents(), mlm_slots=False), collate(documents(), mlm_slots=True)
     assert off.mlm_index.numel() == 0
-    assert fields_equal(without_slot_targets(on), off)
+    assert equal_batches(without_slot_targets(on), off)
     assert slot_targets(on) == {
         (row, level): FIRST_LABEL + node for row in range(8) for level, node in enumerate((row % 3, 3 + row % 7))
     }

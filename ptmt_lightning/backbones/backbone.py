@@ -1,4 +1,4 @@
-"""A Transformers masked-LM encoder: adds rows to its vocabulary, and computes only the states asked for.
+"""A Transformers language model: adds rows to its vocabulary, and computes only the states asked for.
 
 Shape legend: ``B`` documents, ``L`` sequence length, ``K`` positions a document, ``H`` hidden size, ``E`` size of token
 embeddings (in most families H), ``T`` vocabulary.
@@ -6,8 +6,10 @@ embeddings (in most families H), ``T`` vocabulary.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.pytorch_utils import Conv1D
 
 from ptmt_lightning.backbones.families import Family, family_of
 
@@ -22,14 +25,14 @@ KeysValues = tuple[Tensor, Tensor]  # [B, heads, L, H / heads] each
 
 
 class Backbone(nn.Module):
-    """A masked-LM model that runs its head, and where it is built like BERT its last layer, at selected positions only.
+    """A language model that runs its head, and where it is built like BERT its last layer, at selected positions only.
 
     The states at a few positions are all that the method needs: the mask slots and, in training, the masked text
     tokens. Every position still takes part in the last layer's attention as key and value, so these states equal
     those of the stock forward; what is saved is queries, feed-forward and head everywhere else.
 
     Args:
-        trained_head: whether the masked-LM head comes with the model.
+        trained_head: whether the language-modelling head comes with the model.
 
     Raises:
         ValueError: a family that is not supported.
@@ -48,7 +51,7 @@ class Backbone(nn.Module):
 
     @property
     def encoder(self) -> Any:
-        """The model without its masked-LM head."""
+        """The model without its head."""
         return self.model.base_model
 
     @property
@@ -60,8 +63,7 @@ class Backbone(nn.Module):
     @property
     def max_positions(self) -> int:
         """The longest sequence that the position table holds, or that the model was made for."""
-        positions: int = self.model.config.max_position_embeddings - self.family.unused_positions(self.model.config)
-        return positions
+        return self.family.max_positions(self.model.config)
 
     @property
     def token_embeddings(self) -> nn.Parameter:
@@ -76,14 +78,66 @@ class Backbone(nn.Module):
         return weight
 
     @property
-    def output_bias(self) -> nn.Parameter | None:
+    def is_tied(self) -> bool:
+        """Whether these two are one."""
+        return self.output_matrix is self.token_embeddings
+
+    @property
+    def output_bias(self) -> Tensor | None:
         """``[T]``, where the family has one."""
-        bias: nn.Parameter | None = self.model.get_output_embeddings().bias
+        if hasattr(self.model, "final_logits_bias"):  # BART
+            bias: Tensor | None = self.model.final_logits_bias[0]
+        else:
+            bias = self.model.get_output_embeddings().bias
         return bias
+
+    def random_rows(self, num_rows: int) -> Tensor:
+        """New embeddings ``[N, E]``, drawn with the backbone's own spread."""
+        matrix_TE = self.token_embeddings.detach()
+        spread = getattr(self.model.config, "initializer_range", matrix_TE.std())  # BART and T5 do not say
+        return torch.randn(num_rows, matrix_TE.shape[1]) * spread
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Of the head's transform."""
         return [parameter for module in self.family.head(self.model) for parameter in module.parameters()]
+
+    def freeze(self) -> None:
+        """Train the head's transform and new tokens only."""
+        self.model.requires_grad_(False)
+        for parameter in self.head_parameters():
+            parameter.requires_grad_(True)
+
+    def add_adapters(self, rank: int, alpha: int, dropout: float) -> None:
+        """Train low-rank updates of all linear layers in place of the layers (Hu et al. 2022).
+
+        The head's transform and new tokens are trained in full.
+        """
+        head = {id(module) for part in self.family.head(self.model) for module in part.modules()}
+        head.add(id(self.model.get_output_embeddings()))
+        linear = [
+            name
+            for name, module in self.model.named_modules()
+            if isinstance(module, (nn.Linear, Conv1D)) and id(module) not in head
+        ]
+        import peft  # of an extra
+
+        config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=linear)
+        peft.inject_adapter_in_model(config, self.model)
+        for parameter in self.head_parameters():
+            parameter.requires_grad_(True)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the model as Transformers has it: new tokens in their places, low-rank updates added up."""
+        self.write_new_rows()
+        model = self.model
+        adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
+        if adapted:
+            model = copy.deepcopy(model)
+        for name in adapted:
+            layer: Any = model.get_submodule(name)
+            layer.merge()
+            model.set_submodule(name, layer.get_base_layer())
+        model.save_pretrained(folder)
 
     def compile_passes(self) -> None:
         """Compile the ways through the encoder, for batches of any size."""
@@ -94,21 +148,25 @@ class Backbone(nn.Module):
         """No gradients for what only scores the model's own tokens: distributed training would wait for them."""
         if self.output_bias is not None:
             self.output_bias.requires_grad_(False)
-        if self.output_matrix is not self.token_embeddings:
+        if not self.is_tied:
             self.output_matrix.requires_grad_(False)
 
     def new_parameters(self) -> list[nn.Parameter]:
         """Of new tokens."""
         return list(self.parameters(recurse=False))
 
-    def add_token_rows(self, rows_NE: Tensor, bias_N: Tensor) -> None:
+    def add_token_rows(self, rows_NE: Tensor, bias_N: Tensor, output_rows_NE: Tensor | None = None) -> None:
         """Add tokens with these embeddings and output biases.
 
         They are parameters of their own, so that they can have a learning rate of their own, and be trained where
         the pretrained matrix is not.
+
+        Args:
+            output_rows_NE: rows of the output matrix, where that is another one.
         """
         self.model.resize_token_embeddings(len(self.token_embeddings) + len(rows_NE), mean_resizing=False)
-        self.new_rows = self.new_output_rows = nn.Parameter(rows_NE)
+        self.new_rows = nn.Parameter(rows_NE)
+        self.new_output_rows = self.new_rows if output_rows_NE is None else nn.Parameter(output_rows_NE)
         self.new_bias = nn.Parameter(bias_N)
         self.write_new_rows()
 
@@ -124,17 +182,24 @@ class Backbone(nn.Module):
 
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
         """Embeddings ``[B, L, E]`` of tokens ``[B, L]``."""
-        embeddings: Tensor = self.model.get_input_embeddings()(input_ids)
+        table = self.model.get_input_embeddings()
+        embeddings: Tensor = table(input_ids)
         if len(self.new_rows) == 0:
             return embeddings
         index = input_ids - (len(self.token_embeddings) - len(self.new_rows))
-        return torch.where(index[..., None] >= 0, F.embedding(index.clamp_min(0), self.new_rows), embeddings)
+        own = F.embedding(index.clamp_min(0), self.new_rows) * getattr(table, "embed_scale", 1.0)
+        return torch.where(index[..., None] >= 0, own, embeddings)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, token_states: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        positions: Tensor,
+        token_states: Tensor | None = None,
+        decoder_ids: Tensor | None = None,
     ) -> Tensor:
         """States ``[B, K, E]`` after the head's transform; arguments as for :meth:`states`."""
-        return self.transform(self.states(input_ids, attention_mask, positions, token_states))
+        return self.transform(self.states(input_ids, attention_mask, positions, token_states, decoder_ids))
 
     def states(
         self,
@@ -142,18 +207,33 @@ class Backbone(nn.Module):
         attention_mask: Tensor,
         positions: Tensor,
         token_states: Tensor | None = None,
+        decoder_ids: Tensor | None = None,
         num_layers: int = 1,
     ) -> Tensor:
         """States ``[B, K, H]`` of the last layer, or of several, concatenated.
 
         Args:
-            input_ids, attention_mask: ``[B, L]``.
-            positions: int64 ``[B, K]``.
+            input_ids, attention_mask: ``[B, L]``; padding may be on either side of a decoder's text.
+            positions: int64 ``[B, K]``, in the decoder's sequence where there is one beside the encoder.
             token_states: ``[B, L, E]`` in place of the tokens' embeddings.
-            num_layers: how many of the last layers, the lowest first: ``[B, K, num_layers * H]``.
+            decoder_ids: ``[B, Q]``, what the decoder of an encoder-decoder reads.
+            num_layers: how many of the last layers, the lowest first: ``[B, K, num_layers * H]``; of encoders only.
         """
         if token_states is None:
             token_states = self.embed_tokens(input_ids)
+        if self.family.form == "decoder":
+            places = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)
+            output = self.encoder(
+                inputs_embeds=token_states, attention_mask=attention_mask, position_ids=places, use_cache=False
+            )
+            return _gather(output.last_hidden_state, positions)
+        if decoder_ids is not None:
+            text = self.model.get_encoder()(inputs_embeds=token_states, attention_mask=attention_mask)
+            output = self.model.get_decoder()(
+                inputs_embeds=self.embed_tokens(decoder_ids), encoder_hidden_states=text.last_hidden_state,
+                encoder_attention_mask=attention_mask, use_cache=False,
+            )  # fmt: skip
+            return _gather(output.last_hidden_state, positions)
         if not self.family.is_bert_like:
             output = self.encoder(
                 inputs_embeds=token_states, attention_mask=attention_mask, output_hidden_states=num_layers > 1
@@ -259,14 +339,20 @@ def _gather(hidden_BLH: Tensor, positions_BK: Tensor) -> Tensor:
 
 
 def name_embeddings(
-    backbone: Backbone, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], *, reduction: Literal["mean", "sum"]
+    backbone: Backbone,
+    tokenizer: PreTrainedTokenizerBase,
+    names: Sequence[str],
+    *,
+    reduction: Literal["mean", "sum"],
+    of_output: bool = False,
 ) -> Tensor:
-    """Mean or sum of the embeddings of each name's word pieces, ``[V, E]``.
+    """Mean or sum of the embeddings of each name's word pieces, ``[V, E]``; random for a name without any.
 
-    A name without any is drawn at random, with the backbone's own spread.
+    Args:
+        of_output: take the rows of the output matrix.
     """
-    old_TE = backbone.token_embeddings.detach()
-    rows_VE: Tensor = torch.randn(len(names), old_TE.shape[1]) * backbone.model.config.initializer_range
+    old_TE = (backbone.output_matrix if of_output else backbone.token_embeddings).detach()
+    rows_VE = backbone.random_rows(len(names))
     words = [re.sub(r"[\W_]+", " ", f" {name}") for name in names]  # as within a text, where that makes a difference
     for row, ids in enumerate(tokenizer(words, add_special_tokens=False)["input_ids"]):
         if ids:

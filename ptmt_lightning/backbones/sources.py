@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
@@ -24,11 +28,16 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ptmt_lightning.backbones.backbone import Backbone
-from ptmt_lightning.backbones.families import family_of
+from ptmt_lightning.backbones.families import Form, family_of
 from ptmt_lightning.checks import check_range
 
 log = logging.getLogger(__name__)
 
+_CLASSES: dict[Form, Any] = {
+    "encoder": AutoModelForMaskedLM,
+    "decoder": AutoModelForCausalLM,
+    "encoder-decoder": AutoModelForSeq2SeqLM,
+}
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -41,18 +50,27 @@ class Pretrained:
         max_length: longest sequence, template included; None for what the model allows.
         attention: attention implementation of Transformers (``sdpa``, ``eager``, ...); None for the fastest that the
             model has.
+        freeze: train prompts, label tokens and head only.
+        lora_rank: train low-rank updates of this rank in place of the model's layers (extra ``lora``).
+        lora_alpha: updates are scaled by it, over the rank.
+        lora_dropout: of what they read.
     """
 
     name: str
     max_length: int | None = None
     attention: str | None = None
+    freeze: bool = False
+    lora_rank: int | None = None
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
 
     def load(self, texts: Iterable[str]) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
         """Open model and tokenizer; gives them with the longest sequence to use. ``texts`` is not read.
 
         Raises:
-            ValueError: nothing usable under that name, an unsupported family, or a bad ``max_length``.
+            ValueError: nothing usable under that name, an unsupported family, or a bad setting.
         """
+        self._check_adapters()
         _check_folder(self.name)
         try:
             config = AutoConfig.from_pretrained(self.name)
@@ -62,16 +80,42 @@ class Pretrained:
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.name)
             with quiet_transformers():
-                model, info = AutoModelForMaskedLM.from_pretrained(
+                model, info = _CLASSES[family.form].from_pretrained(
                     self.name, output_loading_info=True, attn_implementation=self.attention, dtype=torch.float32
                 )
         except (OSError, ValueError) as error:
             raise _unusable(self.name, error) from error
-        trained_head = not any(key.startswith(family.head_modules) for key in info["missing_keys"])
-        if not trained_head:
+        untrained = [key for key in info["missing_keys"] if key.startswith((*family.head_modules, "lm_head."))]
+        if untrained and family.head_modules:
             _start_head_at_identity(family.head(model))
             log.warning("%s has no trained masked-LM head: a new one starts at the identity", self.name)
-        return _ready(Backbone(model, trained_head=trained_head), tokenizer, self.max_length, self.name)
+        elif untrained:
+            with torch.no_grad():
+                model.get_output_embeddings().weight.copy_(model.get_input_embeddings().weight)
+            log.warning("%s has no trained output matrix: a new one starts as the input matrix", self.name)
+        backbone = Backbone(model, trained_head=not untrained)
+        if self.freeze:
+            backbone.freeze()
+        if self.lora_rank is not None:
+            backbone.add_adapters(self.lora_rank, self.lora_alpha, self.lora_dropout)
+        return _ready(backbone, tokenizer, self.max_length, self.name)
+
+    def _check_adapters(self) -> None:
+        if self.lora_rank is None:
+            return
+        check_range("backbone.lora_rank", self.lora_rank, 1, integer=True)
+        check_range("backbone.lora_alpha", self.lora_alpha, 1, integer=True)
+        check_range("backbone.lora_dropout", self.lora_dropout, 0, 1, high_open=True)
+        if self.freeze:
+            raise ValueError(
+                f"backbone.lora_rank={self.lora_rank}: expected null with backbone.freeze=true, which trains no "
+                "updates of the model; leave one of them out"
+            )
+        if importlib.util.find_spec("peft") is None:
+            raise ValueError(
+                f"backbone.lora_rank={self.lora_rank} needs the package peft; install it with "
+                "pip install 'ptmt_lightning[lora]'"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +221,7 @@ def quiet_transformers() -> Iterator[None]:
 
 def _unusable(name: str, error: Exception) -> ValueError:
     return ValueError(
-        f"backbone.name={name!r}: {str(error).strip()}; expected a folder or hub name of a masked-LM model with "
+        f"backbone.name={name!r}: {str(error).strip()}; expected a folder or hub name of a language model with "
         "config.json, weights (model.safetensors) and tokenizer"
     )
 

@@ -148,9 +148,8 @@ class HTCModel(L.LightningModule):
 
         What the system has beside the encoder is in ``.safetensors`` files.
         """
-        self.backbone.write_new_rows()
         with quiet_transformers():
-            self.backbone.model.save_pretrained(folder)
+            self.backbone.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.taxonomy.to_json(folder / "taxonomy.json")
         for name, tensors in self.tensors().items():

@@ -12,13 +12,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
-from ptmt_lightning.backbones import Backbone, name_embeddings
+from ptmt_lightning.backbones import name_embeddings
 from ptmt_lightning.checks import check_range
 from ptmt_lightning.losses import CountScope, count_l1, masked_lm, masked_mean
 from ptmt_lightning.models.classifier import HTCModel
-from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.template import PTMTBatch, PTMTCollator, Template
 
 LabelInit = Literal["label_name", "random"]
@@ -74,21 +72,38 @@ class PTMT(HTCModel):
         self.alpha, self.alpha_l1, self.count_scope, self.mlm_slots = alpha, alpha_l1, count_scope, mlm_slots
         self.mlm_probability, self.p_label = mlm_probability, p_label
         self.template = Template.add_to(
-            self.tokenizer, self.taxonomy, num_prompt_tokens=num_prompt_tokens, max_length=self.max_length
+            self.tokenizer,
+            self.taxonomy,
+            num_prompt_tokens=num_prompt_tokens,
+            max_length=self.max_length,
+            form=self.backbone.family.form,
+            decoder_start_id=getattr(self.backbone.model.config, "decoder_start_token_id", None),
         )
-        rows = _new_rows(self.backbone, self.tokenizer, self.taxonomy, num_prompt_tokens, label_init)
-        label_bias_V = self.label_loss.initial_logits(self.taxonomy.level_sizes)
-        self.backbone.add_token_rows(rows, F.pad(label_bias_V, (num_prompt_tokens, 0)))
-        self._initial_labels_VH = rows[num_prompt_tokens:].clone()
+        self._add_rows(label_init)
+        self._initial_labels_VH = self.backbone.new_output_rows[-len(self.taxonomy) :].detach().clone()
         if alpha == 0:
             self.backbone.freeze_output()
         self.document_prompts = None
         if prompts == "per_document":
             if num_prompt_tokens == 0:
                 raise ValueError("model.prompts=per_document: expected model.num_prompt_tokens of 1 or more; raise it")
-            self.document_prompts = DocumentPrompts(rows.shape[1], num_prompt_tokens)
+            self.document_prompts = DocumentPrompts(self._initial_labels_VH.shape[1], self.template)
         elif prompts != "shared":
             raise ValueError(f"model.prompts={prompts!r}: expected 'shared' or 'per_document'")
+
+    def _add_rows(self, label_init: LabelInit) -> None:
+        """Embeddings and biases of the template's tokens, labels last; drawn at random where not from names."""
+        num_rows, num_labels = len(self.tokenizer) - len(self.backbone.token_embeddings), len(self.taxonomy)
+        rows = self.backbone.random_rows(num_rows)
+        output_rows = None if self.backbone.is_tied else self.backbone.random_rows(num_rows)
+        if label_init == "label_name":
+            for matrix, of_output in ((rows, False), (output_rows, True)):
+                if matrix is not None:
+                    matrix[-num_labels:] = name_embeddings(
+                        self.backbone, self.tokenizer, self.taxonomy.names, reduction="mean", of_output=of_output
+                    )
+        label_bias_V = self.label_loss.initial_logits(self.taxonomy.level_sizes)
+        self.backbone.add_token_rows(rows, F.pad(label_bias_V, (num_rows - num_labels, 0)), output_rows)
 
     def collator(self, *, training: bool, pad_to_multiple_of: int = 1) -> PTMTCollator:
         return PTMTCollator(
@@ -107,8 +122,10 @@ class PTMT(HTCModel):
         """States ``[B, K, H]`` at the positions of interest, after the head's transform."""
         token_states = None
         if self.document_prompts is not None:
-            token_states = self.document_prompts(self.backbone.embed_tokens(batch.input_ids), batch.positions[:, 0])
-        states_BKH: Tensor = self.backbone(batch.input_ids, batch.attention_mask, batch.positions, token_states)
+            token_states = self.document_prompts(self.backbone.embed_tokens(batch.input_ids), batch.text_lengths)
+        states_BKH: Tensor = self.backbone(
+            batch.input_ids, batch.attention_mask, batch.positions, token_states, batch.decoder_ids
+        )
         return states_BKH
 
     def label_logits(self, states: Tensor) -> Tensor:
@@ -144,7 +161,10 @@ class PTMT(HTCModel):
         }
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        return {} if self.document_prompts is None else {"prompts": self.document_prompts.state_dict()}
+        tensors = {} if self.document_prompts is None else {"prompts": self.document_prompts.state_dict()}
+        if self.backbone.output_bias is None:  # the model itself has no place for it
+            tensors["label_bias"] = {"bias": self.backbone.new_bias.detach()[-len(self.taxonomy) :]}
+        return tensors
 
 
 class DocumentPrompts(nn.Module):
@@ -153,37 +173,24 @@ class DocumentPrompts(nn.Module):
     It starts at nothing added, that is at shared prompts.
     """
 
-    def __init__(self, hidden_size: int, num_prompt_tokens: int) -> None:
+    def __init__(self, hidden_size: int, template: Template) -> None:
         super().__init__()
-        self.num_prompt_tokens = num_prompt_tokens
+        num_prompt_tokens = len(template.prompt_ids)
+        self.template = template
         self.norm = nn.LayerNorm(hidden_size)
         self.inner = nn.Linear(hidden_size, _PROMPT_WIDTH)
         self.outer = nn.Linear(_PROMPT_WIDTH, num_prompt_tokens * hidden_size)
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
 
-    def forward(self, embeddings_BLH: Tensor, first_slot_B: Tensor) -> Tensor:
-        """Token embeddings ``[B, L, H]`` with the prompts' changed.
-
-        Args:
-            first_slot_B: position of the first mask slot, which the prompts come before.
-        """
-        prompts_BM = first_slot_B[:, None] - torch.arange(self.num_prompt_tokens, 0, -1, device=first_slot_B.device)
-        index_L = torch.arange(embeddings_BLH.shape[1], device=first_slot_B.device)
-        text_BL = (index_L >= 1) & (index_L < prompts_BM[:, :1] - 1)  # between [CLS] and the first [SEP]
+    def forward(self, embeddings_BLH: Tensor, text_lengths_B: Tensor) -> Tensor:
+        """Token embeddings ``[B, L, H]`` with the prompts' changed."""
+        first, num_prompts = len(self.template.prefix_ids), len(self.template.prompt_ids)
+        index_L = torch.arange(embeddings_BLH.shape[1], device=text_lengths_B.device)
+        text_BL = (index_L >= first) & (index_L < first + text_lengths_B[:, None])
+        prompts_BM = text_lengths_B[:, None] + self.template.prompt_offset + index_L[:num_prompts]
         total_BH = (embeddings_BLH * text_BL[..., None]).sum(dim=1)
-        mean_BH = total_BH / text_BL.sum(dim=1, keepdim=True).clamp_min(1)
+        mean_BH = total_BH / text_lengths_B[:, None].clamp_min(1)
         offsets = self.outer(F.gelu(self.inner(self.norm(mean_BH))))
-        offsets_BMH = offsets.unflatten(-1, (self.num_prompt_tokens, -1)).to(embeddings_BLH.dtype)
+        offsets_BMH = offsets.unflatten(-1, (num_prompts, -1)).to(embeddings_BLH.dtype)
         return embeddings_BLH.scatter_add(1, prompts_BM[..., None].expand_as(offsets_BMH), offsets_BMH)
-
-
-def _new_rows(
-    backbone: Backbone, tokenizer: PreTrainedTokenizerBase, taxonomy: Taxonomy, num_prompt_tokens: int, init: LabelInit
-) -> Tensor:
-    """Embeddings ``[m + V, H]`` of the tokens to come, drawn with the backbone's own spread where not from names."""
-    spread = backbone.model.config.initializer_range
-    rows: Tensor = torch.randn(num_prompt_tokens + len(taxonomy), backbone.token_embeddings.shape[1]) * spread
-    if init == "label_name":
-        rows[num_prompt_tokens:] = name_embeddings(backbone, tokenizer, taxonomy.names, reduction="mean")
-    return rows

@@ -62,6 +62,12 @@ class TextClassifier(HTCModel):
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
+        if self.backbone.family.form != "encoder":
+            raise ValueError(
+                f"model={self.system} reads the states of an encoder, and model type "
+                f"{self.backbone.model.config.model_type!r} is of form {self.backbone.family.form}; set backbone to "
+                "an encoder, or model=ptmt"
+            )
         if self.max_text_length < _NUM_SPECIAL + 1:
             raise ValueError(
                 f"backbone.max_length={self.max_length} leaves no room for a text; set it to "

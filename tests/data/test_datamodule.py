@@ -9,8 +9,7 @@ from typing import Any
 
 import lightning as L
 import pytest
-import torch
-from conftest import TOY_DOCUMENTS, TOY_EDGES, datamodule, write_folder
+from conftest import TOY_DOCUMENTS, TOY_EDGES, datamodule, equal_batches, write_folder
 
 from ptmt_lightning.data.datamodule import HTCDataModule, SampleDataModule
 from ptmt_lightning.models.ptmt import PTMT
@@ -37,10 +36,6 @@ def batches(data: HTCDataModule, split: str) -> list[PTMTBatch]:
 
 def rows_of(split_batches: list[PTMTBatch]) -> list[int]:
     return [row for batch in split_batches for row in batch.rows.tolist()]
-
-
-def equal(one: PTMTBatch, other: PTMTBatch) -> bool:
-    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(one, other, strict=True))
 
 
 # ---- the folder ----
@@ -181,7 +176,7 @@ def test_workers_make_the_same_batches(split: str, toy_folder: Path, tmp_path: P
     here = batches(connected(toy_folder, tmp_path, toy_ptmt), split)
     in_workers = batches(connected(toy_folder, tmp_path, toy_ptmt, num_workers=2), split)
     assert len(here) == len(in_workers)
-    assert all(equal(one, other) for one, other in zip(here, in_workers, strict=True))
+    assert all(equal_batches(one, other) for one, other in zip(here, in_workers, strict=True))
 
 
 class _Watch(L.Callback):

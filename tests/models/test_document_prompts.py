@@ -34,11 +34,11 @@ def test_only_the_prompts_embeddings_change_by_the_mean_of_the_text() -> None:
     prompts, batch = trained_prompts(model), toy_batch(model, training=False)
     before = model.backbone.embed_tokens(batch.input_ids).detach()
     with torch.no_grad():
-        after = prompts(before, batch.positions[:, 0])
+        after = prompts(before, batch.text_lengths)
     is_prompt = torch.isin(batch.input_ids, torch.tensor(model.template.prompt_ids))
     assert torch.equal(after[~is_prompt], before[~is_prompt])
     for row, ids in enumerate(batch.input_ids):
-        end = (ids == model.template.sep_id).nonzero()[0]
+        end = (ids == model.template.end_ids[0]).nonzero()[0]
         with torch.no_grad():
             offsets = prompts.outer(
                 torch.nn.functional.gelu(prompts.inner(prompts.norm(before[row, 1:end].mean(dim=0))))
@@ -51,7 +51,9 @@ def test_padding_does_not_change_the_scores() -> None:
     model = make(prompts="per_document")
     trained_prompts(model)
     batch = toy_batch(model, training=False)
-    alone = batch._replace(**{name: getattr(batch, name)[:1] for name in ("input_ids", "attention_mask", "positions")})
+    alone = batch._replace(
+        **{name: getattr(batch, name)[:1] for name in ("input_ids", "attention_mask", "text_lengths", "positions")}
+    )
     width = int(alone.attention_mask.sum())
     alone = alone._replace(input_ids=alone.input_ids[:, :width], attention_mask=alone.attention_mask[:, :width])
     with torch.no_grad():

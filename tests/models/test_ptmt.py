@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TOY_DOCUMENTS, TOY_EDGES, ptmt_settings, tiny_source, toy_examples
+from conftest import TOY_DOCUMENTS, TOY_EDGES, equal_batches, ptmt_settings, tiny_source, toy_examples
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, BertTokenizer
 
@@ -239,10 +239,7 @@ def test_terms_equal_sums_over_the_slots_that_stayed_masked(count_scope: CountSc
 def test_only_the_count_differs_between_scopes() -> None:
     by_level, together = make(count_scope="level", p_label=0.7), make(count_scope="all", p_label=0.7)
     batch = toy_batch(by_level, training=True)
-    assert all(
-        torch.equal(torch.as_tensor(a), torch.as_tensor(b))
-        for a, b in zip(batch, toy_batch(together, training=True), strict=True)
-    )
+    assert equal_batches(batch, toy_batch(together, training=True))
     for model in (by_level, together):
         torch.manual_seed(1)
         randomise(model)
