@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ptmt_lightning.backbones import name_embeddings
 from ptmt_lightning.checks import check_range
+from ptmt_lightning.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.losses import CountScope, count_l1, masked_lm, masked_mean
 from ptmt_lightning.models.classifier import HTCModel
-from ptmt_lightning.template import PTMTBatch, PTMTCollator, Template
+from ptmt_lightning.template import Template
 
 LabelInit = Literal["label_name", "random"]
 Prompts = Literal["shared", "per_document"]
@@ -39,7 +40,7 @@ class PTMT(HTCModel):
         alpha_l1: weight of the count loss beside the label loss (Eq. 3).
         count_scope: compare numbers of labels level by level, or over all levels together.
         mlm_slots: the masked-LM loss also covers the label slots, each with one of its true label tokens, at random.
-        mlm_probability, p_label: see :class:`~ptmt_lightning.template.PTMTCollator`.
+        mlm_probability, p_label: see :class:`~ptmt_lightning.collator.PTMTCollator`.
         label_init: label-token rows start as the mean of the name's word pieces, or at random.
         shared: what every system takes, see :class:`~ptmt_lightning.models.classifier.HTCModel`.
     """

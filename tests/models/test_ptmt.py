@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, BertTokenizer
 
 from ptmt_lightning.backbones import Backbone, Pretrained
+from ptmt_lightning.collator import PTMTBatch
 from ptmt_lightning.losses import WASL, CountScope, CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.template import PTMTBatch
 
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]
 NAMED_EDGES = [("ROOT", "Mno"), ("ROOT", "x/y_z"), ("Mno", "p & q"), ("Mno", "???")]
