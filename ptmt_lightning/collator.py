@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ptmt_lightning.checks import check_range
-from ptmt_lightning.data.cache import Example
+from ptmt_lightning.data.document import Example
 from ptmt_lightning.denoising import Tokens, corrupt_spans, infill_text
 from ptmt_lightning.template import Template
 

@@ -9,7 +9,9 @@ Prompt tokens ``P`` and one mask slot a level of the taxonomy:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -112,6 +114,14 @@ class Template:
             tokenizer.add_special_tokens({"mask_token": new_mask[0]})
         tokenizer.add_tokens(new, special_tokens=True)
         return template
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Template:
+        """From its fields as JSON has them."""
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+        }
+        return cls(**fields)
 
     @property
     def num_levels(self) -> int:

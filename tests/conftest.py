@@ -19,8 +19,8 @@ from transformers import BertTokenizer, PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone, FromScratch
 from ptmt_lightning.collator import PTMTBatch
-from ptmt_lightning.data.cache import Example
 from ptmt_lightning.data.datamodule import HTCDataModule
+from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW

@@ -17,7 +17,7 @@ from transformers import BertTokenizer
 
 from ptmt_lightning.backbones import Backbone, word_tokenizer
 from ptmt_lightning.collator import PTMTBatch, PTMTCollator
-from ptmt_lightning.data.cache import Example
+from ptmt_lightning.data.document import Example
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.template import Template

@@ -22,8 +22,9 @@ from transformers import AutoModelForMaskedLM
 
 from ptmt_lightning.callbacks import Throughput
 from ptmt_lightning.checkpoints import LastCheckpoint, WholeCheckpointIO
-from ptmt_lightning.data.cache import Example, text_token_ids
+from ptmt_lightning.data.cache import text_token_ids
 from ptmt_lightning.data.datamodule import HTCDataModule
+from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import WASL, CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW

@@ -27,7 +27,7 @@ import torch
 from tqdm import tqdm
 
 from ptmt_lightning.backbones import FromScratch
-from ptmt_lightning.data.cache import Example
+from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import MeanBCE
 from ptmt_lightning.models.bert import BERTClassifier
 from ptmt_lightning.models.bert_ml import BERTML

@@ -171,6 +171,14 @@ class Backbone(nn.Module):
         self.write_new_rows()
 
     @torch.no_grad()
+    def adopt_rows(self, num_rows: int) -> None:
+        """Take the last rows of the model's matrices for the new tokens': the way back from :meth:`write_new_rows`."""
+        self.new_rows = nn.Parameter(self.token_embeddings[-num_rows:].clone())
+        self.new_output_rows = self.new_rows if self.is_tied else nn.Parameter(self.output_matrix[-num_rows:].clone())
+        bias = self.output_bias
+        self.new_bias = nn.Parameter(self.new_rows.new_zeros(num_rows) if bias is None else bias[-num_rows:].clone())
+
+    @torch.no_grad()
     def write_new_rows(self) -> None:
         """Copy the new tokens' parameters to where the model itself looks for them."""
         if len(self.new_rows) == 0:

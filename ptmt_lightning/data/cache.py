@@ -15,7 +15,7 @@ import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 import numpy as np
@@ -24,7 +24,7 @@ import pyarrow as pa
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
-from ptmt_lightning.data.document import Document
+from ptmt_lightning.data.document import Document, Example
 from ptmt_lightning.files import new_folder
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -33,15 +33,6 @@ log = logging.getLogger(__name__)
 _VERSION = 1  # of the file format: part of the key
 _CHUNK = 1000  # documents tokenised at a time; the Rust tokenizer spreads them over all cores
 _SCHEMA = pa.schema({"id": pa.string(), "input_ids": pa.list_(pa.int32()), "nodes": pa.list_(pa.int32())})
-
-
-class Example(NamedTuple):
-    """One document as batches see it."""
-
-    row: int  # in its split's cache
-    epoch: int  # lets a collator draw other masks each epoch, in any worker
-    input_ids: npt.NDArray[np.int32]  # text only, no special tokens
-    nodes: npt.NDArray[np.int32]
 
 
 class TokenizedDocuments:

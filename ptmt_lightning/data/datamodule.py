@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.checks import check_range
-from ptmt_lightning.data.cache import Example, TokenizedDocuments, tokenized
-from ptmt_lightning.data.document import SPLITS, read_documents, split_file
+from ptmt_lightning.data.cache import TokenizedDocuments, tokenized
+from ptmt_lightning.data.document import SPLITS, Example, read_documents, split_file
 from ptmt_lightning.data.sampler import LengthBatchSampler
 from ptmt_lightning.data.synthetic import write_sample
 from ptmt_lightning.taxonomy import Taxonomy

@@ -12,7 +12,10 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -27,6 +30,15 @@ class Document:
     id: str  # "<split>:<line number>"
     text: str
     nodes: tuple[int, ...]  # sorted
+
+
+class Example(NamedTuple):
+    """One document as batches see it."""
+
+    row: int  # in its split's cache
+    epoch: int  # lets a collator draw other masks each epoch, in any worker
+    input_ids: npt.NDArray[np.int32]  # text only, no special tokens
+    nodes: npt.NDArray[np.int32]
 
 
 def split_file(folder: Path, split: str) -> Path | None:

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 import ptmt_lightning
 from ptmt_lightning.backbones import Backbone, quiet_transformers
 from ptmt_lightning.checks import check_range
-from ptmt_lightning.data.cache import Example
+from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import LabelLoss
 from ptmt_lightning.metrics import Classes, HierarchicalMetrics
 from ptmt_lightning.optim import LinearAdamW
@@ -159,6 +159,7 @@ class HTCModel(L.LightningModule):
             "thresholds": self.thresholds,
             "prune": self.prune,
             "coherent": self.coherent,
+            "single_label": self.label_loss.single_label,
             "version": ptmt_lightning.__version__,
         }
         (folder / f"{self.system}.json").write_text(json.dumps(settings, indent=2))

@@ -9,22 +9,21 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ptmt_lightning.backbones import name_embeddings
 from ptmt_lightning.checks import check_range
 from ptmt_lightning.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.losses import CountScope, count_l1, masked_lm, masked_mean
 from ptmt_lightning.models.classifier import HTCModel
+from ptmt_lightning.scoring import DocumentPrompts, label_logits, slot_states
 from ptmt_lightning.template import Template
 
 LabelInit = Literal["label_name", "random"]
 Prompts = Literal["shared", "per_document"]
 
 _ALPHA = 0.1
-_PROMPT_WIDTH = 64  # of the hidden layer between a text and its prompts
 
 
 class PTMT(HTCModel):
@@ -121,20 +120,11 @@ class PTMT(HTCModel):
 
     def states(self, batch: PTMTBatch) -> Tensor:
         """States ``[B, K, H]`` at the positions of interest, after the head's transform."""
-        token_states = None
-        if self.document_prompts is not None:
-            token_states = self.document_prompts(self.backbone.embed_tokens(batch.input_ids), batch.text_lengths)
-        states_BKH: Tensor = self.backbone(
-            batch.input_ids, batch.attention_mask, batch.positions, token_states, batch.decoder_ids
-        )
-        return states_BKH
+        return slot_states(self.backbone, batch, self.document_prompts)
 
     def label_logits(self, states: Tensor) -> Tensor:
         """Scores ``[B, V]`` from states ``[B, K, H]``: slot i against the label tokens of level i (section A.4)."""
-        size = len(self.taxonomy)
-        embeddings_VH, bias_V = self.backbone.new_output_rows[-size:], self.backbone.new_bias[-size:]
-        levels = [states[:, i] @ embeddings_VH[nodes].T for i, nodes in enumerate(self.taxonomy.level_slices)]
-        return torch.cat(levels, dim=-1) + bias_V
+        return label_logits(self.backbone, self.taxonomy, states)
 
     def label_embeddings(self) -> tuple[Tensor, Tensor]:
         after_VH = self.backbone.new_output_rows[-len(self.taxonomy) :]
@@ -166,32 +156,3 @@ class PTMT(HTCModel):
         if self.backbone.output_bias is None:  # the model itself has no place for it
             tensors["label_bias"] = {"bias": self.backbone.new_bias.detach()[-len(self.taxonomy) :]}
         return tensors
-
-
-class DocumentPrompts(nn.Module):
-    """Adds to each prompt token's embedding what a small network makes of the document's mean embedding.
-
-    It starts at nothing added, that is at shared prompts.
-    """
-
-    def __init__(self, hidden_size: int, template: Template) -> None:
-        super().__init__()
-        num_prompt_tokens = len(template.prompt_ids)
-        self.template = template
-        self.norm = nn.LayerNorm(hidden_size)
-        self.inner = nn.Linear(hidden_size, _PROMPT_WIDTH)
-        self.outer = nn.Linear(_PROMPT_WIDTH, num_prompt_tokens * hidden_size)
-        nn.init.zeros_(self.outer.weight)
-        nn.init.zeros_(self.outer.bias)
-
-    def forward(self, embeddings_BLH: Tensor, text_lengths_B: Tensor) -> Tensor:
-        """Token embeddings ``[B, L, H]`` with the prompts' changed."""
-        first, num_prompts = len(self.template.prefix_ids), len(self.template.prompt_ids)
-        index_L = torch.arange(embeddings_BLH.shape[1], device=text_lengths_B.device)
-        text_BL = (index_L >= first) & (index_L < first + text_lengths_B[:, None])
-        prompts_BM = text_lengths_B[:, None] + self.template.prompt_offset + index_L[:num_prompts]
-        total_BH = (embeddings_BLH * text_BL[..., None]).sum(dim=1)
-        mean_BH = total_BH / text_lengths_B[:, None].clamp_min(1)
-        offsets = self.outer(F.gelu(self.inner(self.norm(mean_BH))))
-        offsets_BMH = offsets.unflatten(-1, (num_prompts, -1)).to(embeddings_BLH.dtype)
-        return embeddings_BLH.scatter_add(1, prompts_BM[..., None].expand_as(offsets_BMH), offsets_BMH)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ptmt_lightning.data.cache import Example
+from ptmt_lightning.data.document import Example
 from ptmt_lightning.models.classifier import HTCModel
 
 _NUM_SPECIAL = 2  # [CLS] text [SEP]

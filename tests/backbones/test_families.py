@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ptmt_lightning.backbones import FAMILIES, Backbone, Pretrained, name_embeddings
-from ptmt_lightning.data.cache import Example
-from ptmt_lightning.data.document import read_documents
+from ptmt_lightning.data.document import Example, read_documents
 from ptmt_lightning.data.synthetic import write_sample
 from ptmt_lightning.losses import MeanBCE
 from ptmt_lightning.metrics import HierarchicalMetrics

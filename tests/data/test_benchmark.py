@@ -35,7 +35,7 @@ from raw import (
 
 from ptmt_lightning.data.amazon import AmazonDataModule
 from ptmt_lightning.data.bugs import BugsDataModule
-from ptmt_lightning.data.cache import Example
+from ptmt_lightning.data.document import Example
 from ptmt_lightning.data.folds import make_fold
 from ptmt_lightning.data.info import compare
 from ptmt_lightning.data.wos import WOSDataModule

@@ -1,0 +1,268 @@
+"""Labels for new texts from the ``model/`` folder of a finished run; nothing of training is imported.
+
+Shape legend: ``B`` documents, ``V`` nodes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from ptmt_lightning.backbones import Backbone, Pretrained
+from ptmt_lightning.checks import check_range
+from ptmt_lightning.collator import PTMTBatch, PTMTCollator
+from ptmt_lightning.data.document import Example
+from ptmt_lightning.losses import CrossEntropy, LabelLoss, MeanBCE
+from ptmt_lightning.scoring import DocumentPrompts, label_logits, slot_states
+from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.template import Template
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+_BATCHES_AT_ONCE = 32  # whose texts are sorted by length together
+_LONG_WORK = 1000  # texts, from which on a progress bar is shown
+
+
+class LabelPath(NamedTuple):
+    """Labels from the top down, and the probability of each."""
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+Prediction = list[LabelPath]  # of one text, most probable first by the last label
+
+
+class Classifier:
+    """A trained PTMT with its taxonomy, thresholds and tokenizer.
+
+    Args:
+        score: gives logits ``[B, V]`` for a batch.
+        label_loss: says what probabilities they mean.
+        thresholds: one a level; a node is predicted above it.
+        prune: drop predicted nodes below level 1 without a predicted parent.
+        coherent: score a node no higher than its parent.
+    """
+
+    def __init__(
+        self,
+        score: _Scorer,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template,
+        taxonomy: Taxonomy,
+        label_loss: LabelLoss,
+        thresholds: Sequence[float],
+        prune: bool,
+        coherent: bool,
+    ) -> None:
+        self.score, self.tokenizer, self.template, self.taxonomy = score, tokenizer, template, taxonomy
+        self.label_loss, self.thresholds = label_loss, list(thresholds)
+        self.prune, self.coherent = prune, coherent
+        self._collate = PTMTCollator(template, mlm_probability=0.0, p_label=1.0, mlm_slots=False, seed=0)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, device: str | torch.device | None = None, precision: Precision = "float32"
+    ) -> Classifier:
+        """Open the ``model/`` folder of a run, or its copy on a hub.
+
+        Args:
+            device: default: a GPU where there is one.
+            precision: of weights and computation.
+
+        Raises:
+            ValueError: nothing under that name, or not a PTMT model of this package.
+        """
+        if precision not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"precision={precision!r}: expected 'float32', 'bfloat16' or 'float16'")
+        folder = _folder(str(name))
+        settings = _settings(folder, str(name))
+        template = Template.from_json(settings["template"])
+        backbone, tokenizer, _ = Pretrained(name=str(folder)).load([])
+        backbone.adopt_rows(len(tokenizer) - template.num_text_tokens)
+        taxonomy = Taxonomy.from_json(folder / "taxonomy.json")
+        if (folder / "label_bias.safetensors").exists():
+            with torch.no_grad():
+                backbone.new_bias[-len(taxonomy) :] = load_file(folder / "label_bias.safetensors")["bias"]
+        document_prompts = None
+        if settings["prompts"] == "per_document":
+            document_prompts = DocumentPrompts(backbone.new_rows.shape[1], template)
+            document_prompts.load_state_dict(load_file(folder / "prompts.safetensors"))
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(
+            _Scorer(backbone, taxonomy, document_prompts).to(device=device, dtype=getattr(torch, precision)).eval(),
+            tokenizer=tokenizer, template=template, taxonomy=taxonomy,
+            label_loss=CrossEntropy() if settings["single_label"] else MeanBCE(),
+            **{key: settings[key] for key in ("thresholds", "prune", "coherent")},
+        )  # fmt: skip
+
+    def predict(
+        self,
+        texts: str | Iterable[str],
+        *,
+        threshold: float | Sequence[float] | None = None,
+        top_k: int | None = None,
+        prune: bool | None = None,
+        batch_size: int = 32,
+    ) -> Any:
+        """Label paths of each text; what batches a text is in changes its probabilities by rounding only.
+
+        Args:
+            texts: one text; a list or a column of texts; or an iterator, which is read as its predictions are taken,
+                a few batches at a time.
+            threshold: in place of the model's; one number, or one a level.
+            top_k: at most so many nodes a level, the most probable ones; without ``threshold`` no matter how probable.
+            prune: in place of the model's setting.
+            batch_size: texts at a time; they are sorted by length.
+
+        Returns:
+            A :data:`Prediction` for one text, a list of them, or for an iterator an iterator of them.
+
+        Raises:
+            ValueError: a bad option, or something that is not a text, with its place.
+        """
+        options = self._options(threshold, top_k, prune)
+        check_range("batch_size", batch_size, 1, integer=True)
+        if isinstance(texts, str):
+            return next(self._stream([texts], options, batch_size))
+        if isinstance(texts, Iterator):
+            return self._stream(texts, options, batch_size)
+        known = list(texts)
+        bar = tqdm(self._stream(known, options, batch_size), total=len(known), disable=len(known) < _LONG_WORK)
+        return list(bar)
+
+    def probabilities(self, texts: Sequence[str]) -> Tensor:
+        """Float32 ``[B, V]`` on the CPU, in the order of ``taxonomy.names``."""
+        ids = self._token_ids(texts, first=0)
+        with torch.inference_mode():
+            return self._probabilities(ids).cpu()
+
+    def _options(
+        self, threshold: float | Sequence[float] | None, top_k: int | None, prune: bool | None
+    ) -> tuple[list[float] | None, int | None, bool]:
+        levels = self.taxonomy.num_levels
+        if threshold is None:
+            thresholds = self.thresholds if top_k is None else None
+        else:
+            thresholds = list(threshold) if isinstance(threshold, Sequence) else [threshold] * levels
+            if len(thresholds) != levels:
+                raise ValueError(f"threshold={threshold}: expected a number, or {levels} numbers, one a level")
+            for value in thresholds:
+                check_range("threshold", value, 0, 1)
+        if top_k is not None:
+            check_range("top_k", top_k, 1, integer=True)
+        return thresholds, top_k, self.prune if prune is None else prune
+
+    def _stream(
+        self, texts: Iterable[str], options: tuple[list[float] | None, int | None, bool], batch_size: int
+    ) -> Iterator[Prediction]:
+        first = 0
+        iterator = iter(texts)
+        while chunk := list(itertools.islice(iterator, batch_size * _BATCHES_AT_ONCE)):
+            ids = self._token_ids(chunk, first)
+            order = np.argsort([len(text) for text in ids], kind="stable")
+            found: list[Prediction] = [[]] * len(chunk)
+            for start in range(0, len(chunk), batch_size):
+                rows = order[start : start + batch_size]
+                with torch.inference_mode():
+                    predictions = self._decide([ids[row] for row in rows], *options)
+                for row, prediction in zip(rows, predictions, strict=True):
+                    found[row] = prediction
+            yield from found
+            first += len(chunk)
+
+    def _token_ids(self, texts: Sequence[str], first: int) -> list[list[int]]:
+        for place, text in enumerate(texts, start=first):
+            if not isinstance(text, str):
+                raise ValueError(f"texts[{place}]: expected a string, got {type(text).__name__} {text!r}")
+        ids: list[list[int]] = self.tokenizer(
+            list(texts), add_special_tokens=False, truncation=True, max_length=self.template.text_budget
+        )["input_ids"]
+        return ids
+
+    def _probabilities(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        nothing = np.array([], dtype=np.int32)
+        examples = [Example(row, 0, np.array(text, dtype=np.int32), nothing) for row, text in enumerate(ids)]
+        logits = self.score(self._collate(examples))
+        probabilities = self.label_loss.probabilities(logits, self.taxonomy.level_sizes)
+        return self.taxonomy.coherent(probabilities) if self.coherent else probabilities
+
+    def _decide(
+        self, ids: Sequence[Sequence[int]], thresholds: list[float] | None, top_k: int | None, prune: bool
+    ) -> list[Prediction]:
+        probabilities = self._probabilities(ids)
+        predicted = torch.ones_like(probabilities, dtype=torch.bool)
+        if thresholds is not None:
+            predicted = self.label_loss.predict(probabilities, self.taxonomy.level_sizes, thresholds)
+        if top_k is not None:
+            predicted &= self._best(probabilities, top_k)
+        if prune:
+            predicted = self.taxonomy.prune(predicted)
+        pairs = zip(predicted.cpu(), probabilities.cpu(), strict=True)
+        return [self._paths(nodes.nonzero().squeeze(-1).tolist(), scores) for nodes, scores in pairs]
+
+    def _best(self, probabilities: Tensor, top_k: int) -> Tensor:
+        """Bool ``[B, V]``: the most probable nodes of each level."""
+        kept = torch.zeros_like(probabilities, dtype=torch.bool)
+        for nodes in self.taxonomy.level_slices:
+            level = probabilities[:, nodes]
+            best = level.topk(min(top_k, level.shape[1]), dim=-1).indices
+            kept[:, nodes] = torch.zeros_like(level, dtype=torch.bool).scatter_(-1, best, True)
+        return kept
+
+    def _paths(self, nodes: list[int], scores: Tensor) -> Prediction:
+        names = self.taxonomy.names
+        paths = [
+            LabelPath(tuple(names[node] for node in path), tuple(round(scores[node].item(), 6) for node in path))
+            for path in self.taxonomy.label_paths(nodes)
+        ]
+        return sorted(paths, key=lambda path: -path.probabilities[-1])
+
+
+class _Scorer(torch.nn.Module):
+    """Logits ``[B, V]`` of a batch, wherever the weights are."""
+
+    def __init__(self, backbone: Backbone, taxonomy: Taxonomy, document_prompts: DocumentPrompts | None) -> None:
+        super().__init__()
+        self.backbone, self.taxonomy, self.document_prompts = backbone, taxonomy, document_prompts
+
+    def forward(self, batch: PTMTBatch) -> Tensor:
+        device = self.backbone.new_rows.device
+        moved: dict[str, Any] = {
+            name: field.to(device) for name, field in batch._asdict().items() if isinstance(field, Tensor)
+        }
+        batch = batch._replace(**moved)
+        return label_logits(self.backbone, self.taxonomy, slot_states(self.backbone, batch, self.document_prompts))
+
+
+def _folder(name: str) -> Path:
+    """A local folder, or a copy of a hub's."""
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name!r} is neither a folder nor a model of the hub: {error}") from error
+
+
+def _settings(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / "ptmt.json"
+    if not path.exists():
+        below = folder / "model" / "ptmt.json"
+        hint = f"; did you mean {folder / 'model'}?" if below.exists() else "; expected the model/ folder of a PTMT run"
+        raise ValueError(f"{name!r} has no ptmt.json{hint}")
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return settings
