@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from family_models import save_family
 from hypothesis import settings
 from transformers import BertTokenizer, PreTrainedTokenizerBase
 
-from ptmt_lightning.backbones import Backbone, FromScratch
+from ptmt_lightning.backbones import Backbone, FromScratch, Pretrained
 from ptmt_lightning.collator import PTMTBatch
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import Example
@@ -138,6 +139,24 @@ def toy_ptmt(toy_taxonomy: Taxonomy, tiny: tuple[Backbone, BertTokenizer, int]) 
     """PTMT on the toy taxonomy."""
     backbone, tokenizer, max_length = tiny
     return PTMT(taxonomy=toy_taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=max_length, **ptmt_settings())
+
+
+def saved_ptmt(folder: Path, taxonomy: Taxonomy, model_type: str | None = None, **changes: Any) -> PTMT:
+    """A PTMT whose scores are spread out, and its folder."""
+    torch.manual_seed(0)
+    texts = [document["text"] for document in TOY_DOCUMENTS]
+    source = tiny_source() if model_type is None else Pretrained(name=str(save_family(folder, model_type, texts)))
+    backbone, tokenizer, max_length = source.load(texts)
+    settings = ptmt_settings(**changes)
+    model = PTMT(taxonomy=taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=max_length, **settings)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith(("backbone.new", "document_prompts")):
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        model.backbone.new_bias[-len(taxonomy) :] = torch.linspace(-2, 2, len(taxonomy))[torch.randperm(len(taxonomy))]
+    model.eval()
+    model.save_pretrained(folder / "model")
+    return model
 
 
 def datamodule(folder: Path, tmp_path: Path, **changes: Any) -> HTCDataModule:

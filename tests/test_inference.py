@@ -13,10 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import TOY_DOCUMENTS, ptmt_settings, tiny_source, toy_examples
-from family_models import save_family
+from conftest import TOY_DOCUMENTS, saved_ptmt, toy_examples
 
-from ptmt_lightning.backbones import Pretrained
 from ptmt_lightning.inference import Classifier, LabelPath
 from ptmt_lightning.losses import CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
@@ -25,26 +23,9 @@ from ptmt_lightning.taxonomy import Taxonomy
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]
 
 
-def saved(folder: Path, taxonomy: Taxonomy, model_type: str | None = None, **changes: Any) -> PTMT:
-    """A PTMT whose scores are spread out, and its folder."""
-    torch.manual_seed(0)
-    source = tiny_source() if model_type is None else Pretrained(name=str(save_family(folder, model_type, TEXTS)))
-    backbone, tokenizer, max_length = source.load(TEXTS)
-    settings = ptmt_settings(**changes)
-    model = PTMT(taxonomy=taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=max_length, **settings)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.startswith(("backbone.new", "document_prompts")):
-                parameter.add_(0.3 * torch.randn_like(parameter))
-        model.backbone.new_bias[-len(taxonomy) :] = torch.linspace(-2, 2, len(taxonomy))[torch.randperm(len(taxonomy))]
-    model.eval()
-    model.save_pretrained(folder / "model")
-    return model
-
-
 @pytest.fixture
 def toy(tmp_path: Path, toy_taxonomy: Taxonomy) -> tuple[PTMT, Classifier]:
-    model = saved(tmp_path, toy_taxonomy)
+    model = saved_ptmt(tmp_path, toy_taxonomy)
     return model, Classifier.from_pretrained(tmp_path / "model")
 
 
@@ -70,7 +51,7 @@ def nodes_of(prediction: list[LabelPath], taxonomy: Taxonomy) -> set[int]:
 def test_predictions_equal_the_trained_models(
     tmp_path: Path, toy_taxonomy: Taxonomy, model_type: str | None, changes: dict[str, Any]
 ) -> None:
-    model = saved(tmp_path, toy_taxonomy, model_type, **changes)
+    model = saved_ptmt(tmp_path, toy_taxonomy, model_type, **changes)
     classifier = Classifier.from_pretrained(tmp_path / "model", device="cpu")
     batch = model.collator(training=False)(toy_examples(model.tokenizer, toy_taxonomy))
     with torch.no_grad():
@@ -182,7 +163,7 @@ def test_long_and_empty_texts_are_predicted(toy: tuple[PTMT, Classifier]) -> Non
 
 
 def test_reduced_precision(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
-    model = saved(tmp_path, toy_taxonomy)
+    model = saved_ptmt(tmp_path, toy_taxonomy)
     classifier = Classifier.from_pretrained(tmp_path / "model", precision="bfloat16")
     full = Classifier.from_pretrained(tmp_path / "model").probabilities(TEXTS)
     reduced = classifier.probabilities(TEXTS)
@@ -193,7 +174,7 @@ def test_reduced_precision(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
 
 
 def test_wrong_folders_are_refused(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
-    saved(tmp_path, toy_taxonomy)
+    saved_ptmt(tmp_path, toy_taxonomy)
     with pytest.raises(ValueError, match=rf"^'{tmp_path}' has no ptmt.json; did you mean {tmp_path}/model\?"):
         Classifier.from_pretrained(tmp_path)
     (tmp_path / "model/ptmt.json").unlink()
@@ -204,7 +185,7 @@ def test_wrong_folders_are_refused(tmp_path: Path, toy_taxonomy: Taxonomy) -> No
 
 
 def test_settings_are_plain_json(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
-    model = saved(tmp_path, toy_taxonomy)
+    model = saved_ptmt(tmp_path, toy_taxonomy)
     settings = json.loads((tmp_path / "model/ptmt.json").read_text())
     assert settings["thresholds"] == model.thresholds
     assert settings["single_label"] is False

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT_DIR, SHARED
 
-from ptmt_lightning.cli import BENCHMARKS
+from ptmt_lightning.commands.data import BENCHMARKS
 from ptmt_lightning.data.benchmark import BenchmarkDataModule
 from ptmt_lightning.data.info import compare
 from ptmt_lightning.taxonomy import Taxonomy

@@ -1,0 +1,73 @@
+"""``ptmt data``: download a benchmark, and compare it with the paper's Table 2."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ptmt_lightning.data.amazon import AmazonDataModule
+from ptmt_lightning.data.benchmark import BenchmarkDataModule, FoldedDataModule
+from ptmt_lightning.data.bgc import BGCDataModule
+from ptmt_lightning.data.bugs import BugsDataModule
+from ptmt_lightning.data.folds import NUM_FOLDS
+from ptmt_lightning.data.info import compare
+from ptmt_lightning.data.wos import WOSDataModule
+
+BENCHMARKS: dict[str, type[BenchmarkDataModule]] = {
+    "wos": WOSDataModule, "bgc": BGCDataModule, "bugs": BugsDataModule, "amazon": AmazonDataModule,
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of the command."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    for name, run, text in (
+        ("download", _download, "fetch the official files, or go on with that, or check them"),
+        ("info", _info, "documents, labels, lengths and splits beside the paper's"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("name", choices=BENCHMARKS)
+        action.add_argument("--path", help="folder of the benchmark (default: data/NAME)")
+        action.add_argument("--mirror", help="base address to download from instead: https://, http:// or file://")
+        if run is _info:
+            action.add_argument(
+                "--fold", type=int, default=0, choices=range(NUM_FOLDS), help="not for bgc (default: 0)"
+            )
+            action.add_argument("--cache-dir", default="data/cache", help="where a fold's document ids are kept")
+        action.set_defaults(run=run)
+
+
+def _benchmark(options: argparse.Namespace) -> BenchmarkDataModule:
+    kind = BENCHMARKS[options.name]
+    settings = {"fold": options.fold} if issubclass(kind, FoldedDataModule) and "fold" in options else {}
+    return kind(
+        name=options.name,
+        path=options.path or f"data/{options.name}",
+        mirror=options.mirror,
+        batch_size=1,
+        cache_dir=getattr(options, "cache_dir", "data/cache"),
+        **settings,
+    )
+
+
+def _download(options: argparse.Namespace) -> None:
+    data = _benchmark(options)
+    data.download()
+    print(f"{options.name}: complete, in {data.folder / 'raw'}")
+
+
+def _info(options: argparse.Namespace) -> None:
+    data = _benchmark(options)
+    data.prepare_data()
+    table = Table(title=escape(f"{options.name}, from {data.summary['form']}"))
+    for heading in ("", "here", "Table 2", "remark"):
+        table.add_column(heading, justify="right" if heading in ("here", "Table 2") else "left")
+    for row in compare(data):
+        table.add_row(*map(escape, row))
+    console = Console()
+    console.print(table)
+    for reason, count in data.summary["dropped"].items():
+        console.print(f"left out: {count:,} document(s), {escape(reason)}")

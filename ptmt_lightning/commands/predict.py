@@ -1,0 +1,55 @@
+"""``ptmt predict``: label paths for the texts of a file."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from ptmt_lightning.bulk import INPUT_FORMATS, predict_file
+from ptmt_lightning.inference import Classifier
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of the command."""
+    parser.add_argument("model", metavar="MODEL", help="model/ folder of a run, or its name on a hub")
+    parser.add_argument("input", metavar="INPUT", help=".txt, .csv, .jsonl (also .gz), .parquet; - for standard input")
+    parser.add_argument(
+        "-o", "--output", default="-", metavar="OUTPUT",
+        help=".jsonl, .csv (also .gz), .parquet; rows that can't be read go to OUTPUT.rejected.jsonl (default: JSON "
+        "lines to standard output)",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT")
+    parser.add_argument("--input-format", choices=INPUT_FORMATS, help="default: by name; txt for standard input")
+    parser.add_argument("--text-column", default="text", help="column or key of the text (default: %(default)s)")
+    parser.add_argument("--threshold", type=float, nargs="+", help="one, or one a level (default: the model's)")
+    parser.add_argument("--top-k", type=int, help="at most so many labels a level; without --threshold the best")
+    parser.add_argument("--no-prune", action="store_true", help="keep labels whose parent was not predicted")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--device", help="default: a GPU where there is one")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.set_defaults(run=_predict)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    threshold = options.threshold
+    if threshold is not None and len(threshold) == 1:
+        [threshold] = threshold
+    counts = predict_file(
+        Classifier.from_pretrained(options.model, device=options.device, precision=options.precision),
+        options.input,
+        options.output,
+        settings={"model": options.model, "precision": options.precision},
+        input_format=options.input_format,
+        text_column=options.text_column,
+        overwrite=options.overwrite,
+        options={
+            "threshold": threshold,
+            "top_k": options.top_k,
+            "prune": False if options.no_prune else None,
+            "batch_size": options.batch_size,
+        },
+    )
+    kept = "" if options.output == "-" else f", see {options.output}.rejected.jsonl"
+    log.info("%d predicted, %d left out%s", *counts, kept if counts.rejected else "")
