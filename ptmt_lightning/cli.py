@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 _COMMANDS = {
     "data": "download a benchmark; compare it with the paper's Table 2",
+    "export": "write a trained model as an ONNX file",
     "predict": "label paths for the texts of a file",
     "report": "compare runs: mean and deviation over seeds of each configuration",
 }
@@ -26,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name in arguments[:1]:  # a prediction should not wait for what a report imports
             importlib.import_module(f"ptmt_lightning.commands.{name}").add_arguments(command)
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("ptmt_lightning").setLevel(logging.INFO)
     try:
         options.run(options)
         sys.stdout.flush()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone, Pretrained
 from ptmt_lightning.checks import check_range
@@ -28,6 +28,7 @@ from ptmt_lightning.scoring import DocumentPrompts, label_logits, slot_states
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.template import Template
 
+ONNX_FILE = "model.onnx"
 Precision = Literal["float32", "bfloat16", "float16"]
 
 _BATCHES_AT_ONCE = 32  # whose texts are sorted by length together
@@ -57,8 +58,9 @@ class Classifier:
 
     def __init__(
         self,
-        score: _Scorer,
+        score: Callable[[PTMTBatch], Tensor],
         *,
+        folder: Path,
         tokenizer: PreTrainedTokenizerBase,
         template: Template,
         taxonomy: Taxonomy,
@@ -67,20 +69,21 @@ class Classifier:
         prune: bool,
         coherent: bool,
     ) -> None:
-        self.score, self.tokenizer, self.template, self.taxonomy = score, tokenizer, template, taxonomy
+        self.score, self.folder, self.tokenizer = score, folder, tokenizer
+        self.template, self.taxonomy = template, taxonomy
         self.label_loss, self.thresholds = label_loss, list(thresholds)
         self.prune, self.coherent = prune, coherent
-        self._collate = PTMTCollator(template, mlm_probability=0.0, p_label=1.0, mlm_slots=False, seed=0)
+        self.collate = PTMTCollator(template, mlm_probability=0.0, p_label=1.0, mlm_slots=False, seed=0)
 
     @classmethod
     def from_pretrained(
         cls, name: str | Path, *, device: str | torch.device | None = None, precision: Precision = "float32"
     ) -> Classifier:
-        """Open the ``model/`` folder of a run, or its copy on a hub.
+        """Open the ``model/`` folder of a run, what ``ptmt export`` made of it, or a copy of either on a hub.
 
         Args:
-            device: default: a GPU where there is one.
-            precision: of weights and computation.
+            device: default: a GPU where there is one. An exported model runs on the CPU.
+            precision: of weights and computation. An exported model has its own.
 
         Raises:
             ValueError: nothing under that name, or not a PTMT model of this package.
@@ -90,21 +93,20 @@ class Classifier:
         folder = _folder(str(name))
         settings = _settings(folder, str(name))
         template = Template.from_json(settings["template"])
-        backbone, tokenizer, _ = Pretrained(name=str(folder)).load([])
-        backbone.adopt_rows(len(tokenizer) - template.num_text_tokens)
         taxonomy = Taxonomy.from_json(folder / "taxonomy.json")
-        if (folder / "label_bias.safetensors").exists():
-            with torch.no_grad():
-                backbone.new_bias[-len(taxonomy) :] = load_file(folder / "label_bias.safetensors")["bias"]
-        document_prompts = None
-        if settings["prompts"] == "per_document":
-            document_prompts = DocumentPrompts(backbone.new_rows.shape[1], template)
-            document_prompts.load_state_dict(load_file(folder / "prompts.safetensors"))
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        score: TorchScorer | OnnxScorer
+        tokenizer: PreTrainedTokenizerBase
+        if (folder / ONNX_FILE).exists():
+            if precision != "float32" or torch.device(device or "cpu").type != "cpu":
+                raise ValueError(f"{name}: an exported model runs on the CPU as it is; leave out device and precision")
+            score, tokenizer = OnnxScorer(folder / ONNX_FILE), AutoTokenizer.from_pretrained(folder)
+        else:
+            if device is None:
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            score, tokenizer = TorchScorer.open(folder, taxonomy, template, settings["prompts"])
+            score = score.to(device=device, dtype=getattr(torch, precision)).eval()
         return cls(
-            _Scorer(backbone, taxonomy, document_prompts).to(device=device, dtype=getattr(torch, precision)).eval(),
-            tokenizer=tokenizer, template=template, taxonomy=taxonomy,
+            score, folder=folder, tokenizer=tokenizer, template=template, taxonomy=taxonomy,
             label_loss=CrossEntropy() if settings["single_label"] else MeanBCE(),
             **{key: settings[key] for key in ("thresholds", "prune", "coherent")},
         )  # fmt: skip
@@ -146,7 +148,7 @@ class Classifier:
 
     def probabilities(self, texts: Sequence[str]) -> Tensor:
         """Float32 ``[B, V]`` on the CPU, in the order of ``taxonomy.names``."""
-        ids = self._token_ids(texts, first=0)
+        ids = self.token_ids(texts)
         with torch.inference_mode():
             return self._probabilities(ids).cpu()
 
@@ -172,7 +174,7 @@ class Classifier:
         first = 0
         iterator = iter(texts)
         while chunk := list(itertools.islice(iterator, batch_size * _BATCHES_AT_ONCE)):
-            ids = self._token_ids(chunk, first)
+            ids = self.token_ids(chunk, first)
             order = np.argsort([len(text) for text in ids], kind="stable")
             found: list[Prediction] = [[]] * len(chunk)
             for start in range(0, len(chunk), batch_size):
@@ -184,7 +186,12 @@ class Classifier:
             yield from found
             first += len(chunk)
 
-    def _token_ids(self, texts: Sequence[str], first: int) -> list[list[int]]:
+    def token_ids(self, texts: Sequence[str], first: int = 0) -> list[list[int]]:
+        """Tokens of each text, cut to what the template leaves room for.
+
+        Args:
+            first: place of the first text in error messages.
+        """
         for place, text in enumerate(texts, start=first):
             if not isinstance(text, str):
                 raise ValueError(f"texts[{place}]: expected a string, got {type(text).__name__} {text!r}")
@@ -196,7 +203,7 @@ class Classifier:
     def _probabilities(self, ids: Sequence[Sequence[int]]) -> Tensor:
         nothing = np.array([], dtype=np.int32)
         examples = [Example(row, 0, np.array(text, dtype=np.int32), nothing) for row, text in enumerate(ids)]
-        logits = self.score(self._collate(examples))
+        logits = self.score(self.collate(examples))
         probabilities = self.label_loss.probabilities(logits, self.taxonomy.level_sizes)
         return self.taxonomy.coherent(probabilities) if self.coherent else probabilities
 
@@ -232,8 +239,24 @@ class Classifier:
         return sorted(paths, key=lambda path: -path.probabilities[-1])
 
 
-class _Scorer(torch.nn.Module):
+class TorchScorer(torch.nn.Module):
     """Logits ``[B, V]`` of a batch, wherever the weights are."""
+
+    @classmethod
+    def open(
+        cls, folder: Path, taxonomy: Taxonomy, template: Template, prompts: str
+    ) -> tuple[TorchScorer, PreTrainedTokenizerBase]:
+        """Read what ``save_pretrained`` of :class:`~ptmt_lightning.models.ptmt.PTMT` wrote."""
+        backbone, tokenizer, _ = Pretrained(name=str(folder)).load([])
+        backbone.adopt_rows(len(tokenizer) - template.num_text_tokens)
+        if (folder / "label_bias.safetensors").exists():
+            with torch.no_grad():
+                backbone.new_bias[-len(taxonomy) :] = load_file(folder / "label_bias.safetensors")["bias"]
+        document_prompts = None
+        if prompts == "per_document":
+            document_prompts = DocumentPrompts(backbone.new_rows.shape[1], template)
+            document_prompts.load_state_dict(load_file(folder / "prompts.safetensors"))
+        return cls(backbone, taxonomy, document_prompts), tokenizer
 
     def __init__(self, backbone: Backbone, taxonomy: Taxonomy, document_prompts: DocumentPrompts | None) -> None:
         super().__init__()
@@ -246,6 +269,26 @@ class _Scorer(torch.nn.Module):
         }
         batch = batch._replace(**moved)
         return label_logits(self.backbone, self.taxonomy, slot_states(self.backbone, batch, self.document_prompts))
+
+
+class OnnxScorer:
+    """The same from an exported file, on as many CPU threads as PyTorch would take."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import onnxruntime  # of an extra
+        except ImportError as error:
+            raise ValueError(
+                f"{path} needs the package onnxruntime; install it with pip install 'ptmt_lightning[onnx]'"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.inputs = [given.name for given in self.session.get_inputs()]
+
+    def __call__(self, batch: PTMTBatch) -> Tensor:
+        [logits] = self.session.run(None, {name: getattr(batch, name).numpy() for name in self.inputs})
+        return torch.from_numpy(logits)
 
 
 def _folder(name: str) -> Path:

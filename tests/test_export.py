@@ -1,0 +1,74 @@
+"""Exported models score what the trained ones do."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TOY_DOCUMENTS, saved_ptmt
+
+from ptmt_lightning.export import export_onnx
+from ptmt_lightning.inference import Classifier, OnnxScorer
+from ptmt_lightning.taxonomy import Taxonomy
+
+TEXTS = [document["text"] for document in TOY_DOCUMENTS]
+MORE = [*TEXTS, "", "m", "m n " * 100]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        (None, {}),
+        (None, {"prompts": "per_document"}),
+        ("roberta", {}),
+        ("deberta-v2", {}),
+        ("modernbert", {}),
+        ("gpt2", {}),
+        ("llama", {}),
+    ],
+)
+def test_scores_equal_those_of_the_trained_model(
+    tmp_path: Path, toy_taxonomy: Taxonomy, model_type: str | None, changes: dict[str, Any]
+) -> None:
+    saved_ptmt(tmp_path, toy_taxonomy, model_type, **changes)
+    trained = Classifier.from_pretrained(tmp_path / "model", device="cpu")
+    export_onnx(str(tmp_path / "model"), tmp_path / "exported")
+    exported = Classifier.from_pretrained(tmp_path / "exported")
+    assert isinstance(exported.score, OnnxScorer)
+    for texts in (MORE, MORE[:1], MORE[2:6], MORE * 5):  # sizes that were not traced
+        torch.testing.assert_close(exported.probabilities(texts), trained.probabilities(texts), rtol=0, atol=1e-4)
+    ours, theirs = trained.predict(MORE), exported.predict(MORE)
+    assert [[path.labels for path in found] for found in ours] == [[path.labels for path in found] for found in theirs]
+
+
+@pytest.mark.slow
+def test_command_exports_and_predicts_in_8_bits(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    saved_ptmt(tmp_path, toy_taxonomy)
+    ptmt = str(Path(sys.executable).with_name("ptmt"))
+    command = [ptmt, "export", str(tmp_path / "model"), "-o", str(tmp_path / "int8"), "--int8"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].endswith("opens with Classifier.from_pretrained, ptmt predict")
+    assert "INFO" not in done.stderr
+    full = Classifier.from_pretrained(tmp_path / "model", device="cpu").probabilities(MORE)
+    reduced = Classifier.from_pretrained(tmp_path / "int8").probabilities(MORE)
+    assert not torch.allclose(reduced, full, rtol=0, atol=1e-5)
+    torch.testing.assert_close(reduced, full, rtol=0, atol=0.1)
+    done = subprocess.run(
+        [ptmt, "predict", str(tmp_path / "int8"), "-"], input="m n o\n", capture_output=True, text=True, check=True
+    )
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    saved_ptmt(tmp_path, toy_taxonomy, "t5")
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/model is an encoder-decoder, which can't be exported yet"):
+        export_onnx(str(tmp_path / "model"), tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path))} is there already; give another folder"):
+        export_onnx(str(tmp_path / "model"), tmp_path)
