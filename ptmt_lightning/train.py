@@ -28,6 +28,7 @@ from ptmt_lightning.data.document import SPLITS
 from ptmt_lightning.files import write_json, write_text
 from ptmt_lightning.loggers import RunCSVLogger
 from ptmt_lightning.metrics import HierarchicalMetrics, per_label, reliability
+from ptmt_lightning.model_card import model_card
 from ptmt_lightning.models.classifier import HTCModel
 from ptmt_lightning.reporting import figures, label_embeddings
 from ptmt_lightning.results import environment, write_predictions
@@ -256,6 +257,7 @@ def _write(
     with tempfile.TemporaryDirectory(prefix=".model.", dir=run_dir) as temporary:
         folder = Path(temporary) / "model"
         model.save_pretrained(folder)
+        write_text(folder / "README.md", model_card(result, datamodule.taxonomy))
         shutil.rmtree(run_dir / "model", ignore_errors=True)
         folder.rename(run_dir / "model")
     write_json(run_dir / "result.json", result)  # last: a folder with it is complete

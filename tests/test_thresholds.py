@@ -307,7 +307,7 @@ def whole_run(folder: Path, tmp_path: Path, run_dir: Path, tuning: Tuning, **tra
         model=model,
         trainer=make_trainer(run_dir, max_epochs=1, **trainer),
         run_dir=run_dir,
-        description={},
+        description={"model": "ptmt", "backbone": "tiny", "loss": "wasl"},
         config={},
     )
 

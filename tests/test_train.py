@@ -25,6 +25,7 @@ from ptmt_lightning.checkpoints import LastCheckpoint, WholeCheckpointIO
 from ptmt_lightning.data.cache import text_token_ids
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import Example
+from ptmt_lightning.inference import Classifier
 from ptmt_lightning.losses import WASL, CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
@@ -105,6 +106,19 @@ def test_toy_example_of_the_paper(tmp_path: Path) -> None:
     assert predict(model, "m n o") == [["A", "AA", "AAA"]]
     assert predict(model, "x y z") == [["C"]]
     assert result["test"]["exact_match"] == 1.0
+
+
+def test_the_folder_says_what_the_model_is_and_scores(toy_folder: Path, tmp_path: Path) -> None:
+    result, model = run(toy_folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 20})
+    card = (tmp_path / "run/model/README.md").read_text()
+    assert card.startswith("---\nlibrary_name: ptmt_lightning\n")
+    assert "a taxonomy of 11 labels on 3 levels\n(3 / 7 / 1)" in card
+    assert f"| `h_f1_macro` | {result['val']['h_f1_macro']:.4f} | {result['test']['h_f1_macro']:.4f} |" in card
+    assert f"| `f1_macro_level_3` | {result['val']['f1_macro_level_3']:.4f} |" in card
+    classifier = Classifier.from_pretrained(tmp_path / "run/model")
+    for document in TOY_DOCUMENTS:
+        found = classifier.predict(document["text"])
+        assert sorted(list(path.labels) for path in found) == sorted(predict(model, document["text"]))
 
 
 def test_learns_several_paths_and_paths_that_end_early(toy_folder: Path, tmp_path: Path) -> None:
