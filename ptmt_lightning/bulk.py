@@ -7,7 +7,9 @@ kept in the folder ``OUTPUT.part`` until all is.
 from __future__ import annotations
 
 import csv
+import fcntl
 import gzip
+import hashlib
 import io
 import itertools
 import json
@@ -16,8 +18,9 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -27,22 +30,21 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ptmt_lightning.files import write_json
-from ptmt_lightning.inference import Classifier, Prediction
+from ptmt_lightning.inference import Classifier, Prediction, is_unicode
 
 log = logging.getLogger(__name__)
 
 INPUT_FORMATS = ("txt", "csv", "jsonl", "parquet")
 OUTPUT_FORMATS = ("jsonl", "csv", "parquet")
 _CHUNK = 1024  # rows, after which what is done is safe
+_MAX_RECORD = 1000  # lines of a CSV record: more is a quote that was never closed
 _SCHEMA = pa.schema(
     {
         "row": pa.int64(),
         "id": pa.string(),
-        "predicted": pa.list_(
-            pa.struct({"path": pa.list_(pa.string()), "probabilities": pa.list_(pa.float64())})
-        ),
+        "predicted": pa.list_(pa.struct({"path": pa.list_(pa.string()), "probabilities": pa.list_(pa.float64())})),
     }
-)  # fmt: skip
+)
 
 
 class Row(NamedTuple):
@@ -61,49 +63,83 @@ class Counts(NamedTuple):
     rejected: int
 
 
+def check_files(source: str, target: str, *, input_format: str | None = None, overwrite: bool = False) -> None:
+    """Refuse what can't be read or written, before a model is loaded.
+
+    Raises:
+        ValueError: a format that is not known, an input that is not there, an output that is.
+    """
+    kind = _format(source, input_format, INPUT_FORMATS, "input")
+    if source == "-" and kind == "parquet":
+        raise ValueError("standard input can't be parquet, which is not read from front to back; give its file")
+    if source != "-" and not Path(source).is_file():
+        raise ValueError(f"{source}: no such file")
+    if target == "-":
+        return
+    if _format(target, None, OUTPUT_FORMATS, "output") == "parquet" and target.endswith(".gz"):
+        raise ValueError(f"{target}: parquet is compressed in itself; leave out .gz")
+    path = Path(target)
+    if path.is_dir():
+        raise ValueError(f"{target} is a folder; give a file")
+    if path.exists() and not overwrite and not _is_finished(_part(path)):
+        raise ValueError(f"{target} is there already; give another output, or --overwrite")
+
+
 def predict_file(
     classifier: Classifier,
     source: str,
     target: str,
     *,
-    settings: Mapping[str, Any],
     input_format: str | None = None,
     text_column: str = "text",
     overwrite: bool = False,
-    options: Mapping[str, Any] | None = None,
+    batch_size: int = 32,
+    **options: Any,
 ) -> Counts:
     """Predict every row of ``source`` into ``target``.
 
-    Rows that can't be predicted go to ``target.rejected.jsonl``.
+    Rows that can't be predicted go to ``target.rejected.jsonl``. Started again after it was cut off, it goes on.
 
     Args:
         source: ``.txt`` (a text a line), ``.csv`` (with a header), ``.jsonl``, each also ``.gz``; ``.parquet``; or
             ``-`` for standard input.
         target: ``.jsonl``, ``.csv`` (either also ``.gz``), ``.parquet``; or ``-`` for JSON lines to standard output,
             with rejected rows to standard error.
-        settings: what a half-finished ``target`` must have been begun with to be gone on with.
         input_format: of ``source``, where its name doesn't say.
         text_column: column, or key, that holds the text; one named ``id`` is passed on.
         overwrite: replace ``target``.
-        options: of :meth:`~ptmt_lightning.inference.Classifier.predict`.
+        batch_size, options: of :meth:`~ptmt_lightning.inference.Classifier.predict`.
 
     Raises:
-        ValueError: a format that is not known, a column that is not there, a ``target`` that exists, or that was begun
-            with other settings; an input that ends early.
+        ValueError: what :func:`check_files` refuses; a column that is not there; a ``target`` that was begun with
+            other settings, or that another process is writing; an input that ends early.
     """
-    input_format = _format(source, input_format, INPUT_FORMATS, "input")
+    check_files(source, target, input_format=input_format, overwrite=overwrite)
+    options = {name: value for name, value in options.items() if value is not None} | {"batch_size": batch_size}
+    classifier.predict([], **options)  # refuses bad ones
     rows = read_rows(source, input_format, text_column)
     if target == "-":
-        return _to_stdout(classifier, rows, options or {})
-    kind = _format(target, None, OUTPUT_FORMATS, "output")
+        return _to_stdout(classifier, rows, options)
     path = Path(target)
-    if path.exists() and not overwrite:
-        raise ValueError(f"{target} is there already; give another output, or --overwrite")
-    settings = {**settings, "source": _fingerprint(source), "text_column": text_column, "options": dict(options or {})}
-    part = path.with_name(f"{path.name}.part")
-    counts = _predict_into(classifier, rows, part, settings, options or {}, resumable=source != "-")
-    _finish(part, path, kind)
-    return counts
+    part = _part(path)
+    settings = {
+        "model": _fingerprint(sorted(classifier.folder.iterdir())),
+        "precision": classifier.precision,
+        "input": _fingerprint([Path(source)]) if source != "-" else None,
+        "input_format": _format(source, input_format, INPUT_FORMATS, "input"),
+        "text_column": text_column,
+        **{name: value for name, value in options.items() if name != "batch_size"},
+    }
+    with _locked(part, path):
+        state = _begin(part, settings, resumable=source != "-")
+        try:
+            if not state["finished"]:
+                _predict_into(classifier, rows, part, state, options)
+            _finish(part, path)
+        finally:
+            if not state["finished"] and state["predicted"] + state["rejected"] == 0:
+                shutil.rmtree(part)  # nothing to go on from
+    return Counts(state["predicted"], state["rejected"])
 
 
 # ---- input ----
@@ -121,40 +157,88 @@ def read_rows(source: str, input_format: str | None = None, text_column: str = "
                 yield from _csv_rows(file, source, text_column)
                 return
             for number, line in enumerate(file, start=1):
-                line = line.removesuffix("\n").removesuffix("\r")
-                yield Row(number, None, *_checked(line)) if kind == "txt" else _json_row(number, line, text_column)
-    except (EOFError, zlib.error) as error:
+                content = line.removesuffix("\n").removesuffix("\r")
+                if kind == "txt":
+                    yield Row(number, None, *_checked(content))
+                elif content.strip():
+                    yield _json_row(number, content, text_column)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{source}: the file ends early or is damaged ({error}); get it anew") from error
 
 
 def _parquet_rows(source: str, text_column: str) -> Iterator[Row]:
-    file = pq.ParquetFile(sys.stdin.buffer if source == "-" else source)
+    file = pq.ParquetFile(source)
     names = file.schema_arrow.names
     _check_column(source, names, text_column)
-    columns = [name for name in ("id", text_column) if name in names]
+    columns = [name for name in dict.fromkeys(("id", text_column)) if name in names]
     number = 0
     for batch in file.iter_batches(_CHUNK, columns=columns):
-        for record in batch.to_pylist():
+        values = {name: _values(batch.column(name)) for name in columns}
+        for texts in zip(*values.values(), strict=True):
             number += 1
+            record = dict(zip(columns, texts, strict=True))
             yield Row(number, _id(record), *_checked(record[text_column]))
+
+
+def _values(column: Any) -> list[Any]:
+    """Python values; strings that are not UTF-8 as the other formats have them."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        raw = column.cast(pa.binary()).to_pylist()
+        values = [value if value is None else value.decode(errors="surrogateescape") for value in raw]
+    return values
+
+
+class _Lines:
+    """Lines of a file, remembering those of the present record, some of which can be put back."""
+
+    def __init__(self, file: Iterable[str]) -> None:
+        self._file, self._waiting = iter(file), deque[str]()
+        self.record: list[str] = []
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        if len(self.record) == _MAX_RECORD:
+            raise csv.Error(f"a quote is not closed within {_MAX_RECORD} lines")
+        line = self._waiting.popleft() if self._waiting else next(self._file)
+        self.record.append(line)
+        return line
+
+    def put_back(self) -> None:
+        """All lines of the record but its first."""
+        self._waiting.extendleft(reversed(self.record[1:]))
 
 
 def _csv_rows(file: TextIO, source: str, text_column: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(file, strict=True)
-    names = next(reader, [])
+    lines = _Lines(file)
+    reader = csv.reader(lines, strict=True)
+    try:
+        names = next(reader, [])
+    except csv.Error as error:
+        raise ValueError(f"{source}: the header is invalid CSV: {error}") from error
     _check_column(source, names, text_column)
     for number in itertools.count(1):
+        lines.record = []
         try:
             fields = next(reader)
+            while not fields:  # a blank line
+                lines.record = []
+                fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Row(number, None, "", f"invalid CSV on line {reader.line_num}: {error}")
+            # A quote too many must not take the lines after it along.
+            yield Row(number, None, lines.record[0].rstrip("\r\n"), f"invalid CSV: {error}")
+            lines.put_back()
+            reader = csv.reader(lines, strict=True)
             continue
         if len(fields) != len(names):
             wrong = f"expected {len(names)} fields as in the header, got {len(fields)}"
-            yield Row(number, None, ",".join(fields), wrong)
+            yield Row(number, None, "".join(lines.record).rstrip("\r\n"), wrong)
         else:
             record = dict(zip(names, fields, strict=True))
             yield Row(number, _id(record), *_checked(record[text_column]))
@@ -176,34 +260,31 @@ def _checked(text: Any) -> tuple[str, str | None]:
         return repr(text), f"the text is {type(text).__name__} {text!r}, expected a string"
     if not text.strip():
         return text, "the text is empty"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="replace").decode(), "the text is not valid UTF-8"
-    return text, None
+    return text, None if is_unicode(text) else "the text is not valid UTF-8"
 
 
 def _id(record: Mapping[str, Any]) -> str | None:
-    return None if record.get("id") is None else str(record["id"])
+    return None if record.get("id") is None else str(record["id"]).encode(errors="backslashreplace").decode()
 
 
-def _check_column(source: str, names: list[str], text_column: str) -> None:
-    if text_column not in names:
+def _check_column(source: str, names: Sequence[str], text_column: str) -> None:
+    if list(names).count(text_column) != 1:
+        problem = "no column" if text_column not in names else "more than one column"
         raise ValueError(
-            f"{source}: no column {text_column!r}; it has {', '.join(map(repr, names))}; set --text-column"
+            f"{source}: {problem} {text_column!r}; it has {', '.join(map(repr, names))}; set --text-column"
         )
 
 
 @contextmanager
 def _opened(source: str) -> Iterator[TextIO]:
     with nullcontext(sys.stdin.buffer) if source == "-" else Path(source).open("rb") as binary:
-        plain = gzip.GzipFile(fileobj=binary) if source.endswith(".gz") else binary
+        plain = gzip.GzipFile(fileobj=binary) if source.lower().endswith(".gz") else binary
         # What is not UTF-8 is found row by row.
         yield io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
 
 
 def _format(name: str, given: str | None, known: tuple[str, ...], side: str) -> str:
-    kind = given or Path(name.removesuffix(".gz")).suffix.removeprefix(".")
+    kind = given or Path(name.lower().removesuffix(".gz")).suffix.removeprefix(".")
     if name == "-" and given is None:
         kind = "txt"
     if kind not in known:
@@ -217,11 +298,20 @@ def _format(name: str, given: str | None, known: tuple[str, ...], side: str) -> 
 
 def _record(row: Row, prediction: Prediction) -> dict[str, Any]:
     paths = [{"path": list(path.labels), "probabilities": list(path.probabilities)} for path in prediction]
-    return {"row": row.number} | ({} if row.id is None else {"id": row.id}) | {"predicted": paths}
+    return _named(row) | {"predicted": paths}
 
 
 def _reject(row: Row) -> dict[str, Any]:
-    return {"row": row.number, "error": row.error, "content": row.text}
+    return _named(row) | {"error": row.error, "content": row.text}
+
+
+def _named(row: Row) -> dict[str, Any]:
+    return {"row": row.number} | ({} if row.id is None else {"id": row.id})
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    return (text if is_unicode(text) else json.dumps(record)).encode() + b"\n"
 
 
 def _chunks(
@@ -238,92 +328,112 @@ def _chunks(
 def _to_stdout(classifier: Classifier, rows: Iterator[Row], options: Mapping[str, Any]) -> Counts:
     predicted = rejected = 0
     for records, rejects in _chunks(classifier, rows, options):
-        for record in records:
-            print(_line(record), end="")
+        sys.stdout.buffer.writelines(map(_line, records))
+        sys.stdout.buffer.flush()
         for reject in rejects:
             log.warning("row %d left out: %s", reject["row"], reject["error"])
-        sys.stdout.flush()
         predicted, rejected = predicted + len(records), rejected + len(rejects)
     return Counts(predicted, rejected)
 
 
 def _predict_into(
-    classifier: Classifier,
-    rows: Iterator[Row],
-    part: Path,
-    settings: dict[str, Any],
-    options: Mapping[str, Any],
-    *,
-    resumable: bool,
-) -> Counts:
-    state = _begin(part, settings, resumable=resumable)
+    classifier: Classifier, rows: Iterator[Row], part: Path, state: dict[str, Any], options: Mapping[str, Any]
+) -> None:
+    """Go on with the folder's files until the input ends; ``state`` follows, in memory and on disk."""
     rows_done = state["predicted"] + state["rejected"]
     if rows_done:
-        log.info("going on after row %d", rows_done)
+        log.info("going on after %d rows", rows_done)
         for _ in islice(rows, rows_done):
             pass
-    with (
-        (part / "predictions.jsonl").open("r+b") as predictions,
-        (part / "rejected.jsonl").open("r+b") as rejected,
-        tqdm(initial=rows_done, unit=" rows", disable=None) as bar,
-    ):
-        for file, name in ((predictions, "predictions_bytes"), (rejected, "rejected_bytes")):
-            file.truncate(state[name])
-            file.seek(state[name])
-        for records, rejects in _chunks(classifier, rows, options):
-            for file, lines in ((predictions, records), (rejected, rejects)):
-                file.writelines(_line(line).encode() for line in lines)
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((part / f"{name}.jsonl").open("r+b")) for name in ("predicted", "rejected")}
+        bar = stack.enter_context(tqdm(initial=rows_done, unit=" rows", disable=None))
+        for name, file in files.items():
+            file.truncate(state[f"{name}_bytes"])
+            file.seek(state[f"{name}_bytes"])
+        for chunk in _chunks(classifier, rows, options):
+            for (name, file), records in zip(files.items(), chunk, strict=True):
+                file.writelines(map(_line, records))
                 file.flush()
                 os.fsync(file.fileno())
-            state["predicted"] += len(records)
-            state["rejected"] += len(rejects)
-            state["predictions_bytes"], state["rejected_bytes"] = predictions.tell(), rejected.tell()
+                state[name] += len(records)
+                state[f"{name}_bytes"] = file.tell()
             write_json(part / "state.json", state)
-            bar.update(len(records) + len(rejects))
-    return Counts(state["predicted"], state["rejected"])
+            bar.update(sum(map(len, chunk)))
+    state["finished"] = True
+    write_json(part / "state.json", state)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+@contextmanager
+def _locked(part: Path, path: Path) -> Iterator[None]:
+    """One process at a time; the lock ends with the process."""
+    part.mkdir(parents=True, exist_ok=True)
+    with (part / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process is writing {path}; wait for it, or give another output") from None
+        yield
+
+
+def _is_finished(part: Path) -> bool:
+    """Whether only what :func:`_finish` does is left."""
+    return (part / "state.json").exists() and bool(json.loads((part / "state.json").read_text())["finished"])
 
 
 def _begin(part: Path, settings: dict[str, Any], *, resumable: bool) -> dict[str, Any]:
     """The state to go on from, with its files."""
     settings = json.loads(json.dumps(settings))  # as it will be read
-    if (part / "state.json").exists() and resumable:
+    if (part / "state.json").exists():
         state: dict[str, Any] = json.loads((part / "state.json").read_text(encoding="utf-8"))
-        if state["settings"] == settings:
+        if state["settings"] == settings and resumable:
             return state
-        changed = [name for name in settings if state["settings"].get(name) != settings[name]]
-        raise ValueError(
-            f"{part} was begun with another {', '.join(changed)}; delete it to start anew, or give another output"
-        )
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name in ("predictions.jsonl", "rejected.jsonl"):
-        (part / name).touch()
-    state = {"settings": settings, "predicted": 0, "rejected": 0, "predictions_bytes": 0, "rejected_bytes": 0}
+        if state["predicted"] + state["rejected"]:
+            names = settings.keys() | state["settings"].keys()
+            changed = sorted(name for name in names if state["settings"].get(name) != settings.get(name))
+            raise ValueError(
+                f"{part} was begun with another {', '.join(changed) or 'standard input'}; delete it to start anew, or "
+                "give another output"
+            )
+    for name in ("predicted.jsonl", "rejected.jsonl"):
+        (part / name).write_bytes(b"")
+    state = {"settings": settings, "finished": False} | dict.fromkeys(
+        ("predicted", "rejected", "predicted_bytes", "rejected_bytes"), 0
+    )
     write_json(part / "state.json", state)
     return state
 
 
-def _finish(part: Path, path: Path, kind: str) -> None:
-    """Turn the folder into the output and, where there are any, the rejected rows."""
-    lines = part / "predictions.jsonl"
-    made = part / path.name
-    if kind == "parquet":
-        _write_parquet(lines, made)
-    elif kind == "csv" or path.suffix == ".gz":
-        _write_text(lines, made, kind)
-    else:
-        made = lines
-    rejected = path.with_name(f"{path.name}.rejected.jsonl")
-    if (part / "rejected.jsonl").stat().st_size:
-        (part / "rejected.jsonl").replace(rejected)
-    else:
-        rejected.unlink(missing_ok=True)  # of an output that is overwritten
-    made.replace(path)
+def _finish(part: Path, path: Path) -> None:
+    """Turn the folder into the output and, where there are any, the rejected rows; may be cut off anywhere."""
+    lines, rejected = part / "predicted.jsonl", path.with_name(f"{path.name}.rejected.jsonl")
+    if (part / "rejected.jsonl").exists():
+        if (part / "rejected.jsonl").stat().st_size:
+            (part / "rejected.jsonl").replace(rejected)
+        else:
+            rejected.unlink(missing_ok=True)  # of an output that is overwritten
+            (part / "rejected.jsonl").unlink()
+    if lines.exists():
+        made = part / f"made{''.join(path.suffixes[-2:])}"
+        kind = _format(path.name, None, OUTPUT_FORMATS, "output")
+        if kind == "parquet":
+            _write_parquet(lines, made)
+        elif kind == "csv" or path.suffix.lower() == ".gz":
+            _write_text(lines, made, kind, zipped=path.suffix.lower() == ".gz")
+        else:
+            made = lines
+        made.replace(path)
+        lines.unlink(missing_ok=True)
+    (part / "state.json").unlink()
     shutil.rmtree(part)
 
 
-def _write_text(lines: Path, made: Path, kind: str) -> None:
-    opener = gzip.open if made.suffix == ".gz" else open
+def _write_text(lines: Path, made: Path, kind: str, *, zipped: bool) -> None:
+    opener = gzip.open if zipped else open
     with opener(made, "wt", encoding="utf-8", newline="") as file, lines.open(encoding="utf-8") as source:
         if kind == "jsonl":
             file.writelines(source)
@@ -343,13 +453,7 @@ def _write_parquet(lines: Path, made: Path) -> None:
             writer.write_table(pa.Table.from_pylist(chunk, schema=_SCHEMA))
 
 
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-def _fingerprint(source: str) -> list[Any]:
-    """Changes when the file does."""
-    if source == "-":
-        return ["-"]
-    status = Path(source).stat()
-    return [str(Path(source).resolve()), status.st_size, status.st_mtime_ns]
+def _fingerprint(files: Sequence[Path]) -> str:
+    """Changes when one of the files does."""
+    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]

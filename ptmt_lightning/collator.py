@@ -144,7 +144,10 @@ class PTMTCollator:
         if template.sentinel_ids:
             pairs = [corrupt_spans(text, template.sentinel_ids, self.mlm_probability, rng) for text in texts]
             return [text for text, _ in pairs], [np.append(target, template.end_ids) for _, target in pairs]
-        holed = [infill_text(text, template.mask_id, self.mlm_probability, rng) for text in texts]
+        # A hole of no token makes a text longer.
+        holed = [
+            infill_text(text, template.mask_id, self.mlm_probability, rng)[: template.text_budget] for text in texts
+        ]
         return holed, [np.concatenate([template.prefix_ids, text, template.end_ids]) for text in texts]
 
     def _decoder_side(self, written: Sequence[Tokens]) -> tuple[IntArray, npt.NDArray[np.bool_], IntArray]:

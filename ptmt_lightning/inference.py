@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,10 +27,13 @@ from ptmt_lightning.losses import CrossEntropy, LabelLoss, MeanBCE
 from ptmt_lightning.scoring import DocumentPrompts, label_logits, slot_states
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.template import Template
+from ptmt_lightning.tokens import text_token_ids, vocabulary_size
 
 ONNX_FILE = "model.onnx"
 Precision = Literal["float32", "bfloat16", "float16"]
 
+_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*"]  # of a hub's repository
+_SETTINGS = ("template", "prompts", "thresholds", "prune", "coherent", "single_label")
 _BATCHES_AT_ONCE = 32  # whose texts are sorted by length together
 _LONG_WORK = 1000  # texts, from which on a progress bar is shown
 
@@ -68,11 +71,12 @@ class Classifier:
         thresholds: Sequence[float],
         prune: bool,
         coherent: bool,
+        precision: Precision = "float32",
     ) -> None:
         self.score, self.folder, self.tokenizer = score, folder, tokenizer
         self.template, self.taxonomy = template, taxonomy
         self.label_loss, self.thresholds = label_loss, list(thresholds)
-        self.prune, self.coherent = prune, coherent
+        self.prune, self.coherent, self.precision = prune, coherent, precision
         self.collate = PTMTCollator(template, mlm_probability=0.0, p_label=1.0, mlm_slots=False, seed=0)
 
     @classmethod
@@ -101,13 +105,13 @@ class Classifier:
                 raise ValueError(f"{name}: an exported model runs on the CPU as it is; leave out device and precision")
             score, tokenizer = OnnxScorer(folder / ONNX_FILE), AutoTokenizer.from_pretrained(folder)
         else:
-            if device is None:
-                device = "cuda" if torch.cuda.is_available() else "cpu"
             score, tokenizer = TorchScorer.open(folder, taxonomy, template, settings["prompts"])
-            score = score.to(device=device, dtype=getattr(torch, precision)).eval()
+            score = score.to(_device(device)).eval()
+            for parameter in score.parameters():  # buffers, such as angles of positions, need all of their digits
+                parameter.data = parameter.data.to(getattr(torch, precision))
         return cls(
             score, folder=folder, tokenizer=tokenizer, template=template, taxonomy=taxonomy,
-            label_loss=CrossEntropy() if settings["single_label"] else MeanBCE(),
+            precision=precision, label_loss=CrossEntropy() if settings["single_label"] else MeanBCE(),
             **{key: settings[key] for key in ("thresholds", "prune", "coherent")},
         )  # fmt: skip
 
@@ -138,6 +142,11 @@ class Classifier:
         """
         options = self._options(threshold, top_k, prune)
         check_range("batch_size", batch_size, 1, integer=True)
+        if isinstance(texts, Mapping) or hasattr(texts, "columns"):
+            raise ValueError(
+                f"texts: expected a text, or texts one after the other, got {type(texts).__name__}; give one column of "
+                "it, such as table['text']"
+            )
         if isinstance(texts, str):
             return next(self._stream([texts], options, batch_size))
         if isinstance(texts, Iterator):
@@ -156,8 +165,18 @@ class Classifier:
         self, threshold: float | Sequence[float] | None, top_k: int | None, prune: bool | None
     ) -> tuple[list[float] | None, int | None, bool]:
         levels = self.taxonomy.num_levels
+        if isinstance(threshold, (np.ndarray, np.generic)):
+            threshold = threshold.tolist()
+        if isinstance(top_k, np.generic):
+            top_k = top_k.item()
+        thresholds: list[float] | None
         if threshold is None:
             thresholds = self.thresholds if top_k is None else None
+        elif self.label_loss.single_label:
+            raise ValueError(
+                f"threshold={threshold}: this model predicts the most probable label of each level, or none, without a "
+                "threshold; leave it out, or give top_k"
+            )
         else:
             thresholds = list(threshold) if isinstance(threshold, Sequence) else [threshold] * levels
             if len(thresholds) != levels:
@@ -179,8 +198,11 @@ class Classifier:
             found: list[Prediction] = [[]] * len(chunk)
             for start in range(0, len(chunk), batch_size):
                 rows = order[start : start + batch_size]
-                with torch.inference_mode():
-                    predictions = self._decide([ids[row] for row in rows], *options)
+                try:
+                    with torch.inference_mode():
+                        predictions = self._decide([ids[row] for row in rows], *options)
+                except torch.OutOfMemoryError as error:
+                    raise ValueError(f"batch_size={batch_size}: too little memory; lower it") from error
                 for row, prediction in zip(rows, predictions, strict=True):
                     found[row] = prediction
             yield from found
@@ -195,15 +217,16 @@ class Classifier:
         for place, text in enumerate(texts, start=first):
             if not isinstance(text, str):
                 raise ValueError(f"texts[{place}]: expected a string, got {type(text).__name__} {text!r}")
-        ids: list[list[int]] = self.tokenizer(
-            list(texts), add_special_tokens=False, truncation=True, max_length=self.template.text_budget
-        )["input_ids"]
-        return ids
+            if not is_unicode(text):
+                raise ValueError(f"texts[{place}]: the text is not valid Unicode: {text!r}")
+        return text_token_ids(self.tokenizer, texts, self.template.text_budget)
 
     def _probabilities(self, ids: Sequence[Sequence[int]]) -> Tensor:
         nothing = np.array([], dtype=np.int32)
         examples = [Example(row, 0, np.array(text, dtype=np.int32), nothing) for row, text in enumerate(ids)]
         logits = self.score(self.collate(examples))
+        if not logits.isfinite().all():
+            raise ValueError("the model's scores are not finite numbers; try precision='float32'")
         probabilities = self.label_loss.probabilities(logits, self.taxonomy.level_sizes)
         return self.taxonomy.coherent(probabilities) if self.coherent else probabilities
 
@@ -218,8 +241,10 @@ class Classifier:
             predicted &= self._best(probabilities, top_k)
         if prune:
             predicted = self.taxonomy.prune(predicted)
-        pairs = zip(predicted.cpu(), probabilities.cpu(), strict=True)
-        return [self._paths(nodes.nonzero().squeeze(-1).tolist(), scores) for nodes, scores in pairs]
+        nodes: list[list[int]] = [[] for _ in ids]
+        for row, node in predicted.nonzero().tolist():
+            nodes[row].append(node)
+        return [self._paths(*pair) for pair in zip(nodes, probabilities.tolist(), strict=True)]
 
     def _best(self, probabilities: Tensor, top_k: int) -> Tensor:
         """Bool ``[B, V]``: the most probable nodes of each level."""
@@ -230,10 +255,10 @@ class Classifier:
             kept[:, nodes] = torch.zeros_like(level, dtype=torch.bool).scatter_(-1, best, True)
         return kept
 
-    def _paths(self, nodes: list[int], scores: Tensor) -> Prediction:
+    def _paths(self, nodes: list[int], scores: list[float]) -> Prediction:
         names = self.taxonomy.names
         paths = [
-            LabelPath(tuple(names[node] for node in path), tuple(round(scores[node].item(), 6) for node in path))
+            LabelPath(tuple(names[node] for node in path), tuple(round(scores[node], 6) for node in path))
             for path in self.taxonomy.label_paths(nodes)
         ]
         return sorted(paths, key=lambda path: -path.probabilities[-1])
@@ -248,7 +273,7 @@ class TorchScorer(torch.nn.Module):
     ) -> tuple[TorchScorer, PreTrainedTokenizerBase]:
         """Read what ``save_pretrained`` of :class:`~ptmt_lightning.models.ptmt.PTMT` wrote."""
         backbone, tokenizer, _ = Pretrained(name=str(folder)).load([])
-        backbone.adopt_rows(len(tokenizer) - template.num_text_tokens)
+        backbone.adopt_rows(vocabulary_size(tokenizer) - template.num_text_tokens)
         if (folder / "label_bias.safetensors").exists():
             with torch.no_grad():
                 backbone.new_bias[-len(taxonomy) :] = load_file(folder / "label_bias.safetensors")["bias"]
@@ -291,12 +316,21 @@ class OnnxScorer:
         return torch.from_numpy(logits)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it has no half of a pair, as text has that was not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _folder(name: str) -> Path:
     """A local folder, or a copy of a hub's."""
     if Path(name).is_dir():
         return Path(name)
     try:
-        return Path(snapshot_download(name))
+        return Path(snapshot_download(name, allow_patterns=_WANTED))
     except (OSError, ValueError) as error:
         raise ValueError(f"{name!r} is neither a folder nor a model of the hub: {error}") from error
 
@@ -308,4 +342,20 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
         hint = f"; did you mean {folder / 'model'}?" if below.exists() else "; expected the model/ folder of a PTMT run"
         raise ValueError(f"{name!r} has no ptmt.json{hint}")
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    missing = [key for key in _SETTINGS if key not in settings]
+    if missing or "form" not in settings["template"]:
+        raise ValueError(
+            f"{path} was written by version {settings.get('version')} of ptmt_lightning and lacks what this one needs "
+            f"({', '.join(missing) or 'template.form'}); use that version, or train again"
+        )
     return settings
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what PyTorch raises where there is none
+        raise ValueError(f"device={device!r}: not there ({str(error).splitlines()[0]}); leave it out") from error
+    return torch.device(device)

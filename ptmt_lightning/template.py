@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from ptmt_lightning.backbones.families import Form
 from ptmt_lightning.checks import check_range
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.tokens import vocabulary_size
 
 
 def prompt_tokens(num_prompt_tokens: int) -> list[str]:
@@ -65,7 +66,7 @@ class Template:
             ValueError: a bad number of prompt tokens, or no room for a text within ``max_length``.
         """
         check_range("model.num_prompt_tokens", num_prompt_tokens, 0, integer=True)
-        num_text_tokens, vocabulary = len(tokenizer), tokenizer.get_vocab()
+        num_text_tokens, vocabulary = vocabulary_size(tokenizer), tokenizer.get_vocab()
         sentinels = [vocabulary[name] for i in range(100) if (name := f"<extra_id_{i}>") in vocabulary]
         mask_id = tokenizer.mask_token_id
         if mask_id is None and sentinels:
@@ -78,6 +79,11 @@ class Template:
             "decoder": (eos_id if bos_id is None else bos_id, None),
             "encoder-decoder": (bos_id, eos_id),
         }[form]
+        if form == "decoder" and start_id is None:
+            raise ValueError(
+                f"the tokenizer of {tokenizer.name_or_path!r} has neither a token for the beginning of a text nor one "
+                "for its end; set its bos_token or eos_token"
+            )
         end_ids = () if end_id is None else (end_id,)
         pad_id = eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         if decoder_start_id is None:
@@ -113,6 +119,12 @@ class Template:
         if new_mask:
             tokenizer.add_special_tokens({"mask_token": new_mask[0]})
         tokenizer.add_tokens(new, special_tokens=True)
+        ids = tokenizer.convert_tokens_to_ids(new)
+        if ids != list(range(num_text_tokens, num_text_tokens + len(new))):
+            raise ValueError(
+                f"the tokenizer of {tokenizer.name_or_path!r} has {num_text_tokens - len(vocabulary)} unused ids between "
+                "others and gives new tokens ids that are in use; number its vocabulary without holes"
+            )
         return template
 
     @classmethod

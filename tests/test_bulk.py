@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -11,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def write(folder: Path, name: str) -> Path:
 )
 def test_every_form_of_input_gives_the_same_predictions(tmp_path: Path, classifier: Classifier, name: str) -> None:
     source, target = write(tmp_path, name), tmp_path / "out.jsonl"
-    assert predict_file(classifier, str(source), str(target), settings={}) == Counts(len(TEXTS), 0)
+    assert predict_file(classifier, str(source), str(target)) == Counts(len(TEXTS), 0)
     found = records(target)
     assert [record["row"] for record in found] == list(range(1, len(TEXTS) + 1))
     assert [record.get("id") for record in found] == [None if ".txt" in name else f"d{i}" for i in range(len(TEXTS))]
@@ -80,9 +80,9 @@ def test_every_form_of_input_gives_the_same_predictions(tmp_path: Path, classifi
 @pytest.mark.parametrize("name", ["out.jsonl.gz", "out.csv", "out.csv.gz", "out.parquet"])
 def test_every_form_of_output_holds_the_same(tmp_path: Path, classifier: Classifier, name: str) -> None:
     source = write(tmp_path, "in.jsonl")
-    predict_file(classifier, str(source), str(tmp_path / "out.jsonl"), settings={})
+    predict_file(classifier, str(source), str(tmp_path / "out.jsonl"))
     expected = records(tmp_path / "out.jsonl")
-    predict_file(classifier, str(source), str(tmp_path / name), settings={})
+    predict_file(classifier, str(source), str(tmp_path / name))
     if name.endswith(".parquet"):
         assert pq.read_table(tmp_path / name).to_pylist() == expected
     elif ".csv" in name:
@@ -102,7 +102,7 @@ def test_bad_rows_are_kept_apart_with_their_number(tmp_path: Path, classifier: C
         b'{"text": "o p", "id": 7}',
     ]  # fmt: skip
     source.write_bytes(b"\n".join(lines) + b"\n")
-    assert predict_file(classifier, str(source), str(tmp_path / "out.jsonl"), settings={}) == Counts(2, 6)
+    assert predict_file(classifier, str(source), str(tmp_path / "out.jsonl")) == Counts(2, 6)
     assert [(record["row"], record.get("id")) for record in records(tmp_path / "out.jsonl")] == [(1, None), (8, "7")]
     rejected = records(tmp_path / "out.jsonl.rejected.jsonl")
     assert [record["row"] for record in rejected] == [2, 3, 4, 5, 6, 7]
@@ -120,12 +120,53 @@ def test_bad_rows_are_kept_apart_with_their_number(tmp_path: Path, classifier: C
 
 def test_bad_rows_of_a_csv(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
-    source.write_text('id,text\n1,"two\nlines, and a comma"\n2\n3,"a"b\n4,last\n')
+    source.write_text(
+        'id,text\r\n1,"two\nlines, and a comma"\n2\n\n3,"a"b\n4,last\n5,"open\n6,a\n7,"b"\n8,c\n9,"open\n10,d'
+    )
     rows = list(read_rows(str(source)))
-    assert [(row.number, row.error is None) for row in rows] == [(1, True), (2, False), (3, False), (4, True)]
+    assert [row.number for row in rows] == list(range(1, 11))
+    assert [row.number for row in rows if row.error] == [2, 3, 5, 9]
     assert rows[0].text == "two\nlines, and a comma"
     assert rows[1].error == "expected 2 fields as in the header, got 1"
-    assert "invalid CSV on line 5" in str(rows[2].error)
+    assert rows[2] == bulk.Row(3, None, '3,"a"b', "invalid CSV: ',' expected after '\"'")
+    assert [row.text for row in rows[3:]] == ["last", '5,"open', "a", "b", "c", '9,"open', "d"]
+
+
+def test_a_quote_that_is_never_closed_takes_one_row_with_it_in_constant_memory(tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    with source.open("w") as file:
+        file.write('text\nfirst\n"open\n')
+        file.writelines(f"row {i}\n" for i in range(3000))
+    rows = list(read_rows(str(source)))
+    assert [row.number for row in rows if row.error] == [2]
+    assert "a quote is not closed within 1000 lines" in str(rows[1].error)
+    assert [row.text for row in rows[2:]] == [f"row {i}" for i in range(3000)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "good"),
+    [
+        ("in.jsonl", b'{\xff\n{"txt": "\xff"}\n{"text": "m", "id": "\\ud800"}\n', 1),
+        ("in.csv", b"id,text\nM\xfcller,m n\n\xff\n", 1),
+        ("in.txt", b"m\xff\nn\n", 1),
+    ],
+)
+@pytest.mark.parametrize("target", ["out.jsonl", "out.parquet"])
+def test_bytes_that_are_not_utf_8_stop_nothing(
+    tmp_path: Path, classifier: Classifier, name: str, content: bytes, good: int, target: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    counts = predict_file(classifier, str(tmp_path / name), str(tmp_path / target))
+    assert counts.predicted == good
+    assert counts.rejected > 0 or name == "in.csv"
+    assert len(records(tmp_path / f"{target}.rejected.jsonl")) == counts.rejected
+
+
+def test_a_parquet_string_that_is_not_utf_8_is_kept_apart(tmp_path: Path) -> None:
+    texts = pa.array([b"m", b"\xff", b"n"]).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet")
+    rows = list(read_rows(str(tmp_path / "in.parquet")))
+    assert [row.error for row in rows] == [None, "the text is not valid UTF-8", None]
 
 
 def test_a_missing_value_of_parquet_is_kept_apart(tmp_path: Path) -> None:
@@ -137,19 +178,31 @@ def test_a_missing_value_of_parquet_is_kept_apart(tmp_path: Path) -> None:
 def test_wrong_inputs_and_outputs_are_refused(tmp_path: Path, classifier: Classifier) -> None:
     def refused(source: Path, target: Path, message: str, **further: Any) -> None:
         with pytest.raises(ValueError, match=re.escape(message)):
-            predict_file(classifier, str(source), str(target), settings={}, **further)
+            predict_file(classifier, str(source), str(target), **further)
+        assert not target.with_name(f"{target.name}.part").exists()
 
     good = write(tmp_path, "in.csv")
     refused(good, tmp_path / "a.jsonl", "no column 'body'; it has 'id', 'more', 'text'", text_column="body")
     refused(tmp_path / "in.xml", tmp_path / "b.jsonl", "unknown input format 'xml'; expected txt, csv, jsonl, parquet")
+    refused(tmp_path / "no.txt", tmp_path / "b.jsonl", "no.txt: no such file")
     refused(good, tmp_path / "out.xml", "unknown output format 'xml'; expected jsonl, csv, parquet")
+    refused(good, tmp_path / "out.parquet.gz", "parquet is compressed in itself; leave out .gz")
+    refused(good, tmp_path / "b.jsonl", "threshold=1.5: expected a number in [0, 1]", threshold=1.5)
+    (tmp_path / "d.jsonl").mkdir()
+    refused(good, tmp_path / "d.jsonl", "d.jsonl is a folder; give a file")
     (tmp_path / "c.jsonl").touch()
     refused(good, tmp_path / "c.jsonl", "c.jsonl is there already; give another output, or --overwrite")
-    predict_file(classifier, str(good), str(tmp_path / "c.jsonl"), settings={}, overwrite=True)
+    predict_file(classifier, str(good), str(tmp_path / "c.jsonl"), overwrite=True)
     assert len(records(tmp_path / "c.jsonl")) == len(TEXTS)
     cut = tmp_path / "cut.txt.gz"
     cut.write_bytes(write(tmp_path, "in.txt.gz").read_bytes()[:-12])
-    refused(cut, tmp_path / "d.jsonl", "cut.txt.gz: the file ends early or is damaged")
+    refused(cut, tmp_path / "e.jsonl", "cut.txt.gz: the file ends early or is damaged")
+    for header, message in (
+        ('"a"b,text\n', "the header is invalid CSV"),
+        ("text,text\n", "more than one column 'text'"),
+    ):
+        (tmp_path / "bad.csv").write_text(header)
+        refused(tmp_path / "bad.csv", tmp_path / "f.jsonl", message)
 
 
 class StoppedError(Exception):
@@ -164,7 +217,7 @@ def test_what_was_cut_off_goes_on_and_nothing_is_lost_or_doubled(
     lines = [draw.choice([*TEXTS, ""]) for _ in range(200)]
     source = tmp_path / "in.txt"
     source.write_text("".join(line + "\n" for line in lines))
-    predict_file(classifier, str(source), str(tmp_path / "whole.jsonl"), settings={})
+    predict_file(classifier, str(source), str(tmp_path / "whole.jsonl"))
     real = bulk.write_json
     starts = 0
 
@@ -179,7 +232,7 @@ def test_what_was_cut_off_goes_on_and_nothing_is_lost_or_doubled(
     while not target.exists():
         starts += 1
         try:
-            predict_file(classifier, str(source), str(target), settings={})
+            predict_file(classifier, str(source), str(target))
         except StoppedError:
             continue
     assert starts > 3
@@ -188,24 +241,77 @@ def test_what_was_cut_off_goes_on_and_nothing_is_lost_or_doubled(
     assert not (tmp_path / "out.jsonl.part").exists()
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv.gz", "out.parquet"])
+def test_it_can_be_cut_off_between_any_two_steps_of_the_end(
+    tmp_path: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source, target = tmp_path / "in.txt", tmp_path / name
+    source.write_text("m n\n\no p\n")
+    predict_file(classifier, str(source), str(tmp_path / f"whole{name}"))
+    steps_left = 0
+
+    def counted(real: Any) -> Any:
+        def step(*arguments: Any, **further: Any) -> Any:
+            nonlocal steps_left
+            steps_left -= 1
+            if steps_left < 0:
+                raise StoppedError
+            return real(*arguments, **further)
+
+        return step
+
+    for owner, method in ((Path, "replace"), (Path, "unlink"), (bulk.shutil, "rmtree"), (bulk, "write_json")):
+        monkeypatch.setattr(owner, method, counted(getattr(owner, method)))
+    for allowed in range(20):
+        steps_left = allowed
+        with contextlib.suppress(StoppedError):
+            predict_file(classifier, str(source), str(target))
+            break
+    assert allowed > 4
+    monkeypatch.undo()
+    whole = tmp_path / f"whole{name}"
+    if name == "out.parquet":
+        assert pq.read_table(target).equals(pq.read_table(whole))
+    else:
+        unzip = gzip.decompress if name.endswith(".gz") else bytes
+        assert unzip(target.read_bytes()) == unzip(whole.read_bytes())
+    assert len(records(tmp_path / f"{name}.rejected.jsonl")) == 1
+
+
 def test_what_was_begun_with_other_settings_is_not_gone_on_with(
     tmp_path: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(bulk, "_CHUNK", 2)
     source, target = write(tmp_path, "in.txt"), tmp_path / "out.jsonl"
+    real = bulk._finish
 
-    def interrupted(*arguments: Any) -> Iterator[Any]:
+    def interrupted(*arguments: Any) -> None:
         raise StoppedError
-        yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(bulk, "_chunks", interrupted)
+        patch.setattr(bulk, "_finish", interrupted)
         with pytest.raises(StoppedError):
-            predict_file(classifier, str(source), str(target), settings={"model": "a"})
-    with pytest.raises(ValueError, match=r"out\.jsonl\.part was begun with another model; delete it to start anew"):
-        predict_file(classifier, str(source), str(target), settings={"model": "b"})
-    source.write_text("another\n")
-    with pytest.raises(ValueError, match="was begun with another source"):
-        predict_file(classifier, str(source), str(target), settings={"model": "a"})
+            predict_file(classifier, str(source), str(target), top_k=1)
+    for further, names in (
+        ({"top_k": 2}, "top_k"), ({"top_k": 1, "prune": False}, "prune"), ({"threshold": 0.2}, "threshold, top_k"),
+        ({"top_k": 1, "input_format": "jsonl"}, "input_format"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"out\.jsonl\.part was begun with another {names}; delete it to start"):
+            predict_file(classifier, str(source), str(target), **further)
+    model = classifier.folder / "ptmt.json"
+    os.utime(model, (1, 1))
+    with pytest.raises(ValueError, match="was begun with another model"):
+        predict_file(classifier, str(source), str(target), top_k=1)
+    assert real is bulk._finish
+
+
+def test_two_at_once_are_refused(tmp_path: Path, classifier: Classifier) -> None:
+    source, target = write(tmp_path, "in.txt"), tmp_path / "out.jsonl"
+    with (
+        bulk._locked(tmp_path / "out.jsonl.part", target),
+        pytest.raises(ValueError, match=r"another process is writing .*out\.jsonl"),
+    ):
+        predict_file(classifier, str(source), str(target))
 
 
 # ---- the command ----
@@ -258,5 +364,5 @@ def test_a_killed_command_goes_on(model: Path, tmp_path: Path, classifier: Class
         done_before = json.loads(state.read_text())["predicted"]
         assert 0 < done_before < 40_000
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"going on after row {done_before}" in done.stderr
+    assert f"going on after {done_before} rows" in done.stderr
     assert [record["row"] for record in records(target)] == list(range(1, 40_001))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -19,6 +20,7 @@ from ptmt_lightning.inference import Classifier, LabelPath
 from ptmt_lightning.losses import CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.tokens import text_token_ids
 
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]
 
@@ -198,3 +200,82 @@ def test_no_training_code_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_text_that_spells_special_tokens_does_not_become_them(toy: tuple[PTMT, Classifier]) -> None:
+    model, classifier = toy
+    text = "m n [MASK] [LABEL_A] [P1] [SEP] o"
+    [ids] = classifier.token_ids([text])
+    assert ids == text_token_ids(model.tokenizer, [text], 100)[0][: classifier.template.text_budget]
+    special = {classifier.template.mask_id, *range(classifier.template.num_text_tokens, len(classifier.tokenizer))}
+    assert not special & set(ids)
+
+
+@pytest.mark.parametrize("texts", [pd.DataFrame({"text": TEXTS}), {"a": "m"}])
+def test_a_table_is_refused(toy: tuple[PTMT, Classifier], texts: Any) -> None:
+    with pytest.raises(ValueError, match=r"^texts: expected a text, or .*, got (DataFrame|dict)"):
+        toy[1].predict(texts)
+
+
+def test_half_a_pair_is_refused_with_its_place(toy: tuple[PTMT, Classifier]) -> None:
+    with pytest.raises(ValueError, match=r"^texts\[1\]: the text is not valid Unicode"):
+        toy[1].predict(["m", "\ud800"])
+
+
+def test_numbers_of_numpy_are_numbers(toy: tuple[PTMT, Classifier]) -> None:
+    _, classifier = toy
+    assert classifier.predict(TEXTS, threshold=np.array([0.3, 0.4, 0.5]), top_k=np.int64(2)) == classifier.predict(
+        TEXTS, threshold=[0.3, 0.4, 0.5], top_k=2
+    )
+
+
+def test_a_model_without_thresholds_refuses_one(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    saved_ptmt(tmp_path, toy_taxonomy, label_loss=CrossEntropy())
+    classifier = Classifier.from_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"^threshold=0.9: this model predicts the most probable label of each level"):
+        classifier.predict("m", threshold=0.9)
+    assert len(classifier.predict("m", top_k=2, prune=False)) >= 2
+
+
+def test_scores_that_are_no_numbers_are_an_error(toy: tuple[PTMT, Classifier]) -> None:
+    _, classifier = toy
+    with torch.no_grad():
+        classifier.score.backbone.new_bias[-1] = float("nan")  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="scores are not finite numbers; try precision='float32'"):
+        classifier.predict("m n")
+
+
+def test_devices_and_damaged_folders_are_named(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    saved_ptmt(tmp_path, toy_taxonomy)
+    for device in ("nowhere", "cuda:99"):
+        with pytest.raises(ValueError, match=rf"^device='{device}': not there"):
+            Classifier.from_pretrained(tmp_path / "model", device=device)
+    weights = tmp_path / "model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"^backbone\.name="):
+        Classifier.from_pretrained(tmp_path / "model")
+    settings = json.loads((tmp_path / "model/ptmt.json").read_text())
+    del settings["single_label"]
+    (tmp_path / "model/ptmt.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"lacks what this one needs \(single_label\); use that version"):
+        Classifier.from_pretrained(tmp_path / "model")
+
+
+def test_a_folders_own_code_is_not_run(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    saved_ptmt(tmp_path, toy_taxonomy)
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    config |= {"model_type": "its_own", "auto_map": {"AutoConfig": "code.Config"}}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    (tmp_path / "model/code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(ValueError, match=r"^backbone\.name="):
+        Classifier.from_pretrained(tmp_path / "model")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_reduced_precision_leaves_angles_of_positions_whole(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    saved_ptmt(tmp_path, toy_taxonomy, "llama")
+    classifier = Classifier.from_pretrained(tmp_path / "model", precision="bfloat16")
+    angles = [b for name, b in classifier.score.named_buffers() if "inv_freq" in name]  # type: ignore[attr-defined]
+    assert angles
+    assert {buffer.dtype for buffer in angles} == {torch.float32}
+    assert classifier.predict("m n", top_k=1)

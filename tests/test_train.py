@@ -22,13 +22,13 @@ from transformers import AutoModelForMaskedLM
 
 from ptmt_lightning.callbacks import Throughput
 from ptmt_lightning.checkpoints import LastCheckpoint, WholeCheckpointIO
-from ptmt_lightning.data.cache import text_token_ids
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.inference import Classifier
 from ptmt_lightning.losses import WASL, CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
+from ptmt_lightning.tokens import text_token_ids
 from ptmt_lightning.train import build, check_trainer, train
 
 FAST = LinearAdamW(learning_rate=5e-3, new_rate_factor=1, weight_decay=0.0, warmup_ratio=0.1)

@@ -121,7 +121,10 @@ class Backbone(nn.Module):
         ]
         import peft  # of an extra
 
-        config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=linear)
+        config = peft.LoraConfig(
+            r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=linear,
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in self.model.modules()),  # GPT-2's
+        )  # fmt: skip
         peft.inject_adapter_in_model(config, self.model)
         for parameter in self.head_parameters():
             parameter.requires_grad_(True)
@@ -152,8 +155,9 @@ class Backbone(nn.Module):
             self.output_matrix.requires_grad_(False)
 
     def new_parameters(self) -> list[nn.Parameter]:
-        """Of new tokens."""
-        return list(self.parameters(recurse=False))
+        """Of new tokens, and low-rank updates."""
+        updates = [parameter for name, parameter in self.model.named_parameters() if "lora_" in name]
+        return [*self.parameters(recurse=False), *updates]
 
     def add_token_rows(self, rows_NE: Tensor, bias_N: Tensor, output_rows_NE: Tensor | None = None) -> None:
         """Add tokens with these embeddings and output biases.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import nn
 from transformers import (
@@ -30,6 +31,7 @@ from transformers.utils import logging as transformers_logging
 from ptmt_lightning.backbones.backbone import Backbone
 from ptmt_lightning.backbones.families import Form, family_of
 from ptmt_lightning.checks import check_range
+from ptmt_lightning.tokens import vocabulary_size
 
 log = logging.getLogger(__name__)
 
@@ -73,19 +75,26 @@ class Pretrained:
         self._check_adapters()
         _check_folder(self.name)
         try:
-            config = AutoConfig.from_pretrained(self.name)
-        except (OSError, ValueError) as error:
+            config = AutoConfig.from_pretrained(self.name, trust_remote_code=False)
+        except (OSError, ValueError, SafetensorError) as error:
             raise _unusable(self.name, error) from error
         family = family_of(config.model_type, self.name)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.name)
+            tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
             with quiet_transformers():
                 model, info = _CLASSES[family.form].from_pretrained(
-                    self.name, output_loading_info=True, attn_implementation=self.attention, dtype=torch.float32
+                    self.name,
+                    output_loading_info=True,
+                    attn_implementation=self.attention,
+                    dtype=torch.float32,
+                    trust_remote_code=False,
                 )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise _unusable(self.name, error) from error
-        untrained = [key for key in info["missing_keys"] if key.startswith((*family.head_modules, "lm_head."))]
+        if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+            model.config.tie_word_embeddings = False  # whatever the file says, or a resize would tie them
+        prefixes = family.head_modules or ("lm_head.",)
+        untrained = [key for key in info["missing_keys"] if key.startswith(prefixes)]
         if untrained and family.head_modules:
             _start_head_at_identity(family.head(model))
             log.warning("%s has no trained masked-LM head: a new one starts at the identity", self.name)
@@ -176,12 +185,15 @@ def word_tokenizer(texts: Iterable[str], size: int) -> BertTokenizer:
 def _ready(
     backbone: Backbone, tokenizer: PreTrainedTokenizerBase, max_length: int | None, name: str
 ) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
-    if len(backbone.token_embeddings) != len(tokenizer):  # a matrix padded for speed: new tokens follow the vocabulary
-        backbone.model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    size, rows = vocabulary_size(tokenizer), len(backbone.token_embeddings)
+    if rows < size:
+        log.warning("%s has rows for %d tokens, its tokenizer has %d: the others start at random", name, rows, size)
+    if rows != size:  # mostly a matrix padded for speed: new tokens follow the vocabulary
+        backbone.model.resize_token_embeddings(size, mean_resizing=False)
     longest = backbone.max_positions
     if max_length is not None:
         check_range("backbone.max_length", max_length, 1, integer=True)
-        if max_length > longest:
+        if max_length > longest and backbone.family.trained_length is None:
             raise ValueError(
                 f"backbone.max_length={max_length}: {name} holds {longest} positions; set it to at most that"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from ptmt_lightning.bulk import INPUT_FORMATS, predict_file
+from ptmt_lightning.bulk import INPUT_FORMATS, check_files, predict_file
 from ptmt_lightning.inference import Classifier
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT")
     parser.add_argument("--input-format", choices=INPUT_FORMATS, help="default: by name; txt for standard input")
     parser.add_argument("--text-column", default="text", help="column or key of the text (default: %(default)s)")
-    parser.add_argument("--threshold", type=float, nargs="+", help="one, or one a level (default: the model's)")
+    parser.add_argument("--threshold", type=_numbers, help="one, or one a level: 0.5,0.4 (default: the model's)")
     parser.add_argument("--top-k", type=int, help="at most so many labels a level; without --threshold the best")
     parser.add_argument("--no-prune", action="store_true", help="keep labels whose parent was not predicted")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -32,24 +32,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_predict)
 
 
+def _numbers(text: str) -> float | list[float]:
+    values = [float(value) for value in text.split(",")]
+    return values[0] if len(values) == 1 else values
+
+
 def _predict(options: argparse.Namespace) -> None:
-    threshold = options.threshold
-    if threshold is not None and len(threshold) == 1:
-        [threshold] = threshold
+    files = {"input_format": options.input_format, "overwrite": options.overwrite}
+    check_files(options.input, options.output, **files)
     counts = predict_file(
         Classifier.from_pretrained(options.model, device=options.device, precision=options.precision),
         options.input,
         options.output,
-        settings={"model": options.model, "precision": options.precision},
-        input_format=options.input_format,
+        **files,
         text_column=options.text_column,
-        overwrite=options.overwrite,
-        options={
-            "threshold": threshold,
-            "top_k": options.top_k,
-            "prune": False if options.no_prune else None,
-            "batch_size": options.batch_size,
-        },
+        threshold=options.threshold,
+        top_k=options.top_k,
+        prune=False if options.no_prune else None,
+        batch_size=options.batch_size,
     )
     kept = "" if options.output == "-" else f", see {options.output}.rejected.jsonl"
     log.info("%d predicted, %d left out%s", *counts, kept if counts.rejected else "")

@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerBase
 from ptmt_lightning.data.document import Document, Example
 from ptmt_lightning.files import new_folder
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.tokens import text_token_ids
 
 log = logging.getLogger(__name__)
 
@@ -127,21 +128,6 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         backend.pop(key, None)
     backend["added_tokens"] = [token for token in backend["added_tokens"] if not token["special"]]
     return hashlib.sha256(json.dumps(backend, sort_keys=True).encode()).hexdigest()
-
-
-def text_token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int) -> list[list[int]]:
-    """Tokens of each text, cut, without special tokens; a text that spells ``[MASK]`` does not become one."""
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=False,
-        split_special_tokens=True,
-        truncation=True,
-        max_length=max_tokens,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )
-    token_ids: list[list[int]] = encoded["input_ids"]
-    return token_ids
 
 
 def _key(raw: Path, taxonomy: Taxonomy, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> str:

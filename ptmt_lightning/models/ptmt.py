@@ -19,6 +19,7 @@ from ptmt_lightning.losses import CountScope, count_l1, masked_lm, masked_mean
 from ptmt_lightning.models.classifier import HTCModel
 from ptmt_lightning.scoring import DocumentPrompts, label_logits, slot_states
 from ptmt_lightning.template import Template
+from ptmt_lightning.tokens import vocabulary_size
 
 LabelInit = Literal["label_name", "random"]
 Prompts = Literal["shared", "per_document"]
@@ -93,7 +94,8 @@ class PTMT(HTCModel):
 
     def _add_rows(self, label_init: LabelInit) -> None:
         """Embeddings and biases of the template's tokens, labels last; drawn at random where not from names."""
-        num_rows, num_labels = len(self.tokenizer) - len(self.backbone.token_embeddings), len(self.taxonomy)
+        num_labels = len(self.taxonomy)
+        num_rows = vocabulary_size(self.tokenizer) - len(self.backbone.token_embeddings)
         rows = self.backbone.random_rows(num_rows)
         output_rows = None if self.backbone.is_tied else self.backbone.random_rows(num_rows)
         if label_init == "label_name":
