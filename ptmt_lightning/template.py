@@ -122,8 +122,8 @@ class Template:
         ids = tokenizer.convert_tokens_to_ids(new)
         if ids != list(range(num_text_tokens, num_text_tokens + len(new))):
             raise ValueError(
-                f"the tokenizer of {tokenizer.name_or_path!r} has {num_text_tokens - len(vocabulary)} unused ids between "
-                "others and gives new tokens ids that are in use; number its vocabulary without holes"
+                f"the tokenizer of {tokenizer.name_or_path!r} has {num_text_tokens - len(vocabulary)} unused ids "
+                "between others, and gives new tokens ids that are in use; number its vocabulary without holes"
             )
         return template
 

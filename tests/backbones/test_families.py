@@ -79,6 +79,19 @@ def test_logits_at_positions_equal_the_stock_forward(tmp_path: Path, model_type:
     torch.testing.assert_close(ours, gathered(stock, positions), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("model_type", [name for name in FAMILIES if name not in ("mpnet", "deberta", "deberta-v2")])
+def test_attention_implementations_agree(tmp_path: Path, model_type: str, toy_taxonomy: Taxonomy) -> None:
+    folder = save_family(tmp_path, model_type, TEXTS)
+    logits = []
+    for attention in ("eager", "sdpa"):
+        model = adapted(folder, toy_taxonomy, attention=attention).eval()
+        torch.manual_seed(0)
+        for parameter in model.backbone.new_parameters():
+            torch.nn.init.normal_(parameter)
+        logits.append(model(model.collator(training=False)(toy_examples(model.tokenizer, toy_taxonomy))))
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("model_type", ENCODERS)
 def test_states_of_several_layers_and_from_embeddings(tmp_path: Path, model_type: str) -> None:
     backbone, _, _ = opened(tmp_path, model_type)
