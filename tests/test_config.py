@@ -11,8 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from hydra_plugins.optuna_sweeper import _distribution
 from ptmt_lightning import config
+from ptmt_lightning.search.ranges import distribution_of
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT_DIR / "conf/dataset").glob("*.yaml")))
@@ -34,7 +34,7 @@ def test_every_search_has_keys_and_ranges_of_its_model(name: str) -> None:
     config.check_overrides([f"model={model}", *keys])
     for override in OverridesParser.create().parse_overrides(keys):
         assert override.is_sweep_override()
-        assert _distribution(override)
+        assert distribution_of(override)
     with initialize_config_dir(str(ROOT_DIR / "conf"), version_base="1.3"):
         composed = compose("config", [f"search={name}", f"model={model}"], return_hydra_config=True)
     assert composed.test is False

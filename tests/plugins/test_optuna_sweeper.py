@@ -20,8 +20,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 from processes import pids, wait_for
 
-from hydra_plugins.optuna_sweeper import OptunaSweeper, _distribution
-from ptmt_lightning.pruning import PRUNED, Pruning, open_storage
+from hydra_plugins.optuna_sweeper import OptunaSweeper
+from ptmt_lightning.search.pruning import PRUNED, Pruning, open_storage
+from ptmt_lightning.search.ranges import distribution_of
 
 SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.study=s", "hydra.sweeper.folder=s", "x=interval(0.0,6.0)"]
 
@@ -51,13 +52,13 @@ def drawn(tmp_path: Path) -> list[dict[str, Any]]:
     ],
 )
 def test_ranges_in_hydras_grammar(override: str, expected: BaseDistribution) -> None:
-    assert _distribution(OverridesParser.create().parse_override(override)) == expected
+    assert distribution_of(OverridesParser.create().parse_override(override)) == expected
 
 
 @pytest.mark.parametrize("override", ["x=interval(2,1)", "x=tag(log,interval(0,1))"])
 def test_ranges_that_are_none_are_refused(override: str) -> None:
     with pytest.raises(ValueError, match=r"^x=.*expected LOW below HIGH, and LOW above 0 with tag\(log,...\)$"):
-        _distribution(OverridesParser.create().parse_override(override))
+        distribution_of(OverridesParser.create().parse_override(override))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What the Hydra sweeper ``optuna`` is made of; the sweeper itself is in ``hydra_plugins``."""

@@ -1,0 +1,53 @@
+"""Ranges in Hydra's own grammar, as Optuna has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
+
+
+def distribution_of(override: Override) -> BaseDistribution:
+    """The distribution of a range such as ``loss.margin=interval(0.02,0.1)``.
+
+    Raises:
+        ValueError: it is none that can be searched.
+    """
+    value = override.value()
+    try:
+        if isinstance(value, IntervalSweep):
+            low, high, log_scale = value.start, value.end, "log" in value.tags
+            assert low is not None
+            assert high is not None
+            if isinstance(low, int) and isinstance(high, int):
+                return IntDistribution(low, high, log=log_scale)
+            return FloatDistribution(low, high, log=log_scale)
+        if isinstance(value, RangeSweep):
+            values = sorted(value.range())
+            if values and all(isinstance(number, int) for number in values):
+                return IntDistribution(values[0], values[-1], step=abs(int(value.step)))
+        choices = [str(choice) for choice in override.sweep_string_iterator()]
+    except ValueError as error:
+        raise ValueError(
+            f"{override.input_line}: {error}; expected LOW below HIGH, and LOW above 0 with tag(log,...)"
+        ) from error
+    is_shuffled = getattr(value, "shuffle", False)  # in another order at each start, but the study goes by order
+    return CategoricalDistribution(sorted(choices) if is_shuffled else choices)
+
+
+def any_value(distribution: BaseDistribution) -> Any:
+    """One of its values."""
+    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # type: ignore[attr-defined]
+
+
+def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:
+    """Let the trial's sampler draw a value."""
+    match distribution:
+        case FloatDistribution():
+            trial.suggest_float(key, distribution.low, distribution.high, log=distribution.log)
+        case IntDistribution(low=low, high=high):
+            trial.suggest_int(key, low, high, step=distribution.step, log=distribution.log)
+        case CategoricalDistribution():
+            trial.suggest_categorical(key, distribution.choices)

@@ -1,0 +1,66 @@
+"""What a search has found: ``optimization_results.yaml``, ``trials.csv`` and pictures."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from omegaconf import OmegaConf
+from optuna.trial import TrialState
+
+from ptmt_lightning.files import write_text
+from ptmt_lightning.search.studies import SharedStudy
+
+log = logging.getLogger(__name__)
+
+
+def write_report(shared: SharedStudy, command: Sequence[str]) -> str | None:
+    """Write it all to the study's folder.
+
+    Args:
+        command: a trial's, without what is searched.
+
+    Returns:
+        The best trial's command.
+    """
+    study, folder = shared.study, shared.folder
+    with shared.lock:
+        results: dict[str, Any] = {
+            "name": "optuna", "study": shared.name, "direction": study.direction.name.lower(),
+            "sampler": shared.sampler, "trials": shared.states(),
+        }  # fmt: skip
+        done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+        if done:
+            best = study.best_trial
+            results |= {
+                "best_trial": best.number,
+                "best_value": best.value,
+                "best_params": best.params,
+                "best_folder": str(folder / str(best.number)),
+                "command": shlex.join([*command, *(f"{key}={value}" for key, value in best.params.items())]),
+            }
+            log.info("best of %d: trial %d with %g", len(done), best.number, best.value)
+        write_text(folder / "optimization_results.yaml", OmegaConf.to_yaml(OmegaConf.create(results)))
+        write_text(folder / "trials.csv", study.trials_dataframe().to_csv(index=False))
+        if len(done) > 1:
+            _draw(study, folder / "figures")
+        return results.get("command")
+
+
+def _draw(study: optuna.Study, folder: Path) -> None:
+    """Pictures of the study: history, importance of settings, parallel coordinates."""
+    import matplotlib.pyplot as plt  # slow to import, and most starts of the sweeper come to nothing drawn
+    from optuna.visualization import matplotlib as pictures
+
+    folder.mkdir(exist_ok=True)
+    for name in ("optimization_history", "param_importances", "parallel_coordinate"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of few trials, or equal scores
+            axes = getattr(pictures, f"plot_{name}")(study)
+        axes.figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+        plt.close(axes.figure)

@@ -1,0 +1,189 @@
+"""Studies that can be killed and resumed, and that several processes and machines share."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from ptmt_lightning.search.pruning import HEARTBEAT_SECONDS, PRUNED, open_storage
+from ptmt_lightning.search.ranges import suggest
+
+log = logging.getLogger(__name__)
+
+
+class SharedStudy:
+    """An Optuna study, of which the storage is all the state there is.
+
+    Trials of a process that was killed are taken over, with their settings and number. Drawing depends on the seed and
+    the trial's number only.
+
+    Args:
+        name: of the study.
+        folder: on this machine, for locks.
+        storage: URL of Optuna's.
+        sampler: one of :data:`SAMPLERS`.
+        n_trials: of the study in all, failed and pruned ones counted.
+        fixed: settings that all trials have.
+        space: those that are searched.
+
+    Raises:
+        ValueError: a storage that can't be opened, or a study of that name with other settings.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        folder: Path,
+        storage: str,
+        direction: StudyDirection,
+        sampler: str,
+        seed: int,
+        n_trials: int,
+        fixed: list[str],
+        space: Mapping[str, BaseDistribution],
+    ) -> None:
+        self.name, self.folder, self.sampler, self.seed = name, folder, sampler, seed
+        self.n_trials, self.space = n_trials, space
+        folder.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(folder / ".study.lock")
+        self._owner = secrets.token_hex(8)
+        with self.lock:
+            self.study = optuna.create_study(
+                study_name=name, storage=open_storage(storage), direction=direction, load_if_exists=True
+            )
+            self._storage: Any = self.study._storage  # keeps what it has read
+            ours = {"fixed": fixed, "space": {key: distribution_to_json(space[key]) for key in space}}
+            theirs = self.study.user_attrs
+            for what, value in ours.items():
+                if theirs.get(what, value) != value:
+                    raise ValueError(
+                        f"hydra.sweeper.study={name}: that study has other settings ({what}: {theirs[what]}, here "
+                        f"{value}); repeat its command, or choose another name"
+                    )
+                self.study.set_user_attr(what, value)
+        if self.study.trials:
+            log.info("study %s goes on: %s", name, self.states())
+
+    def states(self) -> dict[str, int]:
+        """How many trials are in each state."""
+        states = [trial.state.name.lower() for trial in self.study.get_trials(deepcopy=False)]
+        return {state: states.count(state) for state in sorted(set(states))}
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Others see by a lock, held as long as this process lives, whether its trials are still at work."""
+        with self._owner_file(self._owner).open("w") as alive:
+            fcntl.flock(alive, fcntl.LOCK_EX)
+            yield
+        if not self._has_open_trials():  # else the file tells others that they may take them; so where killed
+            self._owner_file(self._owner).unlink()
+
+    def next_trials(self, number: int) -> list[Trial]:
+        """Up to so many: those that a killed process left, then new ones."""
+        with self.lock:
+            known = self.study.get_trials(deepcopy=False)
+            running = [trial for trial in known if trial.state == TrialState.RUNNING]
+            stale = self._storage._get_stale_trial_ids(self.study._study_id) if running else []
+            taken = [trial._trial_id for trial in running if self._is_abandoned(trial, stale)][:number]
+            for trial_id in taken:
+                self._storage.set_trial_user_attr(trial_id, "owner", self._owner)
+            template = create_trial(state=TrialState.RUNNING, user_attrs={"owner": self._owner})
+            for _ in range(len(known), min(len(known) + number - len(taken), self.n_trials)):
+                taken.append(self._storage.create_new_trial(self.study._study_id, template))
+            trials = [self._drawn(trial_id, len(known)) for trial_id in taken]
+        return [trial for trial in trials if trial is not None]
+
+    def _drawn(self, trial_id: int, num_known: int) -> Trial | None:
+        """The trial with its settings; None for one too many."""
+        self._storage.record_heartbeat(trial_id)
+        number = self._storage.get_trial(trial_id).number
+        if number >= self.n_trials:  # another machine was faster
+            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+            return None
+        # A generator of its own for each trial: a resumed study draws what an uninterrupted one would have, and two
+        # processes don't draw the same.
+        self.study.sampler = SAMPLERS[self.sampler](self.seed * 1_000_003 + number)
+        trial = Trial(self.study, trial_id)
+        for key, distribution in self.space.items():
+            suggest(trial, key, distribution)
+        what = " ".join(f"{key}={value}" for key, value in trial.params.items())
+        log.info("trial %d%s: %s", number, ", left by another" if number < num_known else "", what)
+        return trial
+
+    @contextlib.contextmanager
+    def beating(self, trials: list[Trial]) -> Iterator[None]:
+        """Keep other machines from taking the trials for abandoned."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT_SECONDS):
+                for trial in trials:
+                    self._storage.record_heartbeat(trial._trial_id)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def tell(self, trial: Trial, score: float | None) -> None:
+        """How a trial ended; None for a failure."""
+        if score is None:
+            self.study.tell(trial, state=TrialState.FAIL)
+        elif PRUNED in self._storage.get_trial(trial._trial_id).user_attrs:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, score)
+
+    def _is_abandoned(self, trial: FrozenTrial, stale: list[int]) -> bool:
+        """Whether the process that took it is gone: seen by its lock here, by missing heartbeats from elsewhere."""
+        owner = trial.user_attrs["owner"]
+        path = self._owner_file(owner)
+        if owner == self._owner or not path.exists():
+            return trial._trial_id in stale
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    def _has_open_trials(self) -> bool:
+        return any(
+            trial.state == TrialState.RUNNING and trial.user_attrs["owner"] == self._owner
+            for trial in self.study.get_trials(deepcopy=False)
+        )
+
+    def _owner_file(self, owner: str) -> Path:
+        return self.folder / f".{owner}.lock"
+
+
+def _gp(seed: int) -> BaseSampler:
+    return GPSampler(seed=seed)
+
+
+def _tpe(seed: int) -> BaseSampler:
+    return TPESampler(seed=seed, multivariate=True, constant_liar=True)  # trials that run keep others away
+
+
+def _random(seed: int) -> BaseSampler:
+    return RandomSampler(seed=seed)
+
+
+SAMPLERS = {"gp": _gp, "tpe": _tpe, "random": _random}
