@@ -516,7 +516,7 @@ def test_a_tokenizer_whose_new_ids_would_be_others_is_refused(tmp_path: Path, to
     vocabulary = content["model"]["vocab"]
     vocabulary[max(vocabulary, key=vocabulary.__getitem__)] += 3
     (folder / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"has 3 unused ids between others .* number its vocabulary without holes"):
+    with pytest.raises(ValueError, match=r"has 3 unused ids between others, .* number its vocabulary without holes"):
         make_ptmt(folder, toy_taxonomy)
 
 
