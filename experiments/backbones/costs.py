@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
@@ -71,8 +72,8 @@ class Runner:
             Example(row, 0, rng.integers(5, VOCABULARY // 2, LENGTH, dtype=np.int32), np.array([0, 17], dtype=np.int32))
             for row in range(batch_size)
         ]
-        self.training = _to(self.model.collator(training=True)(examples), device)
-        self.single = _to(self.model.collator(training=False)(examples[:1]), device)
+        self.training = move_data_to_device(self.model.collator(training=True)(examples), device)
+        self.single = move_data_to_device(self.model.collator(training=False)(examples[:1]), device)
 
     def step(self) -> float:
         """Seconds of one training step."""
@@ -147,10 +148,6 @@ def _now(device: str) -> float:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _to(batch: Any, device: str) -> Any:
-    return type(batch)(*(field.to(device) if isinstance(field, torch.Tensor) else field for field in batch))
 
 
 if __name__ == "__main__":

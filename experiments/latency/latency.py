@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from tqdm import tqdm
 
 from ptmt_lightning.backbones import FromScratch
@@ -148,7 +149,7 @@ def _runners(
     runners: dict[str, list[Callable[[], Any]]] = {}
     for name, model in models.items():
         collate = model.collator(training=False)
-        moved = [_to(collate(batch), device) for batch in batches]
+        moved = [move_data_to_device(collate(batch), device) for batch in batches]
         runners[name] = [partial(predict, model, batch) for batch in moved]
         if name == "bert":
             encoder = model.backbone.model.bert
@@ -225,10 +226,6 @@ def _now(device: str) -> float:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _to(batch: Any, device: str) -> Any:
-    return type(batch)(*(field.to(device) if isinstance(field, torch.Tensor) else field for field in batch))
 
 
 if __name__ == "__main__":

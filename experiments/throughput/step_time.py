@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
@@ -61,7 +61,7 @@ def main() -> None:
             "naive": _stepper(naive, optimizer, partial(_naive_loss, naive), arguments),
         }
         loader = iter(datamodule.train_dataloader())
-        batches = [_to(next(loader), arguments.device) for _ in range(arguments.batches + 1)]
+        batches = [move_data_to_device(next(loader), arguments.device) for _ in range(arguments.batches + 1)]
         seconds = _measure(variants, batches, arguments.device)
     setting = (
         f"{Path(arguments.data).name}, batch {arguments.batch_size}, {arguments.precision}, "
@@ -164,13 +164,6 @@ def _now(device: str) -> float:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _to(batch: PTMTBatch, device: str) -> PTMTBatch:
-    moved: dict[str, Any] = {
-        name: field.to(device) if isinstance(field, Tensor) else field for name, field in batch._asdict().items()
-    }
-    return PTMTBatch(**moved)
 
 
 def _row(measure: str, setting: str, numerator: list[float], denominator: list[float]) -> dict[str, object]:

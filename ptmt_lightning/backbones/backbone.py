@@ -202,16 +202,9 @@ class Backbone(nn.Module):
         own = F.embedding(index.clamp_min(0), self.new_rows) * getattr(table, "embed_scale", 1.0)
         return torch.where(index[..., None] >= 0, own, embeddings)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        positions: Tensor,
-        token_states: Tensor | None = None,
-        decoder_ids: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, *inputs: Any, **further: Any) -> Tensor:
         """States ``[B, K, E]`` after the head's transform; arguments as for :meth:`states`."""
-        return self.transform(self.states(input_ids, attention_mask, positions, token_states, decoder_ids))
+        return self.transform(self.states(*inputs, **further))
 
     def states(
         self,
@@ -298,7 +291,7 @@ class Backbone(nn.Module):
         return hidden, own
 
     def transform(self, states: Tensor) -> Tensor:
-        """The masked-LM head's transform, ``[..., E]`` from ``[..., H]``."""
+        """The head's transform, ``[..., E]`` from ``[..., H]``; nothing where the family has none."""
         return self.family.transform(self.model, states)
 
     def token_logits(self, states: Tensor) -> Tensor:
