@@ -10,34 +10,30 @@ import csv
 import fcntl
 import gzip
 import hashlib
-import io
-import itertools
 import json
 import logging
 import os
 import shutil
 import sys
-import zlib
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ptmt_lightning.files import write_json
-from ptmt_lightning.inference import Classifier, Prediction, is_unicode
+from ptmt_lightning.inference import Classifier, Prediction
+from ptmt_lightning.rows import INPUT_FORMATS, Row, format_of, read_rows
+from ptmt_lightning.tokens import is_unicode
 
 log = logging.getLogger(__name__)
 
-INPUT_FORMATS = ("txt", "csv", "jsonl", "parquet")
 OUTPUT_FORMATS = ("jsonl", "csv", "parquet")
 _CHUNK = 1024  # rows, after which what is done is safe
-_MAX_RECORD = 1000  # lines of a CSV record: more is a quote that was never closed
 _SCHEMA = pa.schema(
     {
         "row": pa.int64(),
@@ -45,15 +41,6 @@ _SCHEMA = pa.schema(
         "predicted": pa.list_(pa.struct({"path": pa.list_(pa.string()), "probabilities": pa.list_(pa.float64())})),
     }
 )
-
-
-class Row(NamedTuple):
-    """A row of the input, with a text or with what is wrong."""
-
-    number: int  # from 1
-    id: str | None
-    text: str
-    error: str | None = None
 
 
 class Counts(NamedTuple):
@@ -69,14 +56,14 @@ def check_files(source: str, target: str, *, input_format: str | None = None, ov
     Raises:
         ValueError: a format that is not known, an input that is not there, an output that is.
     """
-    kind = _format(source, input_format, INPUT_FORMATS, "input")
+    kind = format_of(source, input_format, INPUT_FORMATS, "input")
     if source == "-" and kind == "parquet":
         raise ValueError("standard input can't be parquet, which is not read from front to back; give its file")
     if source != "-" and not Path(source).is_file():
         raise ValueError(f"{source}: no such file")
     if target == "-":
         return
-    if _format(target, None, OUTPUT_FORMATS, "output") == "parquet" and target.endswith(".gz"):
+    if format_of(target, None, OUTPUT_FORMATS, "output") == "parquet" and target.endswith(".gz"):
         raise ValueError(f"{target}: parquet is compressed in itself; leave out .gz")
     path = Path(target)
     if path.is_dir():
@@ -126,7 +113,7 @@ def predict_file(
         "model": _fingerprint(sorted(classifier.folder.iterdir())),
         "precision": classifier.precision,
         "input": _fingerprint([Path(source)]) if source != "-" else None,
-        "input_format": _format(source, input_format, INPUT_FORMATS, "input"),
+        "input_format": format_of(source, input_format, INPUT_FORMATS, "input"),
         "text_column": text_column,
         **{name: value for name, value in options.items() if name != "batch_size"},
     }
@@ -140,160 +127,6 @@ def predict_file(
             if not state["finished"] and state["predicted"] + state["rejected"] == 0:
                 shutil.rmtree(part)  # nothing to go on from
     return Counts(state["predicted"], state["rejected"])
-
-
-# ---- input ----
-
-
-def read_rows(source: str, input_format: str | None = None, text_column: str = "text") -> Iterator[Row]:
-    """The rows of a file, see :func:`predict_file`."""
-    kind = _format(source, input_format, INPUT_FORMATS, "input")
-    if kind == "parquet":
-        yield from _parquet_rows(source, text_column)
-        return
-    try:
-        with _opened(source) as file:
-            if kind == "csv":
-                yield from _csv_rows(file, source, text_column)
-                return
-            for number, line in enumerate(file, start=1):
-                content = line.removesuffix("\n").removesuffix("\r")
-                if kind == "txt":
-                    yield Row(number, None, *_checked(content))
-                elif content.strip():
-                    yield _json_row(number, content, text_column)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{source}: the file ends early or is damaged ({error}); get it anew") from error
-
-
-def _parquet_rows(source: str, text_column: str) -> Iterator[Row]:
-    file = pq.ParquetFile(source)
-    names = file.schema_arrow.names
-    _check_column(source, names, text_column)
-    columns = [name for name in dict.fromkeys(("id", text_column)) if name in names]
-    number = 0
-    for batch in file.iter_batches(_CHUNK, columns=columns):
-        values = {name: _values(batch.column(name)) for name in columns}
-        for texts in zip(*values.values(), strict=True):
-            number += 1
-            record = dict(zip(columns, texts, strict=True))
-            yield Row(number, _id(record), *_checked(record[text_column]))
-
-
-def _values(column: Any) -> list[Any]:
-    """Python values; strings that are not UTF-8 as the other formats have them."""
-    try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
-        raw = column.cast(pa.binary()).to_pylist()
-        values = [value if value is None else value.decode(errors="surrogateescape") for value in raw]
-    return values
-
-
-class _Lines:
-    """Lines of a file, remembering those of the present record, some of which can be put back."""
-
-    def __init__(self, file: Iterable[str]) -> None:
-        self._file, self._waiting = iter(file), deque[str]()
-        self.record: list[str] = []
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        if len(self.record) == _MAX_RECORD:
-            raise csv.Error(f"a quote is not closed within {_MAX_RECORD} lines")
-        line = self._waiting.popleft() if self._waiting else next(self._file)
-        self.record.append(line)
-        return line
-
-    def put_back(self) -> None:
-        """All lines of the record but its first."""
-        self._waiting.extendleft(reversed(self.record[1:]))
-
-
-def _csv_rows(file: TextIO, source: str, text_column: str) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)
-    lines = _Lines(file)
-    reader = csv.reader(lines, strict=True)
-    try:
-        names = next(reader, [])
-    except csv.Error as error:
-        raise ValueError(f"{source}: the header is invalid CSV: {error}") from error
-    _check_column(source, names, text_column)
-    for number in itertools.count(1):
-        lines.record = []
-        try:
-            fields = next(reader)
-            while not fields:  # a blank line
-                lines.record = []
-                fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            # A quote too many must not take the lines after it along.
-            yield Row(number, None, lines.record[0].rstrip("\r\n"), f"invalid CSV: {error}")
-            lines.put_back()
-            reader = csv.reader(lines, strict=True)
-            continue
-        if len(fields) != len(names):
-            wrong = f"expected {len(names)} fields as in the header, got {len(fields)}"
-            yield Row(number, None, "".join(lines.record).rstrip("\r\n"), wrong)
-        else:
-            record = dict(zip(names, fields, strict=True))
-            yield Row(number, _id(record), *_checked(record[text_column]))
-
-
-def _json_row(number: int, line: str, text_column: str) -> Row:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return Row(number, None, line, f"invalid JSON: {error}")
-    if not isinstance(record, dict) or text_column not in record:
-        return Row(number, None, line, f"expected an object with the key {text_column!r}")
-    return Row(number, _id(record), *_checked(record[text_column]))
-
-
-def _checked(text: Any) -> tuple[str, str | None]:
-    """A text, and what is wrong with it."""
-    if not isinstance(text, str):
-        return repr(text), f"the text is {type(text).__name__} {text!r}, expected a string"
-    if not text.strip():
-        return text, "the text is empty"
-    return text, None if is_unicode(text) else "the text is not valid UTF-8"
-
-
-def _id(record: Mapping[str, Any]) -> str | None:
-    return None if record.get("id") is None else str(record["id"]).encode(errors="backslashreplace").decode()
-
-
-def _check_column(source: str, names: Sequence[str], text_column: str) -> None:
-    if list(names).count(text_column) != 1:
-        problem = "no column" if text_column not in names else "more than one column"
-        raise ValueError(
-            f"{source}: {problem} {text_column!r}; it has {', '.join(map(repr, names))}; set --text-column"
-        )
-
-
-@contextmanager
-def _opened(source: str) -> Iterator[TextIO]:
-    with nullcontext(sys.stdin.buffer) if source == "-" else Path(source).open("rb") as binary:
-        plain = gzip.GzipFile(fileobj=binary) if source.lower().endswith(".gz") else binary
-        # What is not UTF-8 is found row by row.
-        yield io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-
-
-def _format(name: str, given: str | None, known: tuple[str, ...], side: str) -> str:
-    kind = given or Path(name.lower().removesuffix(".gz")).suffix.removeprefix(".")
-    if name == "-" and given is None:
-        kind = "txt"
-    if kind not in known:
-        hint = " or set --input-format" if side == "input" else ""
-        raise ValueError(f"{name}: unknown {side} format {kind!r}; expected {', '.join(known)}; rename it{hint}")
-    return kind
-
-
-# ---- output ----
 
 
 def _record(row: Row, prediction: Prediction) -> dict[str, Any]:
@@ -419,7 +252,7 @@ def _finish(part: Path, path: Path) -> None:
             (part / "rejected.jsonl").unlink()
     if lines.exists():
         made = part / f"made{''.join(path.suffixes[-2:])}"
-        kind = _format(path.name, None, OUTPUT_FORMATS, "output")
+        kind = format_of(path.name, None, OUTPUT_FORMATS, "output")
         if kind == "parquet":
             _write_parquet(lines, made)
         elif kind == "csv" or path.suffix.lower() == ".gz":

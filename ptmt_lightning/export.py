@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ptmt_lightning.collator import PTMTBatch
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.files import new_folder
-from ptmt_lightning.inference import ONNX_FILE, Classifier, TorchScorer
+from ptmt_lightning.inference import ONNX_FILE, Classifier
+from ptmt_lightning.scorers import TorchScorer
 
 log = logging.getLogger(__name__)
 

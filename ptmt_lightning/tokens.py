@@ -31,6 +31,15 @@ def text_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max
     return token_ids
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it has no half of a pair, as text has that was not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
     group: list[str] = []
     size = 0

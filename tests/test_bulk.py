@@ -22,8 +22,9 @@ import pytest
 from conftest import TOY_DOCUMENTS, saved_ptmt
 
 from ptmt_lightning import bulk
-from ptmt_lightning.bulk import Counts, predict_file, read_rows
+from ptmt_lightning.bulk import Counts, predict_file
 from ptmt_lightning.inference import Classifier
+from ptmt_lightning.rows import Row, read_rows
 from ptmt_lightning.taxonomy import Taxonomy
 
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]
@@ -128,7 +129,7 @@ def test_bad_rows_of_a_csv(tmp_path: Path) -> None:
     assert [row.number for row in rows if row.error] == [2, 3, 5, 9]
     assert rows[0].text == "two\nlines, and a comma"
     assert rows[1].error == "expected 2 fields as in the header, got 1"
-    assert rows[2] == bulk.Row(3, None, '3,"a"b', "invalid CSV: ',' expected after '\"'")
+    assert rows[2] == Row(3, None, '3,"a"b', "invalid CSV: ',' expected after '\"'")
     assert [row.text for row in rows[3:]] == ["last", '5,"open', "a", "b", "c", '9,"open', "d"]
 
 

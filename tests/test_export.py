@@ -13,7 +13,8 @@ import torch
 from conftest import TOY_DOCUMENTS, saved_ptmt
 
 from ptmt_lightning.export import export_onnx
-from ptmt_lightning.inference import Classifier, OnnxScorer
+from ptmt_lightning.inference import Classifier
+from ptmt_lightning.scorers import OnnxScorer
 from ptmt_lightning.taxonomy import Taxonomy
 
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]

@@ -1,0 +1,187 @@
+"""Texts to be predicted, row by row, from files of several formats; a row that can't be read says why."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import sys
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ptmt_lightning.tokens import is_unicode
+
+INPUT_FORMATS = ("txt", "csv", "jsonl", "parquet")
+_BATCH = 1024  # rows of a parquet file at a time
+_MAX_RECORD = 1000  # lines of a CSV record: more is a quote that was never closed
+
+
+class Row(NamedTuple):
+    """A row of the input, with a text or with what is wrong."""
+
+    number: int  # from 1
+    id: str | None
+    text: str
+    error: str | None = None
+
+
+def read_rows(source: str, input_format: str | None = None, text_column: str = "text") -> Iterator[Row]:
+    """The rows of a file, see :func:`~ptmt_lightning.bulk.predict_file`."""
+    kind = format_of(source, input_format, INPUT_FORMATS, "input")
+    if kind == "parquet":
+        yield from _parquet_rows(source, text_column)
+        return
+    try:
+        with _opened(source) as file:
+            if kind == "csv":
+                yield from _csv_rows(file, source, text_column)
+                return
+            for number, line in enumerate(file, start=1):
+                content = line.removesuffix("\n").removesuffix("\r")
+                if kind == "txt":
+                    yield Row(number, None, *_checked(content))
+                elif content.strip():
+                    yield _json_row(number, content, text_column)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{source}: the file ends early or is damaged ({error}); get it anew") from error
+
+
+def _parquet_rows(source: str, text_column: str) -> Iterator[Row]:
+    file = pq.ParquetFile(source)
+    names = file.schema_arrow.names
+    _check_column(source, names, text_column)
+    columns = [name for name in dict.fromkeys(("id", text_column)) if name in names]
+    number = 0
+    for batch in file.iter_batches(_BATCH, columns=columns):
+        values = {name: _values(batch.column(name)) for name in columns}
+        for texts in zip(*values.values(), strict=True):
+            number += 1
+            record = dict(zip(columns, texts, strict=True))
+            yield Row(number, _id(record), *_checked(record[text_column]))
+
+
+def _values(column: Any) -> list[Any]:
+    """Python values; strings that are not UTF-8 as the other formats have them."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        raw = column.cast(pa.binary()).to_pylist()
+        values = [value if value is None else value.decode(errors="surrogateescape") for value in raw]
+    return values
+
+
+class _Lines:
+    """Lines of a file, remembering those of the present record, some of which can be put back."""
+
+    def __init__(self, file: Iterable[str]) -> None:
+        self._file, self._waiting = iter(file), deque[str]()
+        self.record: list[str] = []
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        if len(self.record) == _MAX_RECORD:
+            raise csv.Error(f"a quote is not closed within {_MAX_RECORD} lines")
+        line = self._waiting.popleft() if self._waiting else next(self._file)
+        self.record.append(line)
+        return line
+
+    def put_back(self) -> None:
+        """All lines of the record but its first."""
+        self._waiting.extendleft(reversed(self.record[1:]))
+
+
+def _csv_rows(file: TextIO, source: str, text_column: str) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)
+    lines = _Lines(file)
+    reader = csv.reader(lines, strict=True)
+    try:
+        names = next(reader, [])
+    except csv.Error as error:
+        raise ValueError(f"{source}: the header is invalid CSV: {error}") from error
+    _check_column(source, names, text_column)
+    for number in itertools.count(1):
+        lines.record = []
+        try:
+            fields = next(reader)
+            while not fields:  # a blank line
+                lines.record = []
+                fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            # A quote too many must not take the lines after it along.
+            yield Row(number, None, lines.record[0].rstrip("\r\n"), f"invalid CSV: {error}")
+            lines.put_back()
+            reader = csv.reader(lines, strict=True)
+            continue
+        if len(fields) != len(names):
+            wrong = f"expected {len(names)} fields as in the header, got {len(fields)}"
+            yield Row(number, None, "".join(lines.record).rstrip("\r\n"), wrong)
+        else:
+            record = dict(zip(names, fields, strict=True))
+            yield Row(number, _id(record), *_checked(record[text_column]))
+
+
+def _json_row(number: int, line: str, text_column: str) -> Row:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Row(number, None, line, f"invalid JSON: {error}")
+    if not isinstance(record, dict) or text_column not in record:
+        return Row(number, None, line, f"expected an object with the key {text_column!r}")
+    return Row(number, _id(record), *_checked(record[text_column]))
+
+
+def _checked(text: Any) -> tuple[str, str | None]:
+    """A text, and what is wrong with it."""
+    if not isinstance(text, str):
+        return repr(text), f"the text is {type(text).__name__} {text!r}, expected a string"
+    if not text.strip():
+        return text, "the text is empty"
+    return text, None if is_unicode(text) else "the text is not valid UTF-8"
+
+
+def _id(record: Mapping[str, Any]) -> str | None:
+    return None if record.get("id") is None else str(record["id"]).encode(errors="backslashreplace").decode()
+
+
+def _check_column(source: str, names: Sequence[str], text_column: str) -> None:
+    if list(names).count(text_column) != 1:
+        problem = "no column" if text_column not in names else "more than one column"
+        raise ValueError(
+            f"{source}: {problem} {text_column!r}; it has {', '.join(map(repr, names))}; set --text-column"
+        )
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[TextIO]:
+    with nullcontext(sys.stdin.buffer) if source == "-" else Path(source).open("rb") as binary:
+        plain = gzip.GzipFile(fileobj=binary) if source.lower().endswith(".gz") else binary
+        # What is not UTF-8 is found row by row.
+        yield io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+
+
+def format_of(name: str, given: str | None, known: tuple[str, ...], side: str) -> str:
+    """The format of a file by its name, or as given.
+
+    Raises:
+        ValueError: none that is known.
+    """
+    kind = given or Path(name.lower().removesuffix(".gz")).suffix.removeprefix(".")
+    if name == "-" and given is None:
+        kind = "txt"
+    if kind not in known:
+        hint = " or set --input-format" if side == "input" else ""
+        raise ValueError(f"{name}: unknown {side} format {kind!r}; expected {', '.join(known)}; rename it{hint}")
+    return kind

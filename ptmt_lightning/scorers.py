@@ -1,0 +1,73 @@
+"""What scores a batch in production: the trained layers, or an exported file.
+
+Shape legend: ``B`` documents, ``V`` nodes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ptmt_lightning.backbones import Backbone, Pretrained
+from ptmt_lightning.collator import PTMTBatch
+from ptmt_lightning.scoring import DocumentPrompts, label_logits, slot_states
+from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.template import Template
+from ptmt_lightning.tokens import vocabulary_size
+
+
+class TorchScorer(torch.nn.Module):
+    """Logits ``[B, V]`` of a batch, wherever the weights are."""
+
+    @classmethod
+    def open(
+        cls, folder: Path, taxonomy: Taxonomy, template: Template, prompts: str
+    ) -> tuple[TorchScorer, PreTrainedTokenizerBase]:
+        """Read what ``save_pretrained`` of :class:`~ptmt_lightning.models.ptmt.PTMT` wrote."""
+        backbone, tokenizer, _ = Pretrained(name=str(folder)).load([])
+        backbone.adopt_rows(vocabulary_size(tokenizer) - template.num_text_tokens)
+        if (folder / "label_bias.safetensors").exists():
+            with torch.no_grad():
+                backbone.new_bias[-len(taxonomy) :] = load_file(folder / "label_bias.safetensors")["bias"]
+        document_prompts = None
+        if prompts == "per_document":
+            document_prompts = DocumentPrompts(backbone.new_rows.shape[1], template)
+            document_prompts.load_state_dict(load_file(folder / "prompts.safetensors"))
+        return cls(backbone, taxonomy, document_prompts), tokenizer
+
+    def __init__(self, backbone: Backbone, taxonomy: Taxonomy, document_prompts: DocumentPrompts | None) -> None:
+        super().__init__()
+        self.backbone, self.taxonomy, self.document_prompts = backbone, taxonomy, document_prompts
+
+    def forward(self, batch: PTMTBatch) -> Tensor:
+        device = self.backbone.new_rows.device
+        moved: dict[str, Any] = {
+            name: field.to(device) for name, field in batch._asdict().items() if isinstance(field, Tensor)
+        }
+        batch = batch._replace(**moved)
+        return label_logits(self.backbone, self.taxonomy, slot_states(self.backbone, batch, self.document_prompts))
+
+
+class OnnxScorer:
+    """The same from an exported file, on as many CPU threads as PyTorch would take."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import onnxruntime  # of an extra
+        except ImportError as error:
+            raise ValueError(
+                f"{path} needs the package onnxruntime; install it with pip install 'ptmt_lightning[onnx]'"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.inputs = [given.name for given in self.session.get_inputs()]
+
+    def __call__(self, batch: PTMTBatch) -> Tensor:
+        [logits] = self.session.run(None, {name: getattr(batch, name).numpy() for name in self.inputs})
+        return torch.from_numpy(logits)
