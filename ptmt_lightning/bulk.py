@@ -110,7 +110,7 @@ def predict_file(
     path = Path(target)
     part = _part(path)
     settings = {
-        "model": _fingerprint(sorted(classifier.folder.iterdir())),
+        "model": _fingerprint(sorted(classifier.folder.path.iterdir())),
         "precision": classifier.precision,
         "input": _fingerprint([Path(source)]) if source != "-" else None,
         "input_format": format_of(source, input_format, INPUT_FORMATS, "input"),
@@ -130,8 +130,7 @@ def predict_file(
 
 
 def _record(row: Row, prediction: Prediction) -> dict[str, Any]:
-    paths = [{"path": list(path.labels), "probabilities": list(path.probabilities)} for path in prediction]
-    return _named(row) | {"predicted": paths}
+    return _named(row) | {"predicted": [path.to_json() for path in prediction]}
 
 
 def _reject(row: Row) -> dict[str, Any]:

@@ -13,6 +13,7 @@ _COMMANDS = {
     "data": "download a benchmark; compare it with the paper's Table 2",
     "export": "write a trained model as an ONNX file",
     "predict": "label paths for the texts of a file",
+    "serve": "answer over HTTP, with a page to try it",
     "report": "compare runs: mean and deviation over seeds of each configuration",
 }
 

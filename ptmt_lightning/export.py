@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ptmt_lightning.collator import PTMTBatch
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.files import new_folder
-from ptmt_lightning.inference import ONNX_FILE, Classifier
+from ptmt_lightning.inference import Classifier
+from ptmt_lightning.model_folder import ONNX_FILE
 from ptmt_lightning.scorers import TorchScorer
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def export_onnx(model: str, target: Path, *, int8: bool = False) -> None:
         raise ValueError(f"{model} is an encoder-decoder, which can't be exported yet; encoders and decoders can")
     target.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(target) as folder:
-        source = classifier.folder
+        source = classifier.folder.path
         for name in _COPIED:
             if (source / name).exists():
                 shutil.copy(source / name, folder / name)

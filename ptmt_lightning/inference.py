@@ -6,14 +6,12 @@ Shape legend: ``B`` documents, ``V`` nodes.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -22,16 +20,10 @@ from ptmt_lightning.checks import check_range
 from ptmt_lightning.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import CrossEntropy, LabelLoss, MeanBCE
+from ptmt_lightning.model_folder import ONNX_FILE, ModelFolder, Precision
 from ptmt_lightning.scorers import OnnxScorer, TorchScorer
-from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.template import Template
 from ptmt_lightning.tokens import is_unicode, text_token_ids
 
-ONNX_FILE = "model.onnx"
-Precision = Literal["float32", "bfloat16", "float16"]
-
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*"]  # of a hub's repository
-_SETTINGS = ("template", "prompts", "thresholds", "prune", "coherent", "single_label")
 _BATCHES_AT_ONCE = 32  # whose texts are sorted by length together
 _LONG_WORK = 1000  # texts, from which on a progress bar is shown
 
@@ -42,6 +34,10 @@ class LabelPath(NamedTuple):
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
 
+    def to_json(self) -> dict[str, list[str] | list[float]]:
+        """What files and answers hold."""
+        return {"path": list(self.labels), "probabilities": list(self.probabilities)}
+
 
 Prediction = list[LabelPath]  # of one text, most probable first by the last label
 
@@ -51,31 +47,25 @@ class Classifier:
 
     Args:
         score: gives logits ``[B, V]`` for a batch.
-        label_loss: says what probabilities they mean.
-        thresholds: one a level; a node is predicted above it.
-        prune: drop predicted nodes below level 1 without a predicted parent.
-        coherent: score a node no higher than its parent.
+        folder: whose template, taxonomy, thresholds (one a level; a node is predicted above it), ``prune`` (drop
+            predicted nodes below level 1 without a predicted parent) and ``coherent`` (score a node no higher than
+            its parent) it follows.
     """
 
     def __init__(
         self,
         score: Callable[[PTMTBatch], Tensor],
-        *,
-        folder: Path,
+        folder: ModelFolder,
         tokenizer: PreTrainedTokenizerBase,
-        template: Template,
-        taxonomy: Taxonomy,
-        label_loss: LabelLoss,
-        thresholds: Sequence[float],
-        prune: bool,
-        coherent: bool,
         precision: Precision = "float32",
     ) -> None:
-        self.score, self.folder, self.tokenizer = score, folder, tokenizer
-        self.template, self.taxonomy = template, taxonomy
-        self.label_loss, self.thresholds = label_loss, list(thresholds)
-        self.prune, self.coherent, self.precision = prune, coherent, precision
-        self.collate = PTMTCollator(template, mlm_probability=0.0, p_label=1.0, mlm_slots=False, seed=0)
+        self.score, self.folder, self.tokenizer, self.precision = score, folder, tokenizer, precision
+        self.template, self.taxonomy = folder.template, folder.taxonomy
+        self.thresholds: list[float] = folder.settings["thresholds"]
+        self.prune: bool = folder.settings["prune"]
+        self.coherent: bool = folder.settings["coherent"]
+        self.label_loss: LabelLoss = CrossEntropy() if folder.settings["single_label"] else MeanBCE()
+        self.collate = PTMTCollator(self.template, mlm_probability=0.0, p_label=1.0, mlm_slots=False, seed=0)
 
     @classmethod
     def from_pretrained(
@@ -90,28 +80,18 @@ class Classifier:
         Raises:
             ValueError: nothing under that name, or not a PTMT model of this package.
         """
-        if precision not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"precision={precision!r}: expected 'float32', 'bfloat16' or 'float16'")
-        folder = _folder(str(name))
-        settings = _settings(folder, str(name))
-        template = Template.from_json(settings["template"])
-        taxonomy = Taxonomy.from_json(folder / "taxonomy.json")
+        folder = ModelFolder.open(str(name))
+        where = folder.device(device, precision)
         score: TorchScorer | OnnxScorer
         tokenizer: PreTrainedTokenizerBase
-        if (folder / ONNX_FILE).exists():
-            if precision != "float32" or torch.device(device or "cpu").type != "cpu":
-                raise ValueError(f"{name}: an exported model runs on the CPU as it is; leave out device and precision")
-            score, tokenizer = OnnxScorer(folder / ONNX_FILE), AutoTokenizer.from_pretrained(folder)
+        if folder.is_exported:
+            score, tokenizer = OnnxScorer(folder.path / ONNX_FILE), AutoTokenizer.from_pretrained(folder.path)
         else:
-            score, tokenizer = TorchScorer.open(folder, taxonomy, template, settings["prompts"])
-            score = score.to(_device(device)).eval()
+            score, tokenizer = TorchScorer.open(folder)
+            score = score.to(where).eval()
             for parameter in score.parameters():  # buffers, such as angles of positions, need all of their digits
                 parameter.data = parameter.data.to(getattr(torch, precision))
-        return cls(
-            score, folder=folder, tokenizer=tokenizer, template=template, taxonomy=taxonomy,
-            precision=precision, label_loss=CrossEntropy() if settings["single_label"] else MeanBCE(),
-            **{key: settings[key] for key in ("thresholds", "prune", "coherent")},
-        )  # fmt: skip
+        return cls(score, folder, tokenizer, precision)
 
     def predict(
         self,
@@ -260,39 +240,3 @@ class Classifier:
             for path in self.taxonomy.label_paths(nodes)
         ]
         return sorted(paths, key=lambda path: -path.probabilities[-1])
-
-
-def _folder(name: str) -> Path:
-    """A local folder, or a copy of a hub's."""
-    if Path(name).is_dir():
-        return Path(name)
-    try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name!r} is neither a folder nor a model of the hub: {error}") from error
-
-
-def _settings(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / "ptmt.json"
-    if not path.exists():
-        below = folder / "model" / "ptmt.json"
-        hint = f"; did you mean {folder / 'model'}?" if below.exists() else "; expected the model/ folder of a PTMT run"
-        raise ValueError(f"{name!r} has no ptmt.json{hint}")
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    missing = [key for key in _SETTINGS if key not in settings]
-    if missing or "form" not in settings["template"]:
-        raise ValueError(
-            f"{path} was written by version {settings.get('version')} of ptmt_lightning and lacks what this one needs "
-            f"({', '.join(missing) or 'template.form'}); use that version, or train again"
-        )
-    return settings
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # what PyTorch raises where there is none
-        raise ValueError(f"device={device!r}: not there ({str(error).splitlines()[0]}); leave it out") from error
-    return torch.device(device)

@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone, Pretrained
 from ptmt_lightning.collator import PTMTBatch
+from ptmt_lightning.model_folder import ModelFolder
 from ptmt_lightning.scoring import DocumentPrompts, label_logits, slot_states
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.template import Template
 from ptmt_lightning.tokens import vocabulary_size
 
 
@@ -25,19 +25,18 @@ class TorchScorer(torch.nn.Module):
     """Logits ``[B, V]`` of a batch, wherever the weights are."""
 
     @classmethod
-    def open(
-        cls, folder: Path, taxonomy: Taxonomy, template: Template, prompts: str
-    ) -> tuple[TorchScorer, PreTrainedTokenizerBase]:
+    def open(cls, folder: ModelFolder) -> tuple[TorchScorer, PreTrainedTokenizerBase]:
         """Read what ``save_pretrained`` of :class:`~ptmt_lightning.models.ptmt.PTMT` wrote."""
-        backbone, tokenizer, _ = Pretrained(name=str(folder)).load([])
+        path, settings, template, taxonomy = folder
+        backbone, tokenizer, _ = Pretrained(name=str(path)).load([])
         backbone.adopt_rows(vocabulary_size(tokenizer) - template.num_text_tokens)
-        if (folder / "label_bias.safetensors").exists():
+        if (path / "label_bias.safetensors").exists():
             with torch.no_grad():
-                backbone.new_bias[-len(taxonomy) :] = load_file(folder / "label_bias.safetensors")["bias"]
+                backbone.new_bias[-len(taxonomy) :] = load_file(path / "label_bias.safetensors")["bias"]
         document_prompts = None
-        if prompts == "per_document":
+        if settings["prompts"] == "per_document":
             document_prompts = DocumentPrompts(backbone.new_rows.shape[1], template)
-            document_prompts.load_state_dict(load_file(folder / "prompts.safetensors"))
+            document_prompts.load_state_dict(load_file(path / "prompts.safetensors"))
         return cls(backbone, taxonomy, document_prompts), tokenizer
 
     def __init__(self, backbone: Backbone, taxonomy: Taxonomy, document_prompts: DocumentPrompts | None) -> None:

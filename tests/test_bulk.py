@@ -299,7 +299,7 @@ def test_what_was_begun_with_other_settings_is_not_gone_on_with(
     ):  # fmt: skip
         with pytest.raises(ValueError, match=rf"out\.jsonl\.part was begun with another {names}; delete it to start"):
             predict_file(classifier, str(source), str(target), **further)
-    model = classifier.folder / "ptmt.json"
+    model = classifier.folder.path / "ptmt.json"
     os.utime(model, (1, 1))
     with pytest.raises(ValueError, match="was begun with another model"):
         predict_file(classifier, str(source), str(target), top_k=1)

@@ -179,11 +179,11 @@ def test_wrong_folders_are_refused(tmp_path: Path, toy_taxonomy: Taxonomy) -> No
     saved_ptmt(tmp_path, toy_taxonomy)
     with pytest.raises(ValueError, match=rf"^'{tmp_path}' has no ptmt.json; did you mean {tmp_path}/model\?"):
         Classifier.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"^precision='int8': expected 'float32', 'bfloat16' or 'float16'"):
+        Classifier.from_pretrained(tmp_path / "model", precision="int8")  # type: ignore[arg-type]
     (tmp_path / "model/ptmt.json").unlink()
     with pytest.raises(ValueError, match=r"has no ptmt.json; expected the model/ folder of a PTMT run"):
         Classifier.from_pretrained(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"^precision='int8': expected 'float32', 'bfloat16' or 'float16'"):
-        Classifier.from_pretrained(tmp_path / "model", precision="int8")  # type: ignore[arg-type]
 
 
 def test_settings_are_plain_json(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:

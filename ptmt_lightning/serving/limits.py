@@ -1,0 +1,98 @@
+"""What a server takes upon itself: sizes, waiting, and how many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY = 2**20  # bytes
+BUSY = "the server is busy; try again later"
+_BODY_SECONDS = 10.0
+
+
+class Limits:
+    """Reads a request's body whole and in time, turns requests away while too many wait, and lets none wait forever.
+
+    Args:
+        max_pending: requests that may wait for an answer.
+        timeout: seconds that they may.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_pending: int, timeout: float) -> None:
+        self.app, self.max_pending, self.timeout = app, max_pending, timeout
+        self.pending = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        try:
+            body = await asyncio.wait_for(_body(receive), _BODY_SECONDS)
+        except TimeoutError:
+            await _refuse(408, f"the request did not arrive within {_BODY_SECONDS:g} seconds", scope, receive, send)
+            return
+        except OverflowError:
+            await _refuse(413, f"the request has more than {MAX_BODY} bytes; split it", scope, receive, send)
+            return
+        if body is None:  # the client is gone
+            return
+        if self.pending >= self.max_pending:
+            await _refuse(503, BUSY, scope, receive, send)
+            return
+        self.pending += 1
+        try:
+            await self._answer(body, scope, receive, send)
+        finally:
+            self.pending -= 1
+
+    async def _answer(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        waiting: list[Message] = [{"type": "http.request", "body": body}]
+        is_late = False
+
+        async def replay() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        async def send_in_time(message: Message) -> None:
+            if not is_late:
+                await send(message)
+
+        # Not cancelled when it is late: LitServe forgets a request only once it has the answer.
+        answering = asyncio.ensure_future(self.app(scope, replay, send_in_time))
+        await asyncio.wait({answering}, timeout=self.timeout)
+        if answering.done():
+            answering.result()
+        else:
+            is_late = True
+            await _refuse(503, BUSY, scope, receive, send)
+
+
+async def _body(receive: Receive) -> bytes | None:
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        size, more = size + len(parts[-1]), message.get("more_body", False)
+        if size > MAX_BODY:
+            raise OverflowError
+    return b"".join(parts)
+
+
+async def _refuse(status: int, reason: str, scope: Scope, receive: Receive, send: Send) -> None:
+    headers = {"Connection": "close"} | ({"Retry-After": "1"} if status == 503 else {})
+    await JSONResponse({"detail": reason}, status, headers)(scope, receive, send)
+
+
+async def invalid_request(_: Request, error: Exception) -> JSONResponse:
+    """What is wrong, without the request itself, which may be huge or not even JSON."""
+    assert isinstance(error, RequestValidationError)
+    problems: list[dict[str, Any]] = list(error.errors())
+    reasons = [f"{'.'.join(map(str, problem['loc'][1:]))}: {problem['msg']}"[:500] for problem in problems[:10]]
+    return JSONResponse({"detail": "; ".join(reason.removeprefix(": ") for reason in reasons)}, 422)
