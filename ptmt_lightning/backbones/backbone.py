@@ -311,7 +311,7 @@ def _layer_at(layer: Any, hidden_BLH: Tensor, mask: Any, positions_BK: Tensor) -
         full: Tensor = layer(hidden_BLH, mask)
         return _gather(full, positions_BK)
     # [B, 1, L, L]; without a causal part all rows are alike
-    row = None if mask is None else mask[:, :, :1]
+    row = None if mask is None else mask[:, :, :1].expand(-1, -1, positions_BK.shape[1], -1)
     return _attend(layer, _gather(hidden_BLH, positions_BK), *_keys_values(attention.self, hidden_BLH), row)
 
 
