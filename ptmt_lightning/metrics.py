@@ -39,7 +39,7 @@ def scores(counts: Tensor) -> Scores:
 
 
 def micro(counts: Tensor) -> Scores:
-    """Scores over all classes together: Eq. 4-5 on augmented labels."""
+    """Scores over all classes together, of counts ``[3, ..., V]``: Eq. 4-5 on augmented labels."""
     return scores(counts.sum(-1))
 
 
@@ -47,11 +47,13 @@ def macro(counts: Tensor, classes: Classes = "present") -> Scores:
     """Mean of the per-class scores; the F1 is the mean of per-class F1.
 
     Args:
+        counts: ``[3, ..., V]``.
         classes: average over the classes that occur in the truth or the predictions, or over all.
     """
     per_class = scores(counts)
     counted = counts.sum(0) > 0 if classes == "present" else torch.ones_like(counts[0], dtype=torch.bool)
-    return Scores(*(_ratio(score[counted].sum(), counted.sum().double()) for score in per_class))
+    size = counted.sum(-1).double()
+    return Scores(*(_ratio(score.where(counted, 0.0).sum(-1), size) for score in per_class))
 
 
 def harmonic(precision: Tensor, recall: Tensor) -> Tensor:

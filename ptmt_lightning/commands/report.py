@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
+from ptmt_lightning.files import write_text
 from ptmt_lightning.reporting import report
 from ptmt_lightning.reporting.report import METRICS
-from ptmt_lightning.reporting.runs import find_runs
+from ptmt_lightning.reporting.runs import Run, find_runs
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics", default=",".join(METRICS), help="the first one orders the rows (default: %(default)s)"
     )
+    parser.add_argument(
+        "--baseline", metavar="NAME=VALUE,...", help="test each configuration against this one of its data set"
+    )
     parser.add_argument("--format", default="text", choices=("text", "markdown", "latex", "csv"))
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with all runs and pictures instead")
     parser.set_defaults(run=_report)
 
 
@@ -33,7 +41,11 @@ def _report(options: argparse.Namespace) -> None:
         log.warning("left out: %s", line)
     if not runs:
         raise ValueError(f"no finished run in {', '.join(map(str, options.paths))}")
-    rows = report.table(runs, metrics=options.metrics.split(","), split=options.split)
+    metrics = options.metrics.split(",")
+    rows = report.table(runs, metrics=metrics, split=options.split, baseline=options.baseline)
+    if options.html:
+        write_text(options.html, _page(runs, rows, metrics=metrics, split=options.split, left_out=left_out))
+        return
     match options.format:
         case "text":
             report.show(rows, Console())
@@ -41,3 +53,11 @@ def _report(options: argparse.Namespace) -> None:
             rows.to_csv(sys.stdout, index=False)
         case _:
             print({"markdown": report.markdown, "latex": report.latex}[options.format](rows), end="")
+
+
+def _page(runs: Sequence[Run], rows: pd.DataFrame, **options: Any) -> str:
+    try:
+        from ptmt_lightning.reporting.page import page  # of an extra
+    except ImportError as error:
+        raise ValueError(f"--html: {error}; install it with pip install 'ptmt_lightning[report]'") from error
+    return page(runs, rows, **options)

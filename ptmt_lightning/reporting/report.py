@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import math
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,18 +14,27 @@ from rich.markup import escape
 from rich.table import Table
 
 from ptmt_lightning.reporting.runs import Run, differing
+from ptmt_lightning.reporting.significance import compare
+
+log = logging.getLogger(__name__)
 
 METRICS = ("h_f1_macro", "h_f1_micro", "h_auprc")
 
 
-def table(runs: Sequence[Run], *, metrics: Sequence[str] = METRICS, split: str = "test") -> pd.DataFrame:
+def table(
+    runs: Sequence[Run], *, metrics: Sequence[str] = METRICS, split: str = "test", baseline: str | None = None
+) -> pd.DataFrame:
     """One row a configuration, the best first in each data set.
 
     Columns: the settings that differ, ``runs``, ``<metric>_mean`` and ``<metric>_std`` (sample deviation, NaN of a
-    single run), ``fit_minutes``.
+    single run), ``fit_minutes``; with a baseline ``difference``, ``low``, ``high`` and ``p`` of the first metric, see
+    :func:`~ptmt_lightning.reporting.significance.compare`, NaN where there is nothing to compare with.
+
+    Args:
+        baseline: ``NAME=VALUE,...`` of settings that differ, which one configuration of each data set has.
 
     Raises:
-        ValueError: no run has a score on that split, or a metric is unknown.
+        ValueError: no run has a score on that split, a metric is unknown, or the baseline is not one configuration.
     """
     scored = [run for run in runs if run.result[split]]
     if not scored:
@@ -31,25 +43,76 @@ def table(runs: Sequence[Run], *, metrics: Sequence[str] = METRICS, split: str =
         known = scored[0].result[split]
         if metric not in known:
             raise ValueError(f"--metrics {metric}: no such metric; known: {', '.join(known)}")
-    keys = differing(scored) or ["run.model"]
-    frame = pd.DataFrame(
+    if baseline is not None and split != "test":
+        raise ValueError(f"--baseline with --split {split}: predictions are saved of the test split alone")
+    keys, groups = configurations(scored)
+    compared = {} if baseline is None else _compared(keys, groups, baseline, metrics[0])
+    rows = pd.DataFrame(
         [
-            {key: _shown(run.settings.get(key)) for key in keys}
-            | {metric: run.result[split].get(metric) for metric in metrics}
-            | {"fit_minutes": run.result["seconds"]["fit"] / 60}
-            for run in scored
+            {**dict(zip(keys, values, strict=True)), **_figures(members, metrics, split), **compared.get(values, {})}
+            for values, members in groups.items()
         ]
     )
-    groups = frame.groupby(keys, sort=False)
-    columns: dict[str, pd.Series[Any]] = {"runs": groups.size()}
-    for metric in metrics:
-        columns |= {f"{metric}_mean": groups[metric].mean(), f"{metric}_std": groups[metric].std()}
-    columns["fit_minutes"] = groups["fit_minutes"].mean()
-    rows = pd.DataFrame(columns).reset_index()
     by, ascending = [f"{metrics[0]}_mean"], [False]
     if "dataset.name" in keys:
         by, ascending = ["dataset.name", *by], [True, *ascending]
     return rows.sort_values(by, ascending=ascending, ignore_index=True)
+
+
+def configurations(runs: Sequence[Run]) -> tuple[list[str], dict[tuple[str, ...], list[Run]]]:
+    """The settings that differ, and the runs with the same values of them: other seeds, or the same run again."""
+    keys = differing(runs) or ["run.model"]
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(tuple(_shown(run.settings.get(key)) for key in keys), []).append(run)
+    return keys, groups
+
+
+def _figures(runs: Sequence[Run], metrics: Sequence[str], split: str) -> dict[str, float]:
+    figures: dict[str, float] = {"runs": len(runs)}
+    for metric in metrics:
+        scores = pd.Series([run.result[split].get(metric) for run in runs], dtype=float)
+        figures |= {f"{metric}_mean": scores.mean(), f"{metric}_std": scores.std()}
+    return figures | {"fit_minutes": statistics.mean(run.result["seconds"]["fit"] for run in runs) / 60}
+
+
+def _compared(
+    keys: list[str], groups: dict[tuple[str, ...], list[Run]], baseline: str, metric: str
+) -> dict[tuple[str, ...], dict[str, float]]:
+    """What differs between each configuration and its data set's baseline."""
+    dataset = keys.index("dataset.name") if "dataset.name" in keys else None
+    chosen: dict[str | None, tuple[str, ...]] = {}
+    for values in _chosen(keys, groups, baseline):
+        name = None if dataset is None else values[dataset]
+        if name in chosen:
+            raise ValueError(
+                f"--baseline {baseline}: fits {' / '.join(chosen[name])} and {' / '.join(values)}; name more settings, "
+                "separated by commas"
+            )
+        chosen[name] = values
+    compared = {}
+    for values, runs in groups.items():
+        own = chosen.get(None if dataset is None else values[dataset])
+        if own is not None and own != values:
+            try:
+                compared[values] = compare(runs, groups[own], metric=metric)._asdict()
+            except ValueError as error:
+                log.warning("not compared with the baseline: %s", error)
+    return compared
+
+
+def _chosen(keys: list[str], groups: Iterable[tuple[str, ...]], baseline: str) -> list[tuple[str, ...]]:
+    """The configurations that a baseline's ``NAME=VALUE,...`` names."""
+    names = dict(zip(_headings(keys), range(len(keys)), strict=True)) | {key: i for i, key in enumerate(keys)}
+    wanted = [part.partition("=") for part in baseline.split(",")]
+    for name, _, _ in wanted:
+        if name not in names:
+            raise ValueError(f"--baseline {baseline}: {name} does not differ; these do: {', '.join(_headings(keys))}")
+    found = [values for values in groups if all(values[names[name]] == value for name, _, value in wanted)]
+    if not found:
+        known = "; ".join(f"{name}: {', '.join(sorted({v[names[name]] for v in groups}))}" for name, _, _ in wanted)
+        raise ValueError(f"--baseline {baseline}: no run has it; known: {known}")
+    return found
 
 
 def _shown(value: object) -> str:
@@ -61,9 +124,7 @@ def cells(rows: pd.DataFrame) -> tuple[list[str], list[list[str]], list[list[boo
     """Headings, texts, and which texts are the best of their metric within their data set."""
     settings = list(rows.columns[: rows.columns.get_loc("runs")])
     metrics = [name.removesuffix("_mean") for name in map(str, rows) if name.endswith("_mean")]
-    short = [key.rsplit(".", 1)[-1] for key in settings]
-    names = [name if short.count(name) == 1 else key for name, key in zip(short, settings, strict=True)]
-    names = ["dataset" if key == "dataset.name" else name for name, key in zip(names, settings, strict=True)]
+    compared = "p" in rows
     texts, bests = [], []
     for _, row in rows.iterrows():
         rivals = rows[rows["dataset.name"] == row["dataset.name"]] if "dataset.name" in settings else rows
@@ -71,10 +132,24 @@ def cells(rows: pd.DataFrame) -> tuple[list[str], list[list[str]], list[list[boo
             f"{row[f'{metric}_mean']:.4f}" + (f" ± {row[f'{metric}_std']:.4f}" if row["runs"] > 1 else "")
             for metric in metrics
         ]
-        texts.append([*(row[key] for key in settings), str(row["runs"]), *scores, f"{row['fit_minutes']:.1f}"])
+        last = [*([_difference(row)] if compared else []), f"{row['fit_minutes']:.1f}"]
+        texts.append([*(row[key] for key in settings), str(row["runs"]), *scores, *last])
         best = [len(rivals) > 1 and row[f"{metric}_mean"] == rivals[f"{metric}_mean"].max() for metric in metrics]
-        bests.append([*[False] * (len(settings) + 1), *best, False])
-    return [*names, "runs", *metrics, "minutes"], texts, bests
+        bests.append([*[False] * (len(settings) + 1), *best, *[False] * len(last)])
+    names = [*_headings(settings), "runs", *metrics, *([f"{metrics[0]} to baseline"] if compared else []), "minutes"]
+    return names, texts, bests
+
+
+def _headings(settings: Sequence[str]) -> list[str]:
+    short = [key.rsplit(".", 1)[-1] for key in settings]
+    names = [name if short.count(name) == 1 else key for name, key in zip(short, settings, strict=True)]
+    return ["dataset" if key == "dataset.name" else name for name, key in zip(names, settings, strict=True)]
+
+
+def _difference(row: pd.Series[Any]) -> str:
+    if math.isnan(row["p"]):
+        return "-"
+    return f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}] p={row['p']:.3f}"
 
 
 def show(rows: pd.DataFrame, console: Console) -> None:

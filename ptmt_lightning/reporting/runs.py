@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 # What names a run best comes first; then the configuration's own order.
 _PREFERRED = ("dataset.name", "run.variant", "run.model", "run.backbone", "run.loss", "dataset.train_fraction")
-_NO_CHOICE = ("run.dir", "run.group", "resume", "logger.", "cache_dir", "callbacks.pruning.")
+_NO_CHOICE = (
+    "run.dir", "run.group", "resume", "test", "logger.", "cache_dir", "callbacks.pruning.",
+    "model.optimizer.", # again
+)  # fmt: skip
 
 
 class Run(NamedTuple):
@@ -60,8 +65,12 @@ def _read(folder: Path) -> Run:
         raise ValueError(f"result.json is not of a run of this project: no {', '.join(missing)}")
     if not (folder / "config.yaml").exists():
         raise ValueError("no config.yaml")
-    config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    return Run(folder, result, dict(_settings(config, str(config["run"]["dir"]))))
+    try:
+        config = OmegaConf.load(folder / "config.yaml")
+        run_dir = str(config.run.dir)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, AttributeError) as error:
+        raise ValueError(f"config.yaml is broken ({' '.join(str(error).split())})") from error
+    return Run(folder, result, dict(_settings(OmegaConf.to_container(config), run_dir)))
 
 
 def _settings(node: Any, run_dir: str, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
+from run_folders import write_predictions, write_run
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.reporting.report import latex, markdown, table
 from ptmt_lightning.reporting.runs import differing, find_runs
-
-
-def write_run(folder: Path, score: float, seed: int = 0, **settings: Any) -> Path:
-    """A finished run; settings are dotted keys with ``__`` for the dot."""
-    folder.mkdir(parents=True)
-    config = OmegaConf.create(
-        {
-            "seed": seed, "resume": None, "logger": {"csv": {"save_dir": "${run.dir}"}},
-            "dataset": {"name": "toy", "train_fraction": 1.0, "seed": "${seed}"}, "loss": {"margin": 0.05},
-            "run": {"dir": str(folder), "model": "ptmt", "backbone": "hub/tiny", "loss": "wasl", "variant": None},
-            "callbacks": {"checkpoint": {"dirpath": "${run.dir}/checkpoints"}},
-        }
-    )  # fmt: skip
-    for key, value in settings.items():
-        OmegaConf.update(config, key.replace("__", "."), value, force_add=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
-    scores = {"h_f1_macro": score, "h_f1_micro": score / 2, "h_auprc": 0.5}
-    result = {
-        "dataset": "toy", "model": "ptmt", "seed": seed, "val": {k: v + 0.1 for k, v in scores.items()},
-        "test": scores, "seconds": {"fit": 120.0},
-    }  # fmt: skip
-    (folder / "result.json").write_text(json.dumps(result))
-    return folder
 
 
 @pytest.fixture
@@ -115,7 +90,9 @@ def test_broken_unfinished_and_foreign_folders_are_named_and_left_out(
     (runs_folder / "0.05-1/checkpoints").mkdir()
     (runs_folder / "0.1-0/result.json").write_text('{"accuracy": 1}')
     (runs_folder / "0.1-1/config.yaml").unlink()
+    (runs_folder / "other/config.yaml").write_text("run: [")
     (runs_folder / "notes").mkdir()
+    write_run(runs_folder / "whole", 0.4)
     main(["report", str(runs_folder), "--format", "csv"])
     lines = sorted(record.getMessage() for record in caplog.records)
     assert [line.removeprefix(f"left out: {runs_folder}/") for line in lines] == [
@@ -123,6 +100,8 @@ def test_broken_unfinished_and_foreign_folders_are_named_and_left_out(
         "0.05-1: not finished, there is no result.json",
         "0.1-0: result.json is not of a run of this project: no dataset, model, seed, val, test, seconds",
         "0.1-1: no config.yaml",
+        "other: config.yaml is broken (while parsing a flow node expected the node content, but found "
+        f"'<stream end>' in \"{runs_folder}/other/config.yaml\", line 1, column 7)",
     ]
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith("run.model,runs,h_f1_macro_mean,h_f1_macro_std,")
@@ -153,3 +132,43 @@ def test_what_cannot_be_reported(runs_folder: Path, arguments: list[str], messag
         main(["report", *(argument.format(runs=runs_folder) for argument in arguments)])
     with pytest.raises(SystemExit, match="error: no finished run in"):
         main(["report", str(runs_folder / "empty")])
+
+
+def two_sides(folder: Path) -> None:
+    """Ten documents, of which variant a finds the path and b only its beginning; c was not tested."""
+    right, half = [["A", "AA"]], [["A"]]
+    for name, predicted in (("a", right), ("b", half), ("c", None)):
+        write_run(folder / name, 0.5, run__variant=name)
+        if predicted:
+            documents = {f"d{i}": (right, predicted) for i in range(10)}
+            write_predictions(folder / name, ["A", "AA"], documents)
+
+
+def test_differences_to_a_baseline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    two_sides(tmp_path)
+    rows = table(find_runs([tmp_path])[0], metrics=["h_f1_macro"], baseline="variant=b")
+    lines = {line.split(" | ")[0]: line for line in markdown(rows).splitlines()}
+    assert "| h_f1_macro to baseline |" in lines["| variant"]
+    assert "| +0.5000 [+0.5000, +0.5000] p=0.002 |" in lines["| a"]
+    assert "| - |" in lines["| b"]
+    assert "| - |" in lines["| c"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"not compared with the baseline: {tmp_path / 'c'} has no predictions.jsonl, as a run with test=true leaves"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["variant=d"], "--baseline variant=d: no run has it; known: variant: a, b, c"),
+        (["color=b"], "--baseline color=b: color does not differ; these do: variant, seedless"),
+        (["seedless=1"], "--baseline seedless=1: fits a / 1 and b / 1; name more settings, separated by commas"),
+        (["variant=b", "--split", "val"], "--baseline with --split val: predictions are saved of the test split alone"),
+    ],
+)
+def test_baselines_that_are_none(tmp_path: Path, arguments: list[str], message: str) -> None:
+    for name, seedless in (("a", 1), ("b", 1), ("c", 2), ("a", 2)):
+        write_run(tmp_path / f"{name}{seedless}", 0.5, run__variant=name, model__seedless=seedless)
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(tmp_path), "--baseline", *arguments])
+    assert str(stop.value) == f"error: {message}"
