@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 _COMMANDS = {
+    "dashboard": "views of a W&B project: runs side by side, trials of searches",
     "data": "download a benchmark; compare it with the paper's Table 2",
     "export": "write a trained model as an ONNX file",
     "predict": "label paths for the texts of a file",

@@ -68,7 +68,7 @@ def wandb_logger(
     The run's id is kept in ``<save_dir>/wandb/run_id``, so that a resumed run goes on as the same run. An agent of a
     W&B sweep gives its runs their ids.
     """
-    reason = None if offline or os.environ.get("WANDB_MODE") else _why_offline()
+    reason = None if offline or os.environ.get("WANDB_MODE") else why_offline()
     if reason:
         log.warning(
             "W&B runs offline: %s; send the run later with `wandb sync %s/wandb/offline-run-*`", reason, save_dir
@@ -88,7 +88,8 @@ def wandb_logger(
     )  # fmt: skip
 
 
-def _why_offline(timeout: float = 3.0) -> str | None:
+def why_offline(timeout: float = 3.0) -> str | None:
+    """Why W&B can't be reached, and what would help; None where it can. Never prompts."""
     if not wandb.login(prompt=False, verify=False):
         return "no API key (set WANDB_API_KEY or run `wandb login`)"
     server = urlparse(wandb.setup().settings.base_url)

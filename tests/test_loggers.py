@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -82,23 +80,6 @@ def test_other_files_of_the_run_stay(tmp_path: Path) -> None:
 
 
 # ---- Weights & Biases ----
-
-
-@pytest.fixture
-def fresh_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """W&B as on a machine where nobody ever logged in; all that it writes lies in the given folder."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for name in ("CONFIG", "CACHE", "DATA"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name.lower()))
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked for a key"))
-    wandb.teardown()  # the settings are read from the environment once a process
-    yield tmp_path
-    wandb.teardown()
 
 
 def test_without_a_key_it_works_offline_with_one_warning(
