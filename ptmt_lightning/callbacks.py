@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from typing import Any
 
 import lightning as L
 import torch
+from torch.nn.utils import get_total_norm
 
 from ptmt_lightning.models.classifier import Batch
 
@@ -29,7 +32,7 @@ class Throughput(L.Callback):
     ) -> None:
         self._documents += len(batch.rows)
         self._tokens += batch.num_text_tokens
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if _is_logged(trainer, trainer.global_step):
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             scale = trainer.world_size / (time.perf_counter() - self._since)
@@ -43,3 +46,32 @@ class Throughput(L.Callback):
     def _restart(self) -> None:
         self._documents = self._tokens = 0
         self._since = time.perf_counter()
+
+
+class Vitals(L.Callback):
+    """Logs the norm of all gradients before they are clipped, and the peak of the memory in use.
+
+    Of a GPU it is what tensors take, else the resident set of the first process.
+    """
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if _is_logged(trainer, trainer.global_step + 1):
+            gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
+            pl_module.log("train/gradient_norm", get_total_norm(gradients))
+            pl_module.log("train/memory_gib", _peak_memory(pl_module.device) / 2**30)
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes, since the process began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # of getrusage
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _is_logged(trainer: L.Trainer, step: int) -> bool:
+    """Whether Lightning writes what is logged at the step that makes the count ``step``."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and step % every == 0

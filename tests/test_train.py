@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
-from ptmt_lightning.callbacks import Throughput
+from ptmt_lightning.callbacks import Throughput, Vitals
 from ptmt_lightning.checkpoints import LastCheckpoint, WholeCheckpointIO
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import Example
@@ -304,6 +304,40 @@ def test_throughput_is_logged(toy_folder: Path, tmp_path: Path) -> None:
     trainer.fit(model, module)
     logged = trainer.callback_metrics
     assert logged["train/tokens_per_second"] > logged["train/documents_per_second"] > 0
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_gradient_norm_is_of_the_whole_gradient_before_clipping(
+    toy_folder: Path, tmp_path: Path, accumulate: int
+) -> None:
+    norms, logged = [], []
+
+    class Record(L.Callback):
+        def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+            gradients = [parameter.grad.flatten() for parameter in pl_module.parameters() if parameter.grad is not None]
+            norms.append(torch.cat(gradients).norm().item())
+
+        def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+            logged.append(trainer.logged_metrics.get("train/gradient_norm"))
+
+    module, model = make(toy_folder, tmp_path)
+    settings: dict[str, Any] = {"gradient_clip_val": 0.01, "accumulate_grad_batches": accumulate, "max_epochs": 1}
+    trainer = make_trainer(tmp_path / "run", callbacks=[Vitals(), Record()], log_every_n_steps=3, **settings)
+    trainer.fit(model, module)
+    assert min(norms) > 0.01
+    assert len(norms) == 6 // accumulate
+    assert logged[: 3 * accumulate - 1] == [None] * (3 * accumulate - 1)
+    assert logged[3 * accumulate - 1].item() == pytest.approx(norms[2], rel=1e-5)
+    assert logged[-1].item() == pytest.approx(norms[-1], rel=1e-5)
+    assert 0.05 < trainer.logged_metrics["train/memory_gib"] < 50
+
+
+def test_nothing_is_logged_at_steps_where_the_trainer_asks_for_none(toy_folder: Path, tmp_path: Path) -> None:
+    module, model = make(toy_folder, tmp_path)
+    callbacks = [Vitals(), Throughput()]
+    trainer = make_trainer(tmp_path / "run", callbacks=callbacks, log_every_n_steps=0, max_epochs=1)
+    trainer.fit(model, module)
+    assert not {"train/gradient_norm", "train/documents_per_second"} & trainer.callback_metrics.keys()
 
 
 def test_overfitting_sees_the_same_documents_every_epoch(toy_folder: Path, tmp_path: Path) -> None:
