@@ -45,8 +45,22 @@ def run_name() -> str:
     return name
 
 
+# No choices of what is learnt, and the two that every name begins with.
+_UNNAMED = (
+    "dataset=", "model=", "dataset.name", "dataset.path", "cache_dir", "logger", "callbacks.progress_bar",
+    "callbacks.pruning", "trainer.enable_", "trainer.log_every", "run.dir", "run.group", "resume",
+)  # fmt: skip
+
+
+def run_choices() -> str:
+    """What was chosen on the command line, as typed, for the name that W&B shows."""
+    typed = HydraConfig.get().overrides.task
+    return " ".join(argument for argument in typed if not argument.lstrip("+~").startswith(_UNNAMED))
+
+
 # When this is imported: a launcher may compose the configuration in a process in which run.py is not the main script.
 OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("run_choices", run_choices, replace=True)
 
 
 def is_restarted(run_dir: Path) -> bool:

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -60,32 +61,91 @@ class _AppendingWriter(ExperimentWriter):
                 self.metrics_keys = next(csv.reader(file), [])
 
 
+class RunWandbLogger(WandbLogger):
+    """Keeps in the summary the highest point of each validation score and the lowest of each loss.
+
+    Args:
+        upload_model: send the trained model, not only where it lies.
+        settings: of :class:`WandbLogger`.
+    """
+
+    def __init__(self, *, upload_model: bool, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.upload_model = upload_model
+        self._seen: set[str] = set()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        # By name: of two patterns that fit, as val/* and Lightning's *, W&B takes the one or the other.
+        for name in sorted(metrics.keys() - self._seen):
+            if kept := _summary(name):
+                self.experiment.define_metric(name, summary=kept, step_metric="trainer/global_step", step_sync=True)
+        self._seen |= metrics.keys()
+        super().log_metrics(metrics, step)
+
+
+def _summary(name: str) -> str | None:
+    if name.endswith("loss"):
+        return "min"
+    return "max" if name.startswith("val/") else None
+
+
 def wandb_logger(
-    *, save_dir: str, project: str, group: str | None = None, tags: list[str] | None = None, offline: bool = False
-) -> WandbLogger:
+    *,
+    save_dir: str,
+    project: str,
+    name: str | None = None,
+    group: str | None = None,
+    experiment: str | None = None,
+    job_type: str | None = None,
+    tags: Sequence[str] = (),
+    choices: Sequence[str] = (),
+    offline: bool = False,
+    log_model: bool = False,
+) -> RunWandbLogger:
     """A W&B logger that never prompts: with no key or no way to the server it works offline, and says so.
 
     The run's id is kept in ``<save_dir>/wandb/run_id``, so that a resumed run goes on as the same run. An agent of a
     W&B sweep gives its runs their ids.
+
+    Args:
+        name: the middle of a long one is left out.
+        group: default: ``experiment``.
+        choices: become tags, too, each without the folders or the owner in front of it.
+        log_model: send the trained model, not only where it lies.
     """
-    reason = None if offline or os.environ.get("WANDB_MODE") else why_offline()
+    is_first_rank = getattr(rank_zero_only, "rank", 0) == 0
+    reason = why_offline() if is_first_rank and not offline and not os.environ.get("WANDB_MODE") else None
     if reason:
         log.warning(
             "W&B runs offline: %s; send the run later with `wandb sync %s/wandb/offline-run-*`", reason, save_dir
         )
     offline = offline or bool(reason)
-    # The login check has frozen W&B's settings: the mode that WandbLogger sets for offline=True comes too late.
-    mode = "offline" if offline else None
     file = Path(save_dir) / "wandb" / "run_id"
     resumed = file.exists()
     run_id = file.read_text() if resumed else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
-    if not resumed and getattr(rank_zero_only, "rank", 0) == 0:
+    if not resumed and is_first_rank:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, run_id)
-    return WandbLogger(
-        save_dir=save_dir, project=project, group=group, tags=tags, offline=offline, mode=mode, id=run_id,
+    return RunWandbLogger(
+        save_dir=save_dir, project=project, name=name and _shortened(name.strip()), group=group or experiment,
+        job_type=job_type, tags=_tags([*choices, *tags]), offline=offline, upload_model=log_model, id=run_id,
+        # The login check has frozen W&B's settings: the mode that WandbLogger sets for offline=True comes too late.
+        mode="offline" if offline else None,
         resume="allow" if resumed else None,
+        # The state of this code, wherever the run was started.
+        settings=wandb.Settings(git_root=str(Path(__file__).parents[1])),
     )  # fmt: skip
+
+
+def _shortened(name: str, limit: int = 128) -> str:
+    """W&B takes no longer ones; both ends tell runs apart: data set and model, and what a sweep changes."""
+    return name if len(name) <= limit else f"{name[: limit // 2 - 3]}...{name[-limit // 2 :]}"
+
+
+def _tags(names: Iterable[str], limit: int = 64) -> list[str]:
+    """Each once, and no longer than W&B takes."""
+    return list(dict.fromkeys(name.rstrip("/").rsplit("/", 1)[-1][:limit] for name in names))
 
 
 def why_offline(timeout: float = 3.0) -> str | None:

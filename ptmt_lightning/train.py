@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,6 @@ import lightning as L
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from transformers import PreTrainedTokenizerBase
 
@@ -26,13 +25,14 @@ from ptmt_lightning.checkpoints import newest, remove_leftovers
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import SPLITS
 from ptmt_lightning.files import write_json, write_text
-from ptmt_lightning.loggers import RunCSVLogger
+from ptmt_lightning.loggers import RunCSVLogger, RunWandbLogger
 from ptmt_lightning.metrics import HierarchicalMetrics, per_label, reliability
 from ptmt_lightning.model_card import model_card
 from ptmt_lightning.models.classifier import HTCModel
 from ptmt_lightning.reporting import figures, label_embeddings
 from ptmt_lightning.results import environment, write_predictions
 from ptmt_lightning.thresholds import tune_thresholds
+from ptmt_lightning.wandb_run import log_finished, wrong_predictions
 
 log = logging.getLogger(__name__)
 
@@ -133,9 +133,9 @@ def train(
     Returns:
         The content of ``result.json``.
     """
-    wandb_loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-    for logger in wandb_loggers:
-        logger.log_hyperparams(dict(config))
+    wandb_logger = next((logger for logger in trainer.loggers if isinstance(logger, RunWandbLogger)), None)
+    if wandb_logger:
+        wandb_logger.log_hyperparams(dict(config))
     checkpoint = None
     if resume:
         if trainer.is_global_zero:
@@ -188,14 +188,11 @@ def train(
         "num_parameters": num_parameters,
         "num_devices": trainer.world_size,
         "precision": trainer.precision,
-        "wandb_run_id": next((str(logger.version) for logger in wandb_loggers), None),
+        "wandb_run_id": wandb_logger and str(wandb_logger.version),
         **environment(model.device),
     }
-    if trainer.is_global_zero:
-        for logger in wandb_loggers:
-            logger.experiment.summary["best_score"] = best_score  # what a W&B sweep goes by
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        _write(run_dir, datamodule, model, result, wandb_loggers)
+        _write(run_dir, datamodule, model, result, wandb_logger)
     return result
 
 
@@ -236,28 +233,30 @@ def _write(
     datamodule: HTCDataModule,
     model: HTCModel,
     result: Mapping[str, Any],
-    wandb_loggers: Sequence[WandbLogger],
+    wandb_logger: RunWandbLogger | None,
 ) -> None:
+    tables = {}  # for W&B
     if model.test_results:
         ids = datamodule.document_ids("test", [prediction.row for prediction in model.test_predictions])
         write_predictions(run_dir / "predictions.jsonl", model.test_predictions, ids, datamodule.taxonomy)
         table = pd.DataFrame(per_label(datamodule.taxonomy, model.test_counts))
         write_text(run_dir / "per_label.csv", table.to_csv(index=False))
         write_text(run_dir / "reliability.csv", pd.DataFrame(reliability(model.test_scored)).to_csv(index=False))
-        for logger in wandb_loggers:
-            logger.log_table("test/per_label", dataframe=table)
+        tables["test/per_label"] = table
+        if wandb_logger:
+            wrong = wrong_predictions(model.test_predictions, ids, datamodule.texts("test"), datamodule.taxonomy)
+            tables["test/wrong_predictions"] = wrong
     if embeddings := model.label_embeddings():
         table = label_embeddings.table(*embeddings, datamodule.taxonomy)
         write_text(run_dir / "label_embeddings.csv", table.to_csv(index=False))
-        for logger in wandb_loggers:
-            logger.log_table("label_embeddings", dataframe=table)
-    for picture in figures.draw(run_dir):
-        for logger in wandb_loggers:
-            logger.log_image(f"figures/{picture.stem}", [str(picture)])
+        tables["label_embeddings"] = table
+    figures.draw(run_dir)
     with tempfile.TemporaryDirectory(prefix=".model.", dir=run_dir) as temporary:
         folder = Path(temporary) / "model"
         model.save_pretrained(folder)
         write_text(folder / "README.md", model_card(result, datamodule.taxonomy))
         shutil.rmtree(run_dir / "model", ignore_errors=True)
         folder.rename(run_dir / "model")
+    if wandb_logger:
+        log_finished(wandb_logger, run_dir, result, tables, datamodule.split_ids())
     write_json(run_dir / "result.json", result)  # last: a folder with it is complete

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import wandb
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from ptmt_lightning.loggers import RunCSVLogger, wandb_logger
 
@@ -150,6 +151,30 @@ def test_a_resumed_run_is_the_same_wandb_run(fresh_wandb: Path) -> None:
         ids.append(logger.experiment.id)
         wandb.finish()
     assert ids[0] == ids[1] == (fresh_wandb / "wandb/run_id").read_text()
+
+
+def test_names_and_tags_are_no_longer_than_wandb_takes(fresh_wandb: Path) -> None:
+    logger = wandb_logger(
+        save_dir=str(fresh_wandb), project="toy", name="toy ptmt " + "x" * 200 + " seed=1 ", offline=True,
+        choices=["toy", "ptmt", "owner/bert-base", "/folder/of/a/model/"], tags=["t" * 80, "toy"],
+    )  # fmt: skip
+    run = logger.experiment
+    assert len(run.name) == 128
+    assert run.name.startswith("toy ptmt xxx")
+    assert run.name.endswith("x seed=1")
+    assert run.tags == ("toy", "ptmt", "bert-base", "model", "t" * 64)
+    wandb.finish()
+
+
+def test_ranks_above_0_neither_look_for_a_server_nor_leave_anything(
+    fresh_wandb: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    logger = wandb_logger(save_dir=str(fresh_wandb / "run"), project="toy")
+    logger.log_hyperparams({"a": 1})
+    logger.log_metrics({"val/loss": 1.0}, step=0)
+    assert not caplog.records
+    assert not (fresh_wandb / "run").exists()
 
 
 def test_a_run_of_a_wandb_sweep_takes_the_agents_id(fresh_wandb: Path, monkeypatch: pytest.MonkeyPatch) -> None:

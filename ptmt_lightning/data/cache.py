@@ -61,7 +61,7 @@ class TokenizedDocuments:
         input_ids, nodes = _ragged(table["input_ids"]), _ragged(table["nodes"])
         return [Example(row, epoch, i, n) for (epoch, row), i, n in zip(keys, input_ids, nodes, strict=True)]
 
-    def ids(self, rows: Sequence[int] | None = None) -> list[str]:
+    def ids(self, rows: Sequence[int] | npt.NDArray[np.int64] | None = None) -> list[str]:
         """The ids of the documents in the given rows (default: all)."""
         wanted = self._rows if rows is None else self._rows[list(rows)]
         ids: list[str] = self._table[wanted.tolist()]["id"].to_pylist()

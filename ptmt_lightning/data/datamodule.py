@@ -143,6 +143,13 @@ class HTCDataModule(L.LightningDataModule):
         """The ids of documents, for messages and predictions."""
         return self._splits[split].ids(rows)
 
+    def split_ids(self) -> dict[str, list[str]]:
+        """The ids of each split's documents; of ``train`` of those that are used."""
+        return {
+            split: documents.ids(self._train_rows if split == "train" else None)
+            for split, documents in self._splits.items()
+        }
+
     def num_documents(self, split: str) -> int:
         """Documents of a split; of ``train`` those that are used."""
         return len(self._train_rows) if split == "train" else len(self._splits[split])

@@ -51,6 +51,7 @@ class Prediction(NamedTuple):
     nodes: list[int]
     probabilities: list[float]  # of these nodes
     true_nodes: list[int]
+    true_probabilities: list[float]  # of those
 
 
 class HTCModel(L.LightningModule):
@@ -244,8 +245,9 @@ class HTCModel(L.LightningModule):
         logits = self(batch)
         probabilities = self.probabilities(logits)
         self.val_metrics.update(self.predict_nodes(probabilities), batch.targets, probabilities)
-        if self.val_scores is not None:
+        if self.val_scores is not None:  # the curves have this checkpoint's validation already
             self.val_scores.append((probabilities.cpu(), batch.targets.cpu()))
+            return
         label_loss = self.mean_label_loss(logits, batch.targets)
         self.log("val/label_loss", label_loss, batch_size=len(batch.rows), sync_dist=True)
 
@@ -256,7 +258,8 @@ class HTCModel(L.LightningModule):
         if self.trainer.sanity_checking:
             return
         self.val_results = self.val_metrics.compute().values
-        self._log_results("val", self.val_results)
+        if self.val_scores is None:
+            self._log_results("val", self.val_results)
 
     @property
     def fit_seconds(self) -> float:
@@ -281,8 +284,10 @@ class HTCModel(L.LightningModule):
         self.test_metrics.update(predicted, batch.targets, probabilities)
         per_document = zip(batch.rows.tolist(), predicted.cpu(), probabilities.cpu(), batch.targets.cpu(), strict=True)
         for row, kept, scores, true in per_document:
-            nodes = kept.nonzero().squeeze(-1)
-            prediction = Prediction(row, nodes.tolist(), scores[nodes].tolist(), true.nonzero().squeeze(-1).tolist())
+            nodes, true_nodes = kept.nonzero().squeeze(-1), true.nonzero().squeeze(-1)
+            prediction = Prediction(
+                row, nodes.tolist(), scores[nodes].tolist(), true_nodes.tolist(), scores[true_nodes].tolist()
+            )
             self.test_predictions.append(prediction)
 
     def on_test_epoch_end(self) -> None:

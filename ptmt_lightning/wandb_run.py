@@ -1,0 +1,133 @@
+"""What Weights & Biases keeps of a finished run beside its curves: summary, tables, pictures, artifacts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import wandb
+
+from ptmt_lightning.loggers import RunWandbLogger
+from ptmt_lightning.models.classifier import Prediction
+from ptmt_lightning.taxonomy import Taxonomy
+
+# Of result.json; the description and the seed are in the configuration, the versions in W&B's own requirements.txt.
+_SUMMARY = (
+    "best_checkpoint", "best_score", "epochs", "steps", "seconds", "num_documents", "num_parameters", "num_devices",
+    "precision", "device", "thresholds", "git_sha", "git_dirty",
+)  # fmt: skip
+
+
+def log_finished(
+    logger: RunWandbLogger,
+    run_dir: Path,
+    result: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame],
+    split_ids: Mapping[str, Sequence[str]],
+) -> None:
+    """Log what is known at the end, on rank 0.
+
+    Args:
+        run_dir: with ``figures/`` and ``model/``.
+        result: the content of ``result.json``.
+        split_ids: the ids of the documents of each split.
+    """
+    logger.experiment.summary.update(summary(result))
+    for name, table in tables.items():
+        logger.log_table(name, dataframe=table)
+    for picture in sorted((run_dir / "figures").glob("*.png")):
+        logger.log_image(f"figures/{picture.stem}", [str(picture)])
+    logger.experiment.log_artifact(_split_artifact(result["dataset"], split_ids))
+    logger.experiment.log_artifact(_model_artifact(run_dir / "model", result, upload=logger.upload_model))
+
+
+def summary(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs are compared by: ``test/*``, ``best/*`` (``val`` of ``result.json``), and single values.
+
+    ``val/*`` is of the curves: their highest point, each metric by itself.
+    """
+    groups = {"best": result["val"], "test": result["test"], "label_embeddings": result["label_embeddings"] or {}}
+    values = {f"{group}/{name}": value for group, scores in groups.items() for name, value in scores.items()}
+    return values | {name: result[name] for name in _SUMMARY}
+
+
+def _split_artifact(dataset: str, split_ids: Mapping[str, Sequence[str]]) -> wandb.Artifact:
+    # One name a data set: W&B makes a new version only for other ids, so equal versions are equal splits.
+    sizes = {split: len(ids) for split, ids in split_ids.items()}
+    name = re.sub(r"[^-.\w]", "-", dataset, flags=re.ASCII)  # of what W&B takes
+    artifact = wandb.Artifact(f"{name}-splits", "split-ids", metadata=sizes)
+    with artifact.new_file("split_ids.json") as file:
+        json.dump(split_ids, file)
+    return artifact
+
+
+def _model_artifact(folder: Path, result: Mapping[str, Any], *, upload: bool) -> wandb.Artifact:
+    """Checksums and places of the files; with ``upload`` the files themselves, read where they lie."""
+    scores = {name: result[name] for name in ("best_score", "val", "test")}
+    artifact = wandb.Artifact(f"model-{result['wandb_run_id']}", "model", metadata=scores)
+    for path in sorted(path for path in folder.absolute().rglob("*") if path.is_file()):
+        name = path.relative_to(folder.absolute()).as_posix()
+        if upload:
+            artifact.add_file(str(path), name=name, policy="immutable")  # the other policy makes a copy on disk
+        else:
+            artifact.add_reference(path.as_uri(), name=name)
+    return artifact
+
+
+def wrong_predictions(
+    predictions: Iterable[Prediction],
+    document_ids: Iterable[str],
+    texts: Iterable[str],
+    taxonomy: Taxonomy,
+    *,
+    limit: int = 100,
+    num_characters: int = 500,
+) -> pd.DataFrame:
+    """One row a document that went wrong: ``id, text, true, true_probability, predicted, probability, f1``.
+
+    Lowest F1 of the document's labels first, among equals the one that was surest of a wrong label. A cell has a line
+    for each path, with the probability of the path's last label.
+
+    Args:
+        predictions: with ``document_ids`` beside them.
+        texts: of all documents, by row.
+        limit: rows of the table.
+        num_characters: of each text.
+    """
+    wrong = [
+        both for both in zip(predictions, document_ids, strict=True) if set(both[0].nodes) != set(both[0].true_nodes)
+    ]
+    worst = sorted(wrong, key=lambda both: _by_mistake(both[0]))[:limit]
+    rows = {prediction.row for prediction, _ in worst}
+    text_of = {row: text[:num_characters] for row, text in enumerate(texts) if row in rows}
+    records = []
+    for prediction, document_id in worst:
+        true, true_probability = _cells(prediction.true_nodes, prediction.true_probabilities, taxonomy)
+        predicted, probability = _cells(prediction.nodes, prediction.probabilities, taxonomy)
+        f1 = _f1(prediction)
+        records.append((document_id, text_of[prediction.row], true, true_probability, predicted, probability, f1))
+    columns = ["id", "text", "true", "true_probability", "predicted", "probability", "f1"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def _by_mistake(prediction: Prediction) -> tuple[float, float, int]:
+    true = set(prediction.true_nodes)
+    scored = zip(prediction.nodes, prediction.probabilities, strict=True)
+    surest = max((probability for node, probability in scored if node not in true), default=0.0)
+    return _f1(prediction), -surest, prediction.row
+
+
+def _f1(prediction: Prediction) -> float:
+    predicted, true = set(prediction.nodes), set(prediction.true_nodes)
+    return 2 * len(predicted & true) / (len(predicted) + len(true))
+
+
+def _cells(nodes: Sequence[int], probabilities: Sequence[float], taxonomy: Taxonomy) -> tuple[str, str]:
+    probability = dict(zip(nodes, probabilities, strict=True))
+    paths = taxonomy.label_paths(nodes)
+    names = (" > ".join(taxonomy.names[node] for node in path) for path in paths)
+    return "\n".join(names), "\n".join(f"{probability[path[-1]]:.4f}" for path in paths)
