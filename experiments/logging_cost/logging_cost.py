@@ -1,0 +1,61 @@
+"""What logging to W&B adds to a training step: epochs of the same ten batches, with and without, turn by turn."""
+
+import tempfile
+import time
+from functools import partial
+
+import lightning as L
+import numpy as np
+import wandb
+
+from ptmt_lightning.backbones import FromScratch
+from ptmt_lightning.callbacks import Throughput, Vitals
+from ptmt_lightning.data.datamodule import SampleDataModule
+from ptmt_lightning.loggers import wandb_logger
+from ptmt_lightning.losses import WASL
+from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.optim import LinearAdamW
+from ptmt_lightning.train import build
+
+ROUNDS, BATCH_SIZE = 40, 4
+EVERY = 10  # steps, trainer.log_every_n_steps
+MINILM = FromScratch(name="6x384", hidden_size=384, num_layers=6, num_heads=12, intermediate_size=1536,
+                     vocabulary_size=2000, max_length=128, dropout=0.1)  # fmt: skip
+SYSTEM = partial(
+    PTMT, num_prompt_tokens=4, prompts="shared", alpha=0.1, alpha_l1=0.3, count_scope="level", mlm_slots=False,
+    mlm_probability=0.15, p_label=1.0, label_init="label_name",
+    label_loss=WASL(gamma_pos=1, gamma_neg=4, margin=0.05, level_weights={"first": 1, "step": 0.5}),
+    optimizer=LinearAdamW(learning_rate=5e-5, new_rate_factor=10, weight_decay=0.01, warmup_ratio=0.05),
+)  # fmt: skip
+
+
+class Turns(L.Callback):
+    """Takes the milliseconds a step, of the clock and of the process, of each epoch; every other one logs nothing."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.times: list[list[float]] = []
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.log_every_n_steps = EVERY * (trainer.current_epoch % 2)  # type: ignore[attr-defined]
+        self.times.append([time.perf_counter(), time.process_time()])
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        now = time.perf_counter(), time.process_time()
+        self.times[-1] = [(end - start) * 1000 / EVERY for start, end in zip(self.times[-1], now, strict=True)]
+
+
+with tempfile.TemporaryDirectory() as folder:
+    datamodule = SampleDataModule(name="sample", path=f"{folder}/data", batch_size=BATCH_SIZE, cache_dir=f"{folder}/c")
+    turns, logger = Turns(), wandb_logger(save_dir=folder, project="logging_cost", offline=True)
+    trainer = L.Trainer(
+        max_epochs=2 * ROUNDS + 2, overfit_batches=EVERY, limit_val_batches=0, gradient_clip_val=5.0, logger=logger,
+        callbacks=[Throughput(), Vitals(), turns], enable_checkpointing=False, enable_progress_bar=False,
+        use_distributed_sampler=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(build(datamodule, MINILM, SYSTEM), datamodule)
+    wandb.finish()
+for name, times in zip(("clock", "process"), np.array(turns.times[2:]).T, strict=True):  # the first two warm up
+    without, with_ = times.reshape(-1, 2).T
+    low, ratio, high = np.percentile(with_ / without, [25, 50, 75])
+    medians = f"{np.median(without):.2f} ms a step without, {np.median(with_):.2f} with"
+    print(f"{name}: {medians}; ratio {ratio:.4f}, quartiles {low:.4f} and {high:.4f}")
