@@ -13,6 +13,7 @@ _COMMANDS = {
     "dashboard": "views of a W&B project: runs side by side, trials of searches",
     "data": "download a benchmark; compare it with the paper's Table 2",
     "export": "write a trained model as an ONNX file",
+    "push": "send a trained model to a model hub",
     "predict": "label paths for the texts of a file",
     "serve": "answer over HTTP, with a page to try it",
     "report": "compare runs: mean and deviation over seeds of each configuration",

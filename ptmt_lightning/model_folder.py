@@ -15,7 +15,7 @@ from ptmt_lightning.template import Template
 ONNX_FILE = "model.onnx"
 Precision = Literal["float32", "bfloat16", "float16"]
 
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*"]  # of a hub's repository
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*"]  # of a hub's repository
 _SETTINGS = ("template", "prompts", "thresholds", "prune", "coherent", "single_label")
 
 
@@ -70,7 +70,7 @@ def _path(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
     try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED))
+        return Path(snapshot_download(name, allow_patterns=WANTED))
     except (OSError, ValueError) as error:
         raise ValueError(f"{name!r} is neither a folder nor a model of the hub: {error}") from error
 

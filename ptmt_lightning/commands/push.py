@@ -1,0 +1,36 @@
+"""``ptmt push``: a trained model to a model hub."""
+
+from __future__ import annotations
+
+import argparse
+
+from httpx import TransportError
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+from ptmt_lightning.model_folder import WANTED, ModelFolder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of the command."""
+    parser.add_argument("model", metavar="MODEL", help="model/ folder of a run, or what ptmt export wrote")
+    parser.add_argument("name", metavar="OWNER/NAME", help="of the hub's repository; made where there is none")
+    parser.add_argument("--private", action="store_true", help="where the repository is made: for its owner alone")
+    parser.set_defaults(run=_push)
+
+
+def _push(options: argparse.Namespace) -> None:
+    folder = ModelFolder.open(options.model)
+    api = HfApi()
+    try:
+        url = api.create_repo(options.name, private=options.private, exist_ok=True)
+        api.upload_folder(
+            repo_id=options.name, folder_path=folder.path, allow_patterns=[*WANTED, "README.md"],
+            commit_message="Model of ptmt_lightning",
+        )  # fmt: skip
+    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, TransportError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{options.name}: the hub did not take it: {reason}; check the name, and log in with HF_TOKEN"
+        ) from error
+    print(f"{url}: opens with Classifier.from_pretrained({options.name!r})")
