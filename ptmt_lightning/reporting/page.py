@@ -25,7 +25,7 @@ from ptmt_lightning.reporting.report import cells, configurations
 from ptmt_lightning.reporting.runs import Run
 
 _WIDTH = 1400
-_POINTS = 200  # of a curve, at most
+_POINTS = 100  # of a curve, at most
 _COSTS = {
     "fit_minutes": "training, minutes times devices",
     "test_milliseconds": "test, milliseconds a document",
