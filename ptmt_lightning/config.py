@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ptmt_lightning.checkpoints import has_checkpoint
+from ptmt_lightning.reporting.runs import NO_CHOICE
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -45,11 +46,7 @@ def run_name() -> str:
     return name
 
 
-# No choices of what is learnt, and the two that every name begins with.
-_UNNAMED = (
-    "dataset=", "model=", "dataset.name", "dataset.path", "cache_dir", "logger", "callbacks.progress_bar",
-    "callbacks.pruning", "trainer.enable_", "trainer.log_every", "run.dir", "run.group", "resume",
-)  # fmt: skip
+_UNNAMED = ("dataset=", "model=", "dataset.name", *NO_CHOICE)  # the first three begin every name
 
 
 def run_choices() -> str:

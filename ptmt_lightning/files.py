@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any
 
 
+def check_folder_of(path: Path, option: str) -> None:
+    """Refuse a file to be written in a folder that is not there, before the work is done."""
+    if not path.parent.is_dir():
+        raise ValueError(f"{option} {path}: no folder {str(path.parent)!r}; make it first")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write under a temporary name, then rename: a reader never sees half a file."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -257,6 +257,6 @@ def _write(
         write_text(folder / "README.md", model_card(result, datamodule.taxonomy))
         shutil.rmtree(run_dir / "model", ignore_errors=True)
         folder.rename(run_dir / "model")
+    write_json(run_dir / "result.json", result)  # last: a folder with it is complete
     if wandb_logger:
         log_finished(wandb_logger, run_dir, result, tables, datamodule.split_ids())
-    write_json(run_dir / "result.json", result)  # last: a folder with it is complete

@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from omegaconf import OmegaConf
 
+from ptmt_lightning.metrics import HierarchicalMetrics, per_label
+from ptmt_lightning.taxonomy import Taxonomy
+
+Edges = Sequence[tuple[str, str]]
 Paths = Sequence[Sequence[str]]
 
 
@@ -36,12 +41,23 @@ def write_run(folder: Path, score: float, seed: int = 0, **settings: Any) -> Pat
     return folder
 
 
-def write_predictions(folder: Path, labels: Sequence[str], documents: Mapping[str, tuple[Paths, Paths]]) -> None:
-    """What a test leaves: of each document its true and its predicted paths."""
+def write_predictions(folder: Path, edges: Edges, documents: Mapping[str, tuple[Paths, Paths]]) -> None:
+    """What a test leaves: of each document its true and its predicted paths; and the scores of these."""
+    taxonomy = Taxonomy(edges)
+    (folder / "model").mkdir()
+    taxonomy.to_json(folder / "model/taxonomy.json")
     lines = [
         json.dumps({"id": name, "labels": true, "predicted": [{"path": path} for path in predicted]})
         for name, (true, predicted) in documents.items()
     ]
     (folder / "predictions.jsonl").write_text("".join(line + "\n" for line in lines))
-    f1 = [round(index / len(labels), 4) for index in range(len(labels))]
-    pd.DataFrame({"label": labels, "level": 1, "f1": f1}).to_csv(folder / "per_label.csv", index=False)
+    true, predicted = torch.zeros(2, len(documents), len(taxonomy), dtype=torch.bool)
+    for row, sides in enumerate(documents.values()):
+        for target, paths in zip((true, predicted), sides, strict=True):
+            target[row, [taxonomy.index[label] for path in paths for label in path]] = True
+    metrics = HierarchicalMetrics(taxonomy)
+    metrics.update(predicted, true, predicted.float())
+    found = metrics.compute()
+    pd.DataFrame(per_label(taxonomy, found.flat_counts)).to_csv(folder / "per_label.csv", index=False)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"test": found.values}))

@@ -37,7 +37,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
-        self._answer(404, {"error": "no such thing"})
+        if "/tree/main" in self.path:
+            files = self.server.files.items()
+            self._answer(200, [{"type": "file", "path": name, "size": len(of), "oid": "0"} for name, of in files])
+        else:
+            self._answer(200, {"id": "team/topics", "siblings": [{"rfilename": name} for name in self.server.files]})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -52,6 +56,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"files": files})
         elif self.path.endswith("/commit/main"):
             for line in map(json.loads, body.splitlines()):
+                if line["key"] == "deletedFile":
+                    del self.server.files[line["value"]["path"]]
                 if line["key"] == "file":
                     self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
             self._answer(200, {"commitUrl": self._url("commit/1"), "commitOid": "1", "pullRequestUrl": None})
@@ -61,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _url(self, rest: str) -> str:
         return f"http://{self.headers['Host']}/team/topics/{rest}".rstrip("/")
 
-    def _answer(self, status: int, content: dict[str, object]) -> None:
+    def _answer(self, status: int, content: object) -> None:
         body = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -98,11 +104,14 @@ def push(hub: Hub, *arguments: str | Path, token: str = "good") -> subprocess.Co
 
 @pytest.mark.slow
 def test_the_hub_has_the_model_and_nothing_else(hub: Hub, model: Path, tmp_path: Path) -> None:
+    hub.files = {"model.onnx": b"of an earlier model", "data.csv": b"its owner's"}
     done = push(hub, model, "team/topics", "--private")
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("/team/topics: opens with Classifier.from_pretrained('team/topics')")
     assert hub.repository["visibility"] == "private"
     assert "notes.docx" not in hub.files
+    assert "model.onnx" not in hub.files
+    assert hub.files.pop("data.csv") == b"its owner's"
     copy = tmp_path / "copy"
     copy.mkdir()
     for name, content in hub.files.items():

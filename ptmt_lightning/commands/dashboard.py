@@ -11,7 +11,7 @@ import wandb
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from ptmt_lightning.config import CONF
-from ptmt_lightning.files import write_json
+from ptmt_lightning.files import check_folder_of, write_json
 from ptmt_lightning.loggers import why_offline
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def _dashboard(options: argparse.Namespace) -> None:
 
 
 def _write(file: Path, content: dict[str, Any], reason: str) -> None:
-    if not file.parent.is_dir():
-        raise ValueError(f"-o {file}: no folder {str(file.parent)!r}; make it first")
+    check_folder_of(file, "-o")
     write_json(file, content)
     print(f"{file}: the views' specification. W&B was left alone: {reason}; then repeat this command")
 

@@ -23,9 +23,10 @@ def _push(options: argparse.Namespace) -> None:
     folder = ModelFolder.open(options.model)
     api = HfApi()
     try:
-        url = api.create_repo(options.name, private=options.private, exist_ok=True)
+        url = api.create_repo(options.name, private=options.private or None, exist_ok=True)
         api.upload_folder(
             repo_id=options.name, folder_path=folder.path, allow_patterns=[*WANTED, "README.md"],
+            delete_patterns=WANTED,  # an exported file of an earlier model would be taken for this one's
             commit_message="Model of ptmt_lightning",
         )  # fmt: skip
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, TransportError) as error:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from ptmt_lightning.files import write_text
+from ptmt_lightning.files import check_folder_of, write_text
 from ptmt_lightning.reporting import report
 from ptmt_lightning.reporting.report import METRICS
 from ptmt_lightning.reporting.runs import Run, find_runs
@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    if options.html:
+        check_folder_of(options.html, "--html")
     runs, left_out = find_runs(options.paths)
     for line in left_out:
         log.warning("left out: %s", line)

@@ -22,12 +22,12 @@ from bokeh.plotting import figure
 from bokeh.resources import INLINE
 
 from ptmt_lightning.reporting.report import cells, configurations
-from ptmt_lightning.reporting.runs import Run
+from ptmt_lightning.reporting.runs import Run, known_settings
 
 _WIDTH = 1400
 _POINTS = 100  # of a curve, at most
 _COSTS = {
-    "fit_minutes": "training, minutes times devices",
+    "fit_minutes": "training, device minutes",
     "test_milliseconds": "test, milliseconds a document",
     "parameters": "parameters, millions",
 }
@@ -83,13 +83,13 @@ def _run_rows(runs: Sequence[Run], metrics: Sequence[str], split: str) -> tuple[
     """A row a run, and the lists of labels that their ``label_f1`` belong to: each list once."""
     names = _configuration_names(runs)
     colors = {name: Category20_20[i % 20] for i, name in enumerate(dict.fromkeys(names))}
-    varying = [key for key in runs[0].settings if len({str(run.settings.get(key)) for run in runs}) > 1]
+    varying = [key for key in known_settings(runs) if len({run.settings.get(key) for run in runs}) > 1]
     base = os.path.commonpath([run.folder.resolve().parent for run in runs])
     lists: dict[tuple[str, ...], int] = {}
     rows = []
     for run, name in zip(runs, names, strict=True):
         labels, label_f1 = _label_f1(run, split)
-        settings = {key: str(run.settings.get(key)) for key in varying}
+        settings = {key: run.settings.get(key, "-") for key in varying}
         identity = {
             "run": str(run.folder.resolve().relative_to(base)), "dataset": run.result["dataset"],
             "configuration": name, "seed": run.result["seed"],
@@ -132,11 +132,11 @@ def _costs(result: dict[str, Any]) -> dict[str, float]:
 
 
 def _curves(path: Path, metric: str) -> dict[str, Any]:
-    metrics = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    metrics = _read(path)
     curves: dict[str, Any] = {}
     for name, key in (("loss", "train/loss"), ("score", f"val/{metric}")):
         points = metrics[["step", key]].dropna() if key in metrics else pd.DataFrame(columns=["step", key])
-        points = points.iloc[:: -(-len(points) // _POINTS) or 1]
+        points = points.iloc[:: -(len(points) // _POINTS + 1)].iloc[::-1]  # the last one is among them
         curves |= {f"{name}_steps": points["step"].tolist(), name: _rounded(points[key])}
     nan = [float("nan")]
     last = {"last_step": [*nan, *curves["score_steps"]][-1], "last_score": [*nan, *curves["score"]][-1]}
@@ -149,11 +149,18 @@ def _levels(scores: dict[str, float]) -> dict[str, list[Any]]:
 
 
 def _label_f1(run: Run, split: str) -> tuple[tuple[str, ...], list[float]]:
-    path = run.folder / "per_label.csv"
-    if split != "test" or not path.exists():
+    table = _read(run.folder / "per_label.csv", keep_default_na=False, dtype={"label": str})
+    if split != "test" or table.empty:
         return (), []
-    table = pd.read_csv(path, keep_default_na=False)
-    return tuple(table["label"].astype(str)), _rounded(table["f1"])
+    return tuple(table["label"]), _rounded(table["f1"])
+
+
+def _read(path: Path, **options: Any) -> pd.DataFrame:
+    try:
+        table: pd.DataFrame = pd.read_csv(path, **options)
+        return table
+    except (FileNotFoundError, pd.errors.EmptyDataError):  # without a logger, or cut off
+        return pd.DataFrame()
 
 
 def _rounded(values: Iterable[float]) -> list[float]:
@@ -162,7 +169,8 @@ def _rounded(values: Iterable[float]) -> list[float]:
 
 def _best_two(rows: Sequence[dict[str, Any]], metric: str) -> list[int]:
     """The best run of each of the two best configurations of the first data set."""
-    order = sorted(range(len(rows)), key=lambda i: (rows[i]["dataset"], -(rows[i][metric] or 0)))
+    scores = pd.Series([row[metric] for row in rows], dtype=float).fillna(-1)
+    order = sorted(range(len(rows)), key=lambda i: (rows[i]["dataset"], -scores[i]))
     best = {rows[i]["configuration"]: i for i in reversed(order) if rows[i]["dataset"] == rows[order[0]]["dataset"]}
     return [i for i in order if i in best.values()][:2]
 
@@ -185,7 +193,7 @@ def _summary(rows: pd.DataFrame, left_out: Sequence[str]) -> str:
 
 def _runs_table(source: ColumnDataSource, view: CDSView, metrics: Sequence[str]) -> DataTable:
     numbers = {metric: (metric, "0.0000") for metric in metrics}
-    numbers |= {"fit_minutes": ("minutes", "0.0"), "test_milliseconds": ("ms a document", "0.00")}
+    numbers |= {"fit_minutes": ("device minutes", "0.0"), "test_milliseconds": ("ms a document", "0.00")}
     columns = [TableColumn(field=name, title=name) for name in ("run", "dataset", "configuration", "seed")]
     columns += [
         TableColumn(field=field, title=title, formatter=NumberFormatter(format=shown, nan_format="-"), width=100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ptmt_lightning.reporting import significance
 from ptmt_lightning.reporting.runs import Run, differing
-from ptmt_lightning.reporting.significance import compare
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +40,12 @@ def table(
     scored = [run for run in runs if run.result[split]]
     if not scored:
         raise ValueError(f"--split {split}: none of the {len(runs)} runs has scores there; choose the other one")
+    known = dict.fromkeys(name for run in scored for name in run.result[split])
     for metric in metrics:
-        known = scored[0].result[split]
         if metric not in known:
             raise ValueError(f"--metrics {metric}: no such metric; known: {', '.join(known)}")
-    if baseline is not None and split != "test":
-        raise ValueError(f"--baseline with --split {split}: predictions are saved of the test split alone")
     keys, groups = configurations(scored)
-    compared = {} if baseline is None else _compared(keys, groups, baseline, metrics[0])
+    compared = {} if baseline is None else _compared(keys, groups, baseline, metrics[0], split)
     rows = pd.DataFrame(
         [
             {**dict(zip(keys, values, strict=True)), **_figures(members, metrics, split), **compared.get(values, {})}
@@ -62,10 +61,18 @@ def table(
 def configurations(runs: Sequence[Run]) -> tuple[list[str], dict[tuple[str, ...], list[Run]]]:
     """The settings that differ, and the runs with the same values of them: other seeds, or the same run again."""
     keys = differing(runs) or ["run.model"]
+    shown = [_shown({run.settings.get(key, "-") for run in runs}) for key in keys]
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        groups.setdefault(tuple(_shown(run.settings.get(key)) for key in keys), []).append(run)
+        values = (names[run.settings.get(key, "-")] for key, names in zip(keys, shown, strict=True))
+        groups.setdefault(tuple(values), []).append(run)
     return keys, groups
+
+
+def _shown(values: set[str]) -> dict[str, str]:
+    """Of a model's folder or hub name its own, where that tells it from the others."""
+    short = {value: value.rstrip("/").rsplit("/", 1)[-1] for value in values}
+    return short if len(set(short.values())) == len(values) else {value: value for value in values}
 
 
 def _figures(runs: Sequence[Run], metrics: Sequence[str], split: str) -> dict[str, float]:
@@ -77,9 +84,14 @@ def _figures(runs: Sequence[Run], metrics: Sequence[str], split: str) -> dict[st
 
 
 def _compared(
-    keys: list[str], groups: dict[tuple[str, ...], list[Run]], baseline: str, metric: str
+    keys: list[str], groups: dict[tuple[str, ...], list[Run]], baseline: str, metric: str, split: str
 ) -> dict[tuple[str, ...], dict[str, float]]:
     """What differs between each configuration and its data set's baseline."""
+    if split != "test":
+        raise ValueError(f"--baseline with --split {split}: predictions are saved of the test split alone")
+    if metric not in significance.METRICS:
+        known = " or ".join(significance.METRICS)
+        raise ValueError(f"--baseline: {metric} can't be had from saved predictions; name {known} first in --metrics")
     dataset = keys.index("dataset.name") if "dataset.name" in keys else None
     chosen: dict[str | None, tuple[str, ...]] = {}
     for values in _chosen(keys, groups, baseline):
@@ -90,21 +102,28 @@ def _compared(
                 "separated by commas"
             )
         chosen[name] = values
-    compared = {}
+    resampled = {}
     for values, runs in groups.items():
-        own = chosen.get(None if dataset is None else values[dataset])
-        if own is not None and own != values:
+        if (None if dataset is None else values[dataset]) in chosen:
             try:
-                compared[values] = compare(runs, groups[own], metric=metric)._asdict()
+                resampled[values] = significance.resample(runs, metric)
             except ValueError as error:
-                log.warning("not compared with the baseline: %s", error)
+                log.warning("not compared: %s", error)
+    compared = {}
+    for values, ours in resampled.items():
+        own = chosen[None if dataset is None else values[dataset]]
+        if own in resampled and own != values:
+            try:
+                compared[values] = significance.compare(ours, resampled[own])._asdict()
+            except ValueError as error:
+                log.warning("not compared: %s", error)
     return compared
 
 
 def _chosen(keys: list[str], groups: Iterable[tuple[str, ...]], baseline: str) -> list[tuple[str, ...]]:
     """The configurations that a baseline's ``NAME=VALUE,...`` names."""
     names = dict(zip(_headings(keys), range(len(keys)), strict=True)) | {key: i for i, key in enumerate(keys)}
-    wanted = [part.partition("=") for part in baseline.split(",")]
+    wanted = [part.partition("=") for part in re.split(r",(?=[\w.]+=)", baseline)]
     for name, _, _ in wanted:
         if name not in names:
             raise ValueError(f"--baseline {baseline}: {name} does not differ; these do: {', '.join(_headings(keys))}")
@@ -115,15 +134,11 @@ def _chosen(keys: list[str], groups: Iterable[tuple[str, ...]], baseline: str) -
     return found
 
 
-def _shown(value: object) -> str:
-    text = "-" if value is None else str(value)
-    return text.rsplit("/", 1)[-1]  # of a model's folder or hub name its own
-
-
 def cells(rows: pd.DataFrame) -> tuple[list[str], list[list[str]], list[list[bool]]]:
     """Headings, texts, and which texts are the best of their metric within their data set."""
-    settings = list(rows.columns[: rows.columns.get_loc("runs")])
-    metrics = [name.removesuffix("_mean") for name in map(str, rows) if name.endswith("_mean")]
+    at = list(rows.columns).index("runs")
+    settings = list(rows.columns[:at])
+    metrics = [name.removesuffix("_mean") for name in rows.columns[at:] if name.endswith("_mean")]
     compared = "p" in rows
     texts, bests = [], []
     for _, row in rows.iterrows():
@@ -174,7 +189,10 @@ def markdown(rows: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-_LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"} | {"±": r"$\pm$"})
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"±": r"$\pm$", "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
+)
 
 
 def latex(rows: pd.DataFrame) -> str:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+import yaml
 
 # What names a run best comes first; then the configuration's own order.
 _PREFERRED = ("dataset.name", "run.variant", "run.model", "run.backbone", "run.loss", "dataset.train_fraction")
-_NO_CHOICE = (
-    "run.dir", "run.group", "resume", "test", "logger.", "cache_dir", "callbacks.pruning.",
-    "model.optimizer.", # again
+# How the settings begin that change nothing of what is learnt.
+NO_CHOICE = (
+    "dataset.path", "cache_dir", "logger", "callbacks.progress_bar", "callbacks.pruning", "callbacks.throughput",
+    "callbacks.vitals", "trainer.enable_", "trainer.log_every", "run.dir", "run.group", "resume",
 )  # fmt: skip
+_TESTED = "test"
+_AGAIN = "model.optimizer."  # what optimizer. has
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 
 
 class Run(NamedTuple):
@@ -24,7 +27,7 @@ class Run(NamedTuple):
 
     folder: Path
     result: dict[str, Any]
-    settings: dict[str, Any]  # of config.yaml, dotted keys; without seeds, folders and loggers
+    settings: dict[str, str]  # of config.yaml, dotted keys, those that are not null; without NO_CHOICE and seeds
 
 
 def find_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
@@ -34,22 +37,29 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
         ValueError: a path is no folder.
     """
     runs, left_out = list[Run](), list[str]()
+    seen = set[Path]()
     for path in paths:
         if not path.is_dir():
             raise ValueError(f"{path}: no such folder; expected a run's folder or one with runs below it")
-        for folder in _candidates(path):
+        for folder in _candidates(path, seen):
             try:
                 runs.append(_read(folder))
             except ValueError as error:
                 left_out.append(f"{folder}: {error}")
-    return list({run.folder.resolve(): run for run in runs}.values()), left_out
+    return runs, left_out
 
 
-def _candidates(path: Path) -> Iterator[Path]:
-    """Folders with a result, or with a configuration and checkpoints: runs that are not finished."""
-    folders = {file.parent for file in path.rglob("result.json")}
-    folders |= {file.parent for file in path.rglob("config.yaml") if (file.parent / "checkpoints").is_dir()}
-    return iter(sorted(folders))
+def _candidates(path: Path, seen: set[Path]) -> Iterator[Path]:
+    """Folders with a result, or with a configuration and checkpoints: runs that are not finished; each once."""
+    for name, folders, files in os.walk(path, followlinks=True):
+        folder = Path(name)
+        if folder.resolve() in seen:  # a link, or a folder that was given twice
+            folders.clear()
+            continue
+        seen.add(folder.resolve())
+        folders.sort()
+        if "result.json" in files or ("config.yaml" in files and "checkpoints" in folders):
+            yield folder
 
 
 def _read(folder: Path) -> Run:
@@ -60,36 +70,54 @@ def _read(folder: Path) -> Run:
         result = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"result.json is broken ({error})") from error
+    result = result if isinstance(result, dict) else {}
     missing = [key for key in ("dataset", "model", "seed", "val", "test", "seconds") if key not in result]
-    if missing:
-        raise ValueError(f"result.json is not of a run of this project: no {', '.join(missing)}")
-    if not (folder / "config.yaml").exists():
+    if missing or not isinstance(result["seconds"], dict) or "fit" not in result["seconds"]:
+        raise ValueError(
+            f"result.json is not of a run of this project: no {', '.join(missing) or 'seconds of the training'}"
+        )
+    return Run(folder, result, _read_settings(folder / "config.yaml"))
+
+
+def _read_settings(path: Path) -> dict[str, str]:
+    if not path.exists():
         raise ValueError("no config.yaml")
     try:
-        config = OmegaConf.load(folder / "config.yaml")
-        run_dir = str(config.run.dir)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, AttributeError) as error:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        return dict(_settings(config, config["run"]["dir"]))
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"config.yaml is broken ({' '.join(str(error).split())})") from error
-    return Run(folder, result, dict(_settings(OmegaConf.to_container(config), run_dir)))
 
 
-def _settings(node: Any, run_dir: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _settings(node: dict[str, Any], run_dir: str, prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in node.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict):
             yield from _settings(value, run_dir, f"{key}.")
-        elif name != "seed" and not key.startswith(_NO_CHOICE) and run_dir not in str(value):
-            yield key, value
+        elif name == "seed" or key == _TESTED or key.startswith((*NO_CHOICE, _AGAIN)) or value is None:
+            continue
+        elif not f"{value}/".startswith(f"{run_dir}/"):
+            yield key, _text(value)
+
+
+def _text(value: object) -> str:
+    """Equal numbers are equal texts."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
     """The fewest settings that tell all configurations apart: each tells apart what those before it do not."""
-    order = [*_PREFERRED, *dict.fromkeys(key for run in runs for key in run.settings if key not in _PREFERRED)]
+    order = [*_PREFERRED, *(key for key in known_settings(runs) if key not in _PREFERRED)]
     chosen: list[str] = []
     parts = 1
     for key in order:
-        finer = len({tuple(str(run.settings.get(name)) for name in (*chosen, key)) for run in runs})
+        finer = len({tuple(run.settings.get(name) for name in (*chosen, key)) for run in runs})
         if finer > parts:
             chosen.append(key)
             parts = finer
     return chosen
+
+
+def known_settings(runs: Iterable[Run]) -> list[str]:
+    """The settings that any of the runs has, in their order."""
+    return list(dict.fromkeys(key for run in runs for key in run.settings))

@@ -5,23 +5,34 @@ Shape legend: ``R`` resamples, ``N`` documents, ``V`` labels.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from ptmt_lightning.metrics import Classes, macro, micro
 from ptmt_lightning.reporting.runs import Run
+from ptmt_lightning.taxonomy import Taxonomy
 
-_CHUNK = 100  # resamples at a time: memory stays at so many times N and V
-_METRICS: dict[str, Callable[[Tensor, Classes], Tensor]] = {
+METRICS: dict[str, Callable[[Tensor, Classes], Tensor]] = {
     "h_f1_macro": lambda counts, classes: macro(counts, classes).f1,
     "h_f1_micro": lambda counts, classes: micro(counts).f1,
 }
+_SAMPLES = 1000
+_CHUNK = 100  # resamples at a time: memory stays at so many times N and V
+
+
+class Resampled(NamedTuple):
+    """Scores of a configuration, means over its runs."""
+
+    folder: Path  # of its first run
+    measured: float
+    drawn: Tensor  # [R], on documents drawn anew, with replacement
+    documents: str  # tells other documents, labels and truths apart
 
 
 class Comparison(NamedTuple):
@@ -33,70 +44,79 @@ class Comparison(NamedTuple):
     p: float  # two-sided
 
 
-def compare(
-    ours: Sequence[Run], baseline: Sequence[Run], *, metric: str, samples: int = 1000, seed: int = 0
-) -> Comparison:
-    """Draw the test documents anew, with replacement, the same ones for both sides (Koehn 2004).
-
-    A side's score is the mean over its runs; what other seeds would give is not in the interval.
+def resample(runs: Sequence[Run], metric: str, *, samples: int = _SAMPLES) -> Resampled:
+    """Score the runs on documents drawn anew, the same ones for every configuration (Koehn 2004).
 
     Raises:
-        ValueError: a run has no saved predictions, or of other documents, or the metric does not follow from them.
+        ValueError: a run has no saved predictions or broken ones, or its runs were tested on other documents.
     """
-    if metric not in _METRICS:
-        raise ValueError(f"--baseline: {metric} can't be had from saved predictions; order by {' or '.join(_METRICS)}")
-    sides = [[_Tested(run) for run in side] for side in (ours, baseline)]
-    first = sides[0][0]
-    for tested in (*sides[0], *sides[1]):
-        if tested.ids != first.ids:
-            raise ValueError(f"{tested.folder} was not tested on the documents of {first.folder}")
-    generator = torch.Generator().manual_seed(seed)
-    measured = torch.ones(1, len(first.ids))
-    parts = [
-        torch.stack([torch.stack([tested.score(w, metric) for tested in side]).mean(0) for side in sides])
-        for w in (measured, *_resamples(len(first.ids), samples, generator))
-    ]
-    (difference,), drawn = (parts[0][0] - parts[0][1]).tolist(), torch.cat([a - b for a, b in parts[1:]])
+    read = [_scores(run, metric, samples) for run in runs]
+    for run, (_, documents) in zip(runs, read, strict=True):
+        if documents != read[0][1]:
+            raise ValueError(_other_documents(run.folder, runs[0].folder))
+    scores = torch.stack([scores for scores, _ in read]).mean(0)
+    return Resampled(runs[0].folder, scores[0].item(), scores[1:], read[0][1])
+
+
+def compare(ours: Resampled, baseline: Resampled) -> Comparison:
+    """The difference, and whether other documents might have turned its sign; other seeds are not in it.
+
+    Raises:
+        ValueError: the two were tested on other documents.
+    """
+    if ours.documents != baseline.documents:
+        raise ValueError(_other_documents(ours.folder, baseline.folder))
+    drawn = ours.drawn - baseline.drawn
     low, high = drawn.quantile(drawn.new_tensor([0.025, 0.975])).tolist()
     tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    return Comparison(difference, low, high, min(1.0, 2 * (tail + 1) / (samples + 1)))
+    return Comparison(ours.measured - baseline.measured, low, high, min(1.0, 2 * (tail + 1) / (len(drawn) + 1)))
 
 
-def _resamples(num_documents: int, samples: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """How often each document was drawn, ``[R, N]`` float32."""
+def _other_documents(one: Path, other: Path) -> str:
+    return f"{one} was not tested on the documents and labels of {other}"
+
+
+def _scores(run: Run, metric: str, samples: int) -> tuple[Tensor, str]:
+    """``[1 + R]``, the first on the documents as they are, and a digest of these."""
+    try:
+        taxonomy = Taxonomy.from_json(run.folder / "model" / "taxonomy.json")
+        ids, true, predicted = _read(run.folder / "predictions.jsonl", taxonomy)
+    except OSError as error:
+        raise ValueError(f"{run.folder} lacks {Path(error.filename).name}, as a run with test=true leaves") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{run.folder}: predictions.jsonl or taxonomy.json is broken ({error!r})") from error
+    counted = [of.float() for of in (true & predicted, predicted, true)]
+    classes = cast(Classes, run.settings.get("model.metric_classes", "present"))
+    parts = []
+    for weights in (torch.ones(1, len(ids)), *_resamples(len(ids), samples)):
+        hits, found, present = (weights @ of for of in counted)
+        parts.append(METRICS[metric](torch.stack([hits, found - hits, present - hits]), classes))
+    scores = torch.cat(parts)
+    if abs(scores[0].item() - run.result["test"][metric]) > 1e-6:
+        raise ValueError(
+            f"{run.folder}: predictions.jsonl gives {metric}={scores[0]:.6f}, result.json has "
+            f"{run.result['test'][metric]:.6f}; test it again"
+        )
+    return scores, hashlib.sha256(repr((ids, taxonomy.names)).encode() + true.numpy().tobytes()).hexdigest()
+
+
+def _resamples(num_documents: int, samples: int) -> Iterator[Tensor]:
+    """How often each document was drawn, ``[R, N]`` float32; the same each time."""
+    generator = torch.Generator().manual_seed(0)
     for start in range(0, samples, _CHUNK):
         size = min(_CHUNK, samples - start)
         drawn = torch.randint(num_documents, (size, num_documents), generator=generator)
         yield torch.zeros(size, num_documents).scatter_add_(1, drawn, torch.ones(()).expand_as(drawn))
 
 
-class _Tested:
-    """What a run predicted and what is true, with all ancestors, ``[N, V]`` float32."""
-
-    def __init__(self, run: Run) -> None:
-        self.folder = run.folder
-        self.classes = cast(Classes, run.settings.get("model.metric_classes", "present"))
-        if not (run.folder / "predictions.jsonl").exists():
-            raise ValueError(f"{run.folder} has no predictions.jsonl, as a run with test=true leaves")
-        try:
-            self.ids, self.true, self.predicted = _read(run.folder)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{run.folder}: predictions.jsonl or per_label.csv is broken ({error!r})") from error
-
-    def score(self, weights: Tensor, metric: str) -> Tensor:
-        """The metric ``[R]`` with documents counted by ``weights`` ``[R, N]``."""
-        hits, predicted, true = (weights @ of for of in (self.true * self.predicted, self.predicted, self.true))
-        return _METRICS[metric](torch.stack([hits, predicted - hits, true - hits]), self.classes)
-
-
-def _read(folder: Path) -> tuple[list[str], Tensor, Tensor]:
-    """Ids of documents, and their true and predicted labels."""
-    labels = pd.read_csv(folder / "per_label.csv", keep_default_na=False, dtype={"label": str})["label"]
-    index = {label: node for node, label in enumerate(labels)}
-    with (folder / "predictions.jsonl").open(encoding="utf-8") as file:
+def _read(path: Path, taxonomy: Taxonomy) -> tuple[list[str], Tensor, Tensor]:
+    """Ids of documents, and their true and predicted labels with all ancestors, bool ``[N, V]``."""
+    with path.open(encoding="utf-8") as file:
         documents = [json.loads(line) for line in file]
-    true, predicted = torch.zeros(2, len(documents), len(index))
+    if not documents:
+        raise ValueError("no documents")
+    true, predicted = torch.zeros(2, len(documents), len(taxonomy), dtype=torch.bool)
     for row, document in enumerate(documents):
-        true[row, [index[label] for path in document["labels"] for label in path]] = 1
-        predicted[row, [index[label] for path in document["predicted"] for label in path["path"]]] = 1
-    return [document["id"] for document in documents], true, predicted
+        true[row, [taxonomy.index[label] for path in document["labels"] for label in path]] = True
+        predicted[row, [taxonomy.index[label] for path in document["predicted"] for label in path["path"]]] = True
+    return [document["id"] for document in documents], taxonomy.augment(true), taxonomy.augment(predicted)

@@ -36,7 +36,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("a<b>", 0.9, {"loss__margin": 0.1}), ("b", 0.8, {}), ("bert", 0.7, {"run__model": "bert"}),
         ):  # fmt: skip
             run = write_run(folder / f"{name}-{seed}", score - seed / 10, seed, **settings)
-            write_predictions(run, ["A", "NA"] if name == "bert" else ["NA", "A", "B"], {"d": ([["A"]], [["A"]])})
+            labels = ["007", "NA"] if name == "bert" else ["NA", "007", "7"]
+            found = [["007"]] if name == "bert" else [["007"], ["7"]]
+            write_predictions(run, [("ROOT", label) for label in labels], {"d": ([["007"], ["NA"]], found)})
+            scores = dict.fromkeys(("h_f1_macro", "h_f1_micro", "h_auprc"), score - seed / 10)
+            result = json.loads((run / "result.json").read_text())
+            (run / "result.json").write_text(json.dumps(result | {"test": scores}))
             write_curves(run, 1000)
     result = json.loads((folder / "bert-0/result.json").read_text())
     result["seconds"]["fit"], result["num_parameters"] = 6000, 22_000_000
@@ -72,7 +77,7 @@ def runs(page: Page):  # type: ignore[no-untyped-def]
 def test_configurations_and_what_was_left_out(page: Page) -> None:
     rows = page.locator("table").first.locator("tr")
     expect(rows.nth(0)).to_have_text("modelmarginrunsh_f1_macroh_f1_microh_auprcminutes")
-    expect(rows.nth(1)).to_have_text("ptmt0.120.8500 ± 0.07070.4250 ± 0.03540.5000 ± 0.00002.0")
+    expect(rows.nth(1)).to_have_text("ptmt0.120.8500 ± 0.07070.8500 ± 0.07070.8500 ± 0.07072.0")
     expect(page.locator("summary")).to_have_text("1 folders left out")
 
 
@@ -99,13 +104,13 @@ def test_two_picked_runs_are_compared_by_settings_and_labels(page: Page) -> None
     labels = page.locator(".slick-row:not(:has(.slick-cell.l9))")
     expect(labels).to_have_count(2)  # of the three those that both know, by name
     cells = {line.split("\n")[1]: line.split("\n")[2:] for line in labels.all_inner_texts()}
-    assert cells == {"NA": ["0", "0.5", "0.5"], "A": ["0.3333", "0", "-0.3333"]}
+    assert cells == {"NA": ["0", "0", "0"], "007": ["1", "1", "0"]}
 
 
 def test_quality_is_drawn_over_the_chosen_cost(page: Page) -> None:
     drawn = "Bokeh.documents[0].get_model_by_name('runs').data"
     costs = page.locator("select")
-    for label, column in (("parameters, millions", "parameters"), ("training, minutes times devices", "fit_minutes")):
+    for label, column in (("parameters, millions", "parameters"), ("training, device minutes", "fit_minutes")):
         costs.select_option(label=label)
         assert page.evaluate(f"[...{drawn}.cost]") == page.evaluate(f"[...{drawn}.{column}]")
     assert 100 in page.evaluate(f"[...{drawn}.cost]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -58,6 +59,40 @@ def test_one_configuration_is_one_row(tmp_path: Path) -> None:
     assert rows["runs"].tolist() == [3]
 
 
+def test_equal_names_in_other_folders_and_equal_numbers(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 0.5, run__backbone="one/bert", loss__margin=1)
+    write_run(tmp_path / "b", 0.6, run__backbone="two/bert", loss__margin=1.0)
+    rows = table(find_runs([tmp_path])[0])
+    assert list(rows.columns[:2]) == ["run.backbone", "runs"]
+    assert rows["run.backbone"].tolist() == ["two/bert", "one/bert"]
+
+
+def test_what_does_not_change_what_is_learnt_is_no_difference(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 0.5, trainer__enable_progress_bar=False, callbacks__vitals__x=1, dataset__path="here")
+    write_run(tmp_path / "b", 0.6, dataset__path="there", model__optimizer__rate=1, test=True)
+    rows = table(find_runs([tmp_path])[0])
+    assert rows["runs"].tolist() == [2]
+
+
+def test_runs_behind_links_are_found_once(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    run = write_run(tmp_path / "elsewhere/run", 0.5)
+    (tmp_path / "all/link").symlink_to(run)
+    (tmp_path / "all/loop").symlink_to(tmp_path / "all")
+    runs, left_out = find_runs([tmp_path / "all", run, tmp_path / "all"])
+    assert [found.folder for found in runs] == [tmp_path / "all/link"]
+    assert left_out == []
+
+
+def test_a_metric_that_older_runs_lack(tmp_path: Path) -> None:
+    old, _ = write_run(tmp_path / "a", 0.5, loss__margin=1), write_run(tmp_path / "b", 0.6, loss__margin=2)
+    result = json.loads((old / "result.json").read_text())
+    del result["test"]["h_auprc"]
+    (old / "result.json").write_text(json.dumps(result))
+    rows = table(find_runs([tmp_path])[0])
+    assert rows["h_auprc_mean"].isna().tolist() == [False, True]
+
+
 def test_markdown_and_latex_mark_the_best_and_escape(runs_folder: Path) -> None:
     rows = table(find_runs([runs_folder])[0], metrics=["h_f1_macro"])
     assert markdown(rows).splitlines() == [
@@ -91,17 +126,23 @@ def test_broken_unfinished_and_foreign_folders_are_named_and_left_out(
     (runs_folder / "0.1-0/result.json").write_text('{"accuracy": 1}')
     (runs_folder / "0.1-1/config.yaml").unlink()
     (runs_folder / "other/config.yaml").write_text("run: [")
+    for name, content in (("null", "null"), ("untimed", "{}")):
+        write_run(runs_folder / name, 0.5)
+        (runs_folder / name / "result.json").write_text(content)
+    result = '{"dataset": "a", "model": "b", "seed": 0, "val": {}, "test": {}, "seconds": null}'
+    (runs_folder / "untimed/result.json").write_text(result)
     (runs_folder / "notes").mkdir()
     write_run(runs_folder / "whole", 0.4)
     main(["report", str(runs_folder), "--format", "csv"])
     lines = sorted(record.getMessage() for record in caplog.records)
-    assert [line.removeprefix(f"left out: {runs_folder}/") for line in lines] == [
+    assert [line.removeprefix(f"left out: {runs_folder}/").split(" (while parsing")[0] for line in lines] == [
         "0.05-0: result.json is broken (Expecting value: line 1 column 13 (char 12))",
         "0.05-1: not finished, there is no result.json",
         "0.1-0: result.json is not of a run of this project: no dataset, model, seed, val, test, seconds",
         "0.1-1: no config.yaml",
-        "other: config.yaml is broken (while parsing a flow node expected the node content, but found "
-        f"'<stream end>' in \"{runs_folder}/other/config.yaml\", line 1, column 7)",
+        "null: result.json is not of a run of this project: no dataset, model, seed, val, test, seconds",
+        "other: config.yaml is broken",  # in the words of the one YAML reader or of the other
+        "untimed: result.json is not of a run of this project: no seconds of the training",
     ]
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith("run.model,runs,h_f1_macro_mean,h_f1_macro_std,")
@@ -141,7 +182,7 @@ def two_sides(folder: Path) -> None:
         write_run(folder / name, 0.5, run__variant=name)
         if predicted:
             documents = {f"d{i}": (right, predicted) for i in range(10)}
-            write_predictions(folder / name, ["A", "AA"], documents)
+            write_predictions(folder / name, [("ROOT", "A"), ("A", "AA")], documents)
 
 
 def test_differences_to_a_baseline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -153,7 +194,7 @@ def test_differences_to_a_baseline(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert "| - |" in lines["| b"]
     assert "| - |" in lines["| c"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"not compared with the baseline: {tmp_path / 'c'} has no predictions.jsonl, as a run with test=true leaves"
+        f"not compared: {tmp_path / 'c'} lacks taxonomy.json, as a run with test=true leaves"
     ]
 
 
@@ -163,6 +204,10 @@ def test_differences_to_a_baseline(tmp_path: Path, caplog: pytest.LogCaptureFixt
         (["variant=d"], "--baseline variant=d: no run has it; known: variant: a, b, c"),
         (["color=b"], "--baseline color=b: color does not differ; these do: variant, seedless"),
         (["seedless=1"], "--baseline seedless=1: fits a / 1 and b / 1; name more settings, separated by commas"),
+        (
+            ["variant=a", "--metrics", "h_auprc"],
+            "--baseline: h_auprc can't be had from saved predictions; name h_f1_macro or h_f1_micro first in --metrics",
+        ),
         (["variant=b", "--split", "val"], "--baseline with --split val: predictions are saved of the test split alone"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from run_folders import write_predictions, write_run
 from sklearn.metrics import f1_score
 
 from ptmt_lightning.reporting.runs import Run, find_runs
-from ptmt_lightning.reporting.significance import _Tested, compare
+from ptmt_lightning.reporting.significance import _resamples, compare, resample
 
-PATHS = [["A", "AA"], ["A", "AB"], ["A"], ["B", "BA"], ["B"]]
-LABELS = ["A", "B", "AA", "AB", "BA", "BB"]  # the last one never occurs
+EDGES = [("ROOT", "A"), ("ROOT", "B"), ("A", "AA"), ("A", "AB"), ("B", "BA"), ("B", "BB")]
+TRUE = [["A", "AA"], ["A", "AB"], ["A"], ["B", "BA"], ["B"]]  # BB never occurs
+FOUND = [*TRUE, ["AA"], ["BA"]]  # of runs without pruning
 
 
 def finished(folder: Path, accuracy: float, seed: int = 0, documents: int = 60) -> Run:
@@ -23,75 +25,111 @@ def finished(folder: Path, accuracy: float, seed: int = 0, documents: int = 60) 
     truth, draw = random.Random(0), random.Random(seed)
     content = {}
     for number in range(documents):
-        true = [truth.choice(PATHS)]
-        content[f"d{number}"] = (true, true if draw.random() < accuracy else [draw.choice(PATHS)])
+        true = [truth.choice(TRUE)]
+        content[f"d{number}"] = (true, true if draw.random() < accuracy else [draw.choice(FOUND)])
     write_run(folder, accuracy, seed)
-    write_predictions(folder, LABELS, content)
+    write_predictions(folder, EDGES, content)
+    return read(folder)
+
+
+def read(folder: Path) -> Run:
     [run], _ = find_runs([folder])
     return run
 
 
 @pytest.mark.parametrize("metric", ["h_f1_macro", "h_f1_micro"])
 def test_scores_of_drawn_documents_are_scikit_learns(tmp_path: Path, metric: str) -> None:
-    run = _Tested(finished(tmp_path / "run", 0.5))
-    drawn = torch.randint(60, (3, 60), generator=torch.Generator().manual_seed(0))
-    weights = torch.stack([torch.bincount(rows, minlength=60) for rows in drawn]).float()
-    for rows, score in zip(drawn, run.score(weights, metric), strict=True):
-        true, predicted = run.true[rows].numpy(), run.predicted[rows].numpy()
-        present = np.flatnonzero((true + predicted).sum(0))
-        assert len(present) < len(LABELS)
+    run = finished(tmp_path / "run", 0.5)
+    resampled = resample([run], metric, samples=30)
+    assert resampled.measured == pytest.approx(run.result["test"][metric], abs=1e-12)
+    names = sorted({child for _, child in EDGES})
+    lines = [json.loads(line) for line in (run.folder / "predictions.jsonl").read_text().splitlines()]
+    paths = [[line["labels"] for line in lines], [[path["path"] for path in line["predicted"]] for line in lines]]
+    sides = [np.array([[_has(name, document) for name in names] for document in side]) for side in paths]
+    [weights] = _resamples(60, 30)
+    assert weights.sum(1).tolist() == [60] * 30
+    for row, score in zip(weights, resampled.drawn, strict=True):
+        true, predicted = (np.repeat(side, row.int().numpy(), axis=0) for side in sides)
+        present = np.flatnonzero((true | predicted).any(0))
         expected = f1_score(true, predicted, average=metric.rsplit("_")[-1], labels=present, zero_division=0)
         assert score.item() == pytest.approx(expected, abs=1e-12)
 
 
+def _has(name: str, paths: list[list[str]]) -> bool:
+    """Whether a label is on a path or above it: labels are named after those above."""
+    return any(name in (label, label[0]) for path in paths for label in path)
+
+
+def test_documents_are_drawn_with_replacement_and_alike_each_time() -> None:
+    first, again = torch.cat([*_resamples(50, 250)]), torch.cat([*_resamples(50, 250)])
+    assert first.shape == (250, 50)
+    assert torch.equal(first, again)
+    assert (first == 0).float().mean().item() == pytest.approx((1 - 1 / 50) ** 50, abs=0.02)
+
+
 def test_macro_over_all_classes_where_the_run_has_it(tmp_path: Path) -> None:
     run = finished(tmp_path / "run", 1.0)
-    everything = torch.ones(1, 60)
-    assert _Tested(run).score(everything, "h_f1_macro").item() == 1
+    assert resample([run], "h_f1_macro").measured == 1
     run.settings["model.metric_classes"] = "all"
-    assert _Tested(run).score(everything, "h_f1_macro").item() == pytest.approx(5 / 6)
+    run.result["test"]["h_f1_macro"] = 5 / 6
+    assert resample([run], "h_f1_macro").measured == pytest.approx(5 / 6)
 
 
 def test_a_run_and_itself_do_not_differ(tmp_path: Path) -> None:
-    run = finished(tmp_path / "run", 0.5)
-    assert compare([run], [run], metric="h_f1_macro") == (0, 0, 0, 1)
+    scores = resample([finished(tmp_path / "run", 0.5)], "h_f1_macro")
+    assert compare(scores, scores) == (0, 0, 0, 1)
 
 
 def test_a_clear_difference_has_the_least_p_and_the_other_sign_the_other_way_round(tmp_path: Path) -> None:
-    good, bad = finished(tmp_path / "good", 0.95), finished(tmp_path / "bad", 0.1, seed=1)
-    found, turned = compare([good], [bad], metric="h_f1_micro"), compare([bad], [good], metric="h_f1_micro")
+    good, bad = (
+        resample([finished(tmp_path / str(seed), share, seed)], "h_f1_micro") for seed, share in ((0, 0.95), (1, 0.1))
+    )
+    found, turned = compare(good, bad), compare(bad, good)
     assert 0 < found.low < found.difference < found.high
     assert found.p == turned.p == pytest.approx(2 / 1001)
     assert (turned.difference, turned.low) == pytest.approx((-found.difference, -found.high))
 
 
 def test_chance_alone_is_seldom_significant(tmp_path: Path) -> None:
-    pairs = [
-        [finished(tmp_path / f"{number}{side}", 0.6, seed=2 * number + side) for side in (0, 1)] for number in range(20)
-    ]
-    values = [compare([one], [other], metric="h_f1_micro", samples=300).p for one, other in pairs]
+    runs = [resample([finished(tmp_path / str(seed), 0.6, seed)], "h_f1_micro", samples=300) for seed in range(40)]
+    values = [compare(one, other).p for one, other in zip(runs[::2], runs[1::2], strict=True)]
     assert sum(value < 0.05 for value in values) <= 4
     assert sum(value > 0.2 for value in values) >= 10
 
 
 def test_a_side_is_the_mean_of_its_seeds(tmp_path: Path) -> None:
     runs = [finished(tmp_path / str(seed), 0.6, seed) for seed in (1, 2)]
-    base = finished(tmp_path / "base", 0.3)
-    single = [compare([run], [base], metric="h_f1_macro").difference for run in runs]
-    assert compare(runs, [base], metric="h_f1_macro").difference == pytest.approx(sum(single) / 2)
+    single = [resample([run], "h_f1_macro") for run in runs]
+    both = resample(runs, "h_f1_macro")
+    assert both.measured == pytest.approx(sum(side.measured for side in single) / 2)
+    assert both.drawn.tolist() == pytest.approx(((single[0].drawn + single[1].drawn) / 2).tolist())
 
 
-def test_what_cannot_be_compared(tmp_path: Path) -> None:
-    run, other = finished(tmp_path / "run", 0.5), finished(tmp_path / "other", 0.5, documents=61)
-    with pytest.raises(ValueError, match=r"other was not tested on the documents of .*run$"):
-        compare([run], [other], metric="h_f1_macro")
-    with pytest.raises(
-        ValueError, match="h_auprc can't be had from saved predictions; order by h_f1_macro or h_f1_micro"
-    ):
-        compare([run], [run], metric="h_auprc")
-    (run.folder / "predictions.jsonl").write_text('{"id": "d0"')
-    with pytest.raises(ValueError, match=r"run: predictions\.jsonl or per_label\.csv is broken \(JSONDecodeError"):
-        compare([run], [run], metric="h_f1_macro")
+def test_other_documents_and_other_truths(tmp_path: Path) -> None:
+    run, longer = finished(tmp_path / "run", 0.5), finished(tmp_path / "longer", 0.5, documents=61)
+    other = write_run(tmp_path / "other", 0.5)
+    write_predictions(other, EDGES, {f"d{number}": ([["B"]], [["B"]]) for number in range(60)})
+    for rival in (longer, read(other)):
+        message = f"{rival.folder} was not tested on the documents and labels of {run.folder}"
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            compare(resample([rival], "h_f1_macro"), resample([run], "h_f1_macro"))
+        assert str(error.value) == message
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            resample([run, rival], "h_f1_macro")
+        assert str(error.value) == message
+
+
+def test_what_cannot_be_scored(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", 0.5)
+    whole = run.result["test"]["h_f1_macro"]
+    run.result["test"]["h_f1_macro"] = 0.25
+    message = rf"run: predictions\.jsonl gives h_f1_macro={whole:.6f}, result\.json has 0\.250000; test it again$"
+    with pytest.raises(ValueError, match=message):
+        resample([run], "h_f1_macro")
+    for content, problem in (("", "no documents"), ('{"id": "d0"', "JSONDecodeError"), ('{"id": "d0"}', "'labels'")):
+        (run.folder / "predictions.jsonl").write_text(content)
+        with pytest.raises(ValueError, match=rf"run: predictions\.jsonl or taxonomy\.json is broken \(.*{problem}"):
+            resample([run], "h_f1_macro")
     (run.folder / "predictions.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"run has no predictions\.jsonl, as a run with test=true leaves"):
-        compare([run], [run], metric="h_f1_macro")
+    with pytest.raises(ValueError, match=r"run lacks predictions\.jsonl, as a run with test=true leaves"):
+        resample([run], "h_f1_macro")
