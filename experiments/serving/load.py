@@ -1,0 +1,183 @@
+"""A server under load: wanted, malformed, huge and slow requests of several clients at once.
+
+Every answer is compared with what the same model says in Python; the memory of all of the server's processes is read
+once a second.
+
+    python experiments/serving/load.py RUN/model DATA/newsgroups --minutes 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import json
+import random
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+
+from ptmt_lightning.inference import Classifier
+
+NOT_ANSWERED = 0  # the server hung up
+# What each kind of request may get.
+EXPECTED = {
+    "wanted": {200, 503}, "many": {200, 503}, "malformed": {422, 503}, "wrong_option": {422, 503},
+    "huge": {413, 503, NOT_ANSWERED}, "slow": {408, 503, NOT_ANSWERED},
+}  # fmt: skip
+
+
+class Client(threading.Thread):
+    """Sends one request after the other until it is told to stop."""
+
+    def __init__(self, url: str, seed: int, texts: list[str], known: list[Any], stop: threading.Event) -> None:
+        super().__init__()
+        self.url, self.draw, self.texts, self.known, self.stop = url, random.Random(seed), texts, known, stop
+        self.answers: Counter[tuple[str, int]] = Counter()
+        self.seconds: list[float] = []
+        self.wrong: list[str] = []
+
+    def run(self) -> None:
+        """Kinds are drawn; most are wanted ones."""
+        with httpx.Client(timeout=120) as http:
+            while not self.stop.is_set():
+                [kind] = self.draw.choices(list(EXPECTED), weights=[60, 10, 15, 10, 4, 1])
+                status = self._send(http, kind)
+                self.answers[kind, status] += 1
+                if status not in EXPECTED[kind]:
+                    self.wrong.append(f"{kind}: {status}")
+                if status == 503:
+                    time.sleep(0.2)
+
+    def _send(self, http: httpx.Client, kind: str) -> int:
+        if kind == "slow":
+            return self._slow()
+        if kind in ("wanted", "many"):
+            rows = self.draw.sample(range(len(self.texts)), 1 if kind == "wanted" else 64)
+            began = time.perf_counter()
+            answer = http.post(f"{self.url}/predict", json={"texts": [self.texts[row] for row in rows]})
+            if answer.status_code == 200:
+                if kind == "wanted":
+                    self.seconds.append(time.perf_counter() - began)
+                for row, found in zip(rows, answer.json()["predictions"], strict=True):
+                    if not same(found, self.known[row]):
+                        self.wrong.append(f"document {row}: {found}")
+            return answer.status_code
+        content = {
+            "malformed": self.draw.choice([b'{"texts": [', b'{"texts": [1]}', b"[]", b'{"texts": ["\\ud800"]}']),
+            "wrong_option": b'{"texts": ["a"], "threshold": [0.5, 2]}',
+            "huge": b'{"texts": ["' + b"a" * 3_000_000 + b'"]}',
+        }[kind]
+        try:
+            headers = {"Content-Type": "application/json"}
+            return http.post(f"{self.url}/predict", content=content, headers=headers).status_code
+        except httpx.TransportError:
+            return NOT_ANSWERED
+
+    def _slow(self) -> int:
+        """A body that never ends."""
+        host, port = self.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n{")
+            first = connection.recv(100)
+        return int(first.split()[1]) if first else NOT_ANSWERED
+
+
+def same(found: list[dict[str, Any]], known: list[Any]) -> bool:
+    """Labels equal, and probabilities up to how sums are rounded in batches of other sizes."""
+    return [tuple(path["path"]) for path in found] == [path.labels for path in known] and all(
+        abs(one - other) < 1e-4
+        for path, like in zip(found, known, strict=True)
+        for one, other in zip(path["probabilities"], like.probabilities, strict=True)
+    )
+
+
+def main() -> None:
+    """Run and write ``load.csv``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="model/ folder of a run, or an exported one")
+    parser.add_argument("data", type=Path, help="folder whose test.jsonl.gz is sent")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--clients", type=int, default=12)
+    parser.add_argument("--max-pending", type=int, default=8, help="few, so that some are turned away")
+    parser.add_argument("--port", type=int, default=8765)
+    options = parser.parse_args()
+    with gzip.open(options.data / "test.jsonl.gz", "rt", encoding="utf-8") as file:
+        texts = [json.loads(line)["text"] for line in file][:1000]
+    known = Classifier.from_pretrained(options.model, device="cpu").predict(texts)
+    stop = threading.Event()
+    with server(options.model, options.port, options.max_pending) as (url, pid):
+        clients = [Client(url, seed, texts, known, stop) for seed in range(options.clients)]
+        for client in clients:
+            client.start()
+        memory = []
+        end = time.monotonic() + 60 * options.minutes
+        while time.monotonic() < end:
+            time.sleep(1)
+            memory.append(_memory(pid))
+        stop.set()
+        for client in clients:
+            client.join()
+        alive = httpx.post(f"{url}/predict", json={"texts": texts[:1]}, timeout=60).status_code
+    answers = sum((client.answers for client in clients), Counter[tuple[str, int]]())
+    rows = [{"kind": kind, "status": status, "requests": n} for (kind, status), n in sorted(answers.items())]
+    print(pd.DataFrame(rows).to_string())
+    seconds = sorted(second for client in clients for second in client.seconds)
+    wrong = [problem for client in clients for problem in client.wrong]
+    third = len(memory) // 3
+    summary = {
+        "minutes": options.minutes, "clients": options.clients, "max_pending": options.max_pending,
+        "requests": answers.total(), "wrong": len(wrong), "status_after": alive,
+        "seconds_median": statistics.median(seconds), "seconds_p99": seconds[int(0.99 * len(seconds))],
+        "memory_mb_first_third": statistics.median(memory[:third]),
+        "memory_mb_last_third": statistics.median(memory[-third:]), "memory_mb_most": max(memory),
+    }  # fmt: skip
+    print(pd.Series(summary).round(3).to_string(), *wrong[:10], sep="\n")
+    folder = Path(__file__).parent
+    pd.DataFrame(rows).to_csv(folder / "load_answers.csv", index=False)
+    pd.DataFrame([summary]).round(3).to_csv(folder / "load.csv", index=False)
+    sys.exit(bool(wrong) or alive != 200)
+
+
+@contextlib.contextmanager
+def server(model: Path, port: int, max_pending: int = 64) -> Iterator[tuple[str, int]]:
+    """The address and process number of a server that is ready."""
+    command = [str(Path(sys.executable).with_name("ptmt")), "serve", str(model), "--port", str(port)]
+    process = subprocess.Popen([*command, "--max-pending", str(max_pending)], start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{url}/health").status_code == 200:
+                    break
+            time.sleep(0.1)
+        yield url, process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def _memory(session: int) -> float:
+    """Proportional set size of all processes of a session, MB: pages that several share are counted once."""
+    total = 0
+    found = subprocess.run(["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True)
+    for pid in found.stdout.split():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Throughput and latency of a trained model, in PyTorch and exported, beside the eager forward of its bare encoder.
+
+All read the same texts, tokenised within the time; the encoder takes them as they come, 32 at a time, padded to the
+longest, and is cut to the model's length. Turns are interleaved, so that noise hits all alike.
+
+    python experiments/serving/speed.py RUN/model DATA/newsgroups
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from ptmt_lightning.export import export_onnx
+from ptmt_lightning.inference import Classifier
+from ptmt_lightning.metrics import count, macro
+
+BATCH = 32
+
+
+def main() -> None:
+    """Measure and write ``results.csv``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="model/ folder of a run")
+    parser.add_argument("data", type=Path, help="folder whose test.jsonl.gz is predicted")
+    parser.add_argument("--timed", type=int, default=256, help="documents of the timings (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with gzip.open(options.data / "test.jsonl.gz", "rt", encoding="utf-8") as file:
+        documents = [json.loads(line) for line in file]
+    texts = [document["text"] for document in documents]
+    with tempfile.TemporaryDirectory() as folder:
+        classifiers = {"pytorch": Classifier.from_pretrained(options.model, device="cpu")}
+        for name, int8 in (("onnx", False), ("onnx_int8", True)):
+            export_onnx(str(options.model), Path(folder) / name, int8=int8)
+            classifiers[name] = Classifier.from_pretrained(Path(folder) / name)
+        rows = _timings(options, classifiers, texts[: options.timed])
+        for name, classifier in classifiers.items():
+            rows[name]["h_f1_macro"] = _h_f1_macro(classifier, documents, texts)
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("what")
+    table["throughput_over_eager"] = table["documents_per_second"] / rows["eager"]["documents_per_second"]
+    table["h_f1_macro_difference"] = table["h_f1_macro"] - rows["pytorch"]["h_f1_macro"]
+    sha = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    table = table.assign(
+        data=options.data.name, documents=len(texts), timed=options.timed, rounds=options.rounds,
+        max_length=classifiers["pytorch"].template.max_length, device=f"cpu, threads={options.threads}",
+        git_sha=sha.stdout.strip(),
+    )  # fmt: skip
+    table.round(4).to_csv(Path(__file__).with_name("results.csv"))
+    print(table.round(4).to_string())
+
+
+def _timings(
+    options: argparse.Namespace, classifiers: dict[str, Classifier], texts: list[str]
+) -> dict[str, dict[str, float]]:
+    """Medians over rounds, after one that does not count."""
+    encoder = AutoModel.from_pretrained(options.model, attn_implementation="eager").eval()
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    max_length = classifiers["pytorch"].template.max_length
+
+    def eager(texts: list[str], size: int) -> None:
+        for start in range(0, len(texts), size):
+            chosen = texts[start : start + size]
+            batch = tokenizer(chosen, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+            with torch.inference_mode():
+                encoder(**batch)
+
+    def predict(classifier: Classifier) -> Callable[[list[str], int], object]:
+        return lambda texts, size: list(classifier.predict(iter(texts), batch_size=size))
+
+    takers: dict[str, Callable[[list[str], int], object]] = {"eager": eager} | {
+        name: predict(classifier) for name, classifier in classifiers.items()
+    }
+    seconds: dict[tuple[str, int], list[float]] = {}
+    for turn in range(options.rounds + 1):
+        for name, take in takers.items():
+            for size, chosen in ((BATCH, texts), (1, texts[:32])):
+                began = time.perf_counter()
+                take(chosen, size)
+                if turn:
+                    seconds.setdefault((name, size), []).append((time.perf_counter() - began) / len(chosen))
+    rows = {}
+    for name in takers:
+        lone, crowd = seconds[name, 1], seconds[name, BATCH]
+        rows[name] = {
+            "documents_per_second": 1 / statistics.median(crowd),
+            "milliseconds_alone": 1000 * statistics.median(lone),
+            "spread": (max(crowd) - min(crowd)) / statistics.median(crowd),
+        }
+    return rows
+
+
+def _h_f1_macro(classifier: Classifier, documents: list[dict[str, list[list[str]]]], texts: list[str]) -> float:
+    """Over all documents, as a run's test has it."""
+    taxonomy = classifier.taxonomy
+    predicted, targets = torch.zeros(2, len(texts), len(taxonomy), dtype=torch.bool)
+    for row, (paths, document) in enumerate(zip(classifier.predict(texts), documents, strict=True)):
+        for path in paths:
+            predicted[row, [taxonomy.index[label] for label in path.labels]] = True
+        targets[row, taxonomy.encode(document["labels"])] = True
+    return macro(count(taxonomy.augment(predicted), taxonomy.augment(targets))).f1.item()
+
+
+if __name__ == "__main__":
+    main()
