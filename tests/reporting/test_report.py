@@ -217,3 +217,17 @@ def test_baselines_that_are_none(tmp_path: Path, arguments: list[str], message: 
     with pytest.raises(SystemExit) as stop:
         main(["report", str(tmp_path), "--baseline", *arguments])
     assert str(stop.value) == f"error: {message}"
+
+
+def test_a_page_of_one_run_without_curves_and_tables(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", 0.5)
+    (run / "metrics.csv").touch()
+    main(["report", str(run), "--split", "val", "--html", str(tmp_path / "page.html")])
+    assert "<title>1 runs</title>" in (tmp_path / "page.html").read_text()
+
+
+def test_a_page_for_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(tmp_path), "--html", str(tmp_path / "nowhere/page.html")])
+    folder = str(tmp_path / "nowhere")
+    assert str(stop.value) == f"error: --html {folder}/page.html: no folder {folder!r}; make it first"
