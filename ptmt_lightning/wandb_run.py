@@ -21,6 +21,8 @@ _SUMMARY = (
     "precision", "device", "thresholds", "git_sha", "git_dirty",
 )  # fmt: skip
 
+_CHARACTERS = 500  # of a text in the table of what went wrong
+
 
 def log_finished(
     logger: RunWandbLogger,
@@ -85,7 +87,6 @@ def wrong_predictions(
     taxonomy: Taxonomy,
     *,
     limit: int = 100,
-    num_characters: int = 500,
 ) -> pd.DataFrame:
     """One row a document that went wrong: ``id, text, true, true_probability, predicted, probability, f1``.
 
@@ -96,14 +97,13 @@ def wrong_predictions(
         predictions: with ``document_ids`` beside them.
         texts: of all documents, by row.
         limit: rows of the table.
-        num_characters: of each text.
     """
     wrong = [
         both for both in zip(predictions, document_ids, strict=True) if set(both[0].nodes) != set(both[0].true_nodes)
     ]
     worst = sorted(wrong, key=lambda both: _by_mistake(both[0]))[:limit]
     rows = {prediction.row for prediction, _ in worst}
-    text_of = {row: text[:num_characters] for row, text in enumerate(texts) if row in rows}
+    text_of = {row: text[:_CHARACTERS] for row, text in enumerate(texts) if row in rows}
     records = []
     for prediction, document_id in worst:
         true, true_probability = _cells(prediction.true_nodes, prediction.true_probabilities, taxonomy)

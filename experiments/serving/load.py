@@ -8,12 +8,8 @@ once a second.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import gzip
-import json
 import random
-import signal
 import socket
 import statistics
 import subprocess
@@ -21,12 +17,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pandas as pd
+from model_and_data import parser_for, server, test_documents
 
 from ptmt_lightning.inference import Classifier
 
@@ -105,16 +101,13 @@ def same(found: list[dict[str, Any]], known: list[Any]) -> bool:
 
 def main() -> None:
     """Run and write ``load.csv``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="model/ folder of a run, or an exported one")
-    parser.add_argument("data", type=Path, help="folder whose test.jsonl.gz is sent")
+    parser = parser_for(__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--max-pending", type=int, default=8, help="few, so that some are turned away")
     parser.add_argument("--port", type=int, default=8765)
     options = parser.parse_args()
-    with gzip.open(options.data / "test.jsonl.gz", "rt", encoding="utf-8") as file:
-        texts = [json.loads(line)["text"] for line in file][:1000]
+    texts = [document["text"] for document in test_documents(options.data)][:1000]
     known = Classifier.from_pretrained(options.model, device="cpu").predict(texts)
     stop = threading.Event()
     with server(options.model, options.port, options.max_pending) as (url, pid):
@@ -148,24 +141,6 @@ def main() -> None:
     pd.DataFrame(rows).to_csv(folder / "load_answers.csv", index=False)
     pd.DataFrame([summary]).round(3).to_csv(folder / "load.csv", index=False)
     sys.exit(bool(wrong) or alive != 200)
-
-
-@contextlib.contextmanager
-def server(model: Path, port: int, max_pending: int = 64) -> Iterator[tuple[str, int]]:
-    """The address and process number of a server that is ready."""
-    command = [str(Path(sys.executable).with_name("ptmt")), "serve", str(model), "--port", str(port)]
-    process = subprocess.Popen([*command, "--max-pending", str(max_pending)], start_new_session=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while process.poll() is None:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{url}/health").status_code == 200:
-                    break
-            time.sleep(0.1)
-        yield url, process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
 
 
 def _memory(session: int) -> float:

@@ -9,14 +9,12 @@ import argparse
 import json
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pandas as pd
-
-PTMT = str(Path(sys.executable).with_name("ptmt"))
+from model_and_data import PTMT
 
 
 def main() -> None:

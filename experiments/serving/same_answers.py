@@ -5,36 +5,29 @@ python experiments/serving/same_answers.py RUN/model DATA/newsgroups
 
 from __future__ import annotations
 
-import argparse
-import gzip
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pandas as pd
-from load import server
+from model_and_data import PTMT, parser_for, server, test_documents
 
 from ptmt_lightning.export import export_onnx
 from ptmt_lightning.inference import Classifier
 
-PTMT = str(Path(sys.executable).with_name("ptmt"))
 Paths = list[dict[str, Any]]
 
 
 def main() -> None:
     """Compare and write ``same_answers.csv``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="model/ folder of a run")
-    parser.add_argument("data", type=Path, help="folder whose test.jsonl.gz is predicted")
+    parser = parser_for(__doc__)
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--port", type=int, default=8766)
     options = parser.parse_args()
-    with gzip.open(options.data / "test.jsonl.gz", "rt", encoding="utf-8") as file:
-        texts = [json.loads(line)["text"] for line in file][: options.documents]
+    texts = [document["text"] for document in test_documents(options.data)][: options.documents]
     found = {"python": _python(options.model, texts)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

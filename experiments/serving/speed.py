@@ -9,8 +9,6 @@ longest, and is cut to the model's length. Turns are interleaved, so that noise 
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import statistics
 import subprocess
 import tempfile
@@ -20,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from model_and_data import parser_for, test_documents
 from transformers import AutoModel, AutoTokenizer
 
 from ptmt_lightning.export import export_onnx
@@ -31,16 +30,13 @@ BATCH = 32
 
 def main() -> None:
     """Measure and write ``results.csv``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="model/ folder of a run")
-    parser.add_argument("data", type=Path, help="folder whose test.jsonl.gz is predicted")
+    parser = parser_for(__doc__)
     parser.add_argument("--timed", type=int, default=256, help="documents of the timings (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    with gzip.open(options.data / "test.jsonl.gz", "rt", encoding="utf-8") as file:
-        documents = [json.loads(line) for line in file]
+    documents = test_documents(options.data)
     texts = [document["text"] for document in documents]
     with tempfile.TemporaryDirectory() as folder:
         classifiers = {"pytorch": Classifier.from_pretrained(options.model, device="cpu")}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,10 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ptmt_lightning.reporting import significance
-from ptmt_lightning.reporting.runs import Run, differing
-
-log = logging.getLogger(__name__)
+from ptmt_lightning.reporting.baseline import differences
+from ptmt_lightning.reporting.runs import Run, differing, headings
 
 METRICS = ("h_f1_macro", "h_f1_micro", "h_auprc")
 
@@ -45,7 +41,9 @@ def table(
         if metric not in known:
             raise ValueError(f"--metrics {metric}: no such metric; known: {', '.join(known)}")
     keys, groups = configurations(scored)
-    compared = {} if baseline is None else _compared(keys, groups, baseline, metrics[0], split)
+    if baseline is not None and split != "test":
+        raise ValueError(f"--baseline with --split {split}: predictions are saved of the test split alone")
+    compared = {} if baseline is None else differences(keys, groups, baseline, metrics[0])
     rows = pd.DataFrame(
         [
             {**dict(zip(keys, values, strict=True)), **_figures(members, metrics, split), **compared.get(values, {})}
@@ -83,82 +81,27 @@ def _figures(runs: Sequence[Run], metrics: Sequence[str], split: str) -> dict[st
     return figures | {"fit_minutes": statistics.mean(run.result["seconds"]["fit"] for run in runs) / 60}
 
 
-def _compared(
-    keys: list[str], groups: dict[tuple[str, ...], list[Run]], baseline: str, metric: str, split: str
-) -> dict[tuple[str, ...], dict[str, float]]:
-    """What differs between each configuration and its data set's baseline."""
-    if split != "test":
-        raise ValueError(f"--baseline with --split {split}: predictions are saved of the test split alone")
-    if metric not in significance.METRICS:
-        known = " or ".join(significance.METRICS)
-        raise ValueError(f"--baseline: {metric} can't be had from saved predictions; name {known} first in --metrics")
-    dataset = keys.index("dataset.name") if "dataset.name" in keys else None
-    chosen: dict[str | None, tuple[str, ...]] = {}
-    for values in _chosen(keys, groups, baseline):
-        name = None if dataset is None else values[dataset]
-        if name in chosen:
-            raise ValueError(
-                f"--baseline {baseline}: fits {' / '.join(chosen[name])} and {' / '.join(values)}; name more settings, "
-                "separated by commas"
-            )
-        chosen[name] = values
-    resampled = {}
-    for values, runs in groups.items():
-        if (None if dataset is None else values[dataset]) in chosen:
-            try:
-                resampled[values] = significance.resample(runs, metric)
-            except ValueError as error:
-                log.warning("not compared: %s", error)
-    compared = {}
-    for values, ours in resampled.items():
-        own = chosen[None if dataset is None else values[dataset]]
-        if own in resampled and own != values:
-            try:
-                compared[values] = significance.compare(ours, resampled[own])._asdict()
-            except ValueError as error:
-                log.warning("not compared: %s", error)
-    return compared
-
-
-def _chosen(keys: list[str], groups: Iterable[tuple[str, ...]], baseline: str) -> list[tuple[str, ...]]:
-    """The configurations that a baseline's ``NAME=VALUE,...`` names."""
-    names = dict(zip(_headings(keys), range(len(keys)), strict=True)) | {key: i for i, key in enumerate(keys)}
-    wanted = [part.partition("=") for part in re.split(r",(?=[\w.]+=)", baseline)]
-    for name, _, _ in wanted:
-        if name not in names:
-            raise ValueError(f"--baseline {baseline}: {name} does not differ; these do: {', '.join(_headings(keys))}")
-    found = [values for values in groups if all(values[names[name]] == value for name, _, value in wanted)]
-    if not found:
-        known = "; ".join(f"{name}: {', '.join(sorted({v[names[name]] for v in groups}))}" for name, _, _ in wanted)
-        raise ValueError(f"--baseline {baseline}: no run has it; known: {known}")
-    return found
-
-
 def cells(rows: pd.DataFrame) -> tuple[list[str], list[list[str]], list[list[bool]]]:
     """Headings, texts, and which texts are the best of their metric within their data set."""
-    at = list(rows.columns).index("runs")
-    settings = list(rows.columns[:at])
-    metrics = [name.removesuffix("_mean") for name in rows.columns[at:] if name.endswith("_mean")]
+    columns = list(rows.columns)
+    settings, figures = columns[: columns.index("runs")], columns[columns.index("runs") :]
+    metrics = [name.removesuffix("_mean") for name in figures if name.endswith("_mean")]
     compared = "p" in rows
+    rivals = rows.groupby("dataset.name" if "dataset.name" in settings else [0] * len(rows))
+    best = pd.DataFrame({metric: rivals[f"{metric}_mean"].transform("max") for metric in metrics})
+    best = best.where(rivals["runs"].transform("size") > 1)  # where there is something to be better than
     texts, bests = [], []
-    for _, row in rows.iterrows():
-        rivals = rows[rows["dataset.name"] == row["dataset.name"]] if "dataset.name" in settings else rows
+    for (_, row), (_, highest) in zip(rows.iterrows(), best.iterrows(), strict=True):
         scores = [
             f"{row[f'{metric}_mean']:.4f}" + (f" ± {row[f'{metric}_std']:.4f}" if row["runs"] > 1 else "")
             for metric in metrics
         ]
         last = [*([_difference(row)] if compared else []), f"{row['fit_minutes']:.1f}"]
         texts.append([*(row[key] for key in settings), str(row["runs"]), *scores, *last])
-        best = [len(rivals) > 1 and row[f"{metric}_mean"] == rivals[f"{metric}_mean"].max() for metric in metrics]
-        bests.append([*[False] * (len(settings) + 1), *best, *[False] * len(last)])
-    names = [*_headings(settings), "runs", *metrics, *([f"{metrics[0]} to baseline"] if compared else []), "minutes"]
+        are_best = [bool(row[f"{metric}_mean"] == highest[metric]) for metric in metrics]
+        bests.append([*[False] * (len(settings) + 1), *are_best, *[False] * len(last)])
+    names = [*headings(settings), "runs", *metrics, *([f"{metrics[0]} to baseline"] if compared else []), "minutes"]
     return names, texts, bests
-
-
-def _headings(settings: Sequence[str]) -> list[str]:
-    short = [key.rsplit(".", 1)[-1] for key in settings]
-    names = [name if short.count(name) == 1 else key for name, key in zip(short, settings, strict=True)]
-    return ["dataset" if key == "dataset.name" else name for name, key in zip(names, settings, strict=True)]
 
 
 def _difference(row: pd.Series[Any]) -> str:

@@ -17,8 +17,6 @@ NO_CHOICE = (
     "dataset.path", "cache_dir", "logger", "callbacks.progress_bar", "callbacks.pruning", "callbacks.throughput",
     "callbacks.vitals", "trainer.enable_", "trainer.log_every", "run.dir", "run.group", "resume",
 )  # fmt: skip
-_TESTED = "test"
-_AGAIN = "model.optimizer."  # what optimizer. has
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 
 
@@ -94,10 +92,14 @@ def _settings(node: dict[str, Any], run_dir: str, prefix: str = "") -> Iterator[
         key = f"{prefix}{name}"
         if isinstance(value, dict):
             yield from _settings(value, run_dir, f"{key}.")
-        elif name == "seed" or key == _TESTED or key.startswith((*NO_CHOICE, _AGAIN)) or value is None:
-            continue
-        elif not f"{value}/".startswith(f"{run_dir}/"):
+        elif value is not None and not _is_no_choice(key, value, run_dir):
             yield key, _text(value)
+
+
+def _is_no_choice(key: str, value: object, run_dir: str) -> bool:
+    is_repeated = key.startswith("model.optimizer.")  # from optimizer
+    is_below = f"{value}/".startswith(f"{run_dir}/")
+    return key == "test" or key.rsplit(".", 1)[-1] == "seed" or key.startswith(NO_CHOICE) or is_repeated or is_below
 
 
 def _text(value: object) -> str:
@@ -121,3 +123,10 @@ def differing(runs: Sequence[Run]) -> list[str]:
 def known_settings(runs: Iterable[Run]) -> list[str]:
     """The settings that any of the runs has, in their order."""
     return list(dict.fromkeys(key for run in runs for key in run.settings))
+
+
+def headings(settings: Sequence[str]) -> list[str]:
+    """Short names of settings."""
+    short = [key.rsplit(".", 1)[-1] for key in settings]
+    names = [name if short.count(name) == 1 else key for name, key in zip(short, settings, strict=True)]
+    return ["dataset" if key == "dataset.name" else name for name, key in zip(names, settings, strict=True)]

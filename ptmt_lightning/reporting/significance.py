@@ -22,8 +22,7 @@ METRICS: dict[str, Callable[[Tensor, Classes], Tensor]] = {
     "h_f1_macro": lambda counts, classes: macro(counts, classes).f1,
     "h_f1_micro": lambda counts, classes: micro(counts).f1,
 }
-_SAMPLES = 1000
-_CHUNK = 100  # resamples at a time: memory stays at so many times N and V
+_CHUNKS, _CHUNK = 10, 100  # resamples in all and at a time: memory stays at so many times N and V
 
 
 class Resampled(NamedTuple):
@@ -44,13 +43,13 @@ class Comparison(NamedTuple):
     p: float  # two-sided
 
 
-def resample(runs: Sequence[Run], metric: str, *, samples: int = _SAMPLES) -> Resampled:
+def resample(runs: Sequence[Run], metric: str) -> Resampled:
     """Score the runs on documents drawn anew, the same ones for every configuration (Koehn 2004).
 
     Raises:
         ValueError: a run has no saved predictions or broken ones, or its runs were tested on other documents.
     """
-    read = [_scores(run, metric, samples) for run in runs]
+    read = [_scores(run, metric) for run in runs]
     for run, (_, documents) in zip(runs, read, strict=True):
         if documents != read[0][1]:
             raise ValueError(_other_documents(run.folder, runs[0].folder))
@@ -76,7 +75,7 @@ def _other_documents(one: Path, other: Path) -> str:
     return f"{one} was not tested on the documents and labels of {other}"
 
 
-def _scores(run: Run, metric: str, samples: int) -> tuple[Tensor, str]:
+def _scores(run: Run, metric: str) -> tuple[Tensor, str]:
     """``[1 + R]``, the first on the documents as they are, and a digest of these."""
     try:
         taxonomy = Taxonomy.from_json(run.folder / "model" / "taxonomy.json")
@@ -88,7 +87,7 @@ def _scores(run: Run, metric: str, samples: int) -> tuple[Tensor, str]:
     counted = [of.float() for of in (true & predicted, predicted, true)]
     classes = cast(Classes, run.settings.get("model.metric_classes", "present"))
     parts = []
-    for weights in (torch.ones(1, len(ids)), *_resamples(len(ids), samples)):
+    for weights in (torch.ones(1, len(ids)), *_resamples(len(ids))):
         hits, found, present = (weights @ of for of in counted)
         parts.append(METRICS[metric](torch.stack([hits, found - hits, present - hits]), classes))
     scores = torch.cat(parts)
@@ -100,13 +99,12 @@ def _scores(run: Run, metric: str, samples: int) -> tuple[Tensor, str]:
     return scores, hashlib.sha256(repr((ids, taxonomy.names)).encode() + true.numpy().tobytes()).hexdigest()
 
 
-def _resamples(num_documents: int, samples: int) -> Iterator[Tensor]:
+def _resamples(num_documents: int) -> Iterator[Tensor]:
     """How often each document was drawn, ``[R, N]`` float32; the same each time."""
     generator = torch.Generator().manual_seed(0)
-    for start in range(0, samples, _CHUNK):
-        size = min(_CHUNK, samples - start)
-        drawn = torch.randint(num_documents, (size, num_documents), generator=generator)
-        yield torch.zeros(size, num_documents).scatter_add_(1, drawn, torch.ones(()).expand_as(drawn))
+    for _ in range(_CHUNKS):
+        drawn = torch.randint(num_documents, (_CHUNK, num_documents), generator=generator)
+        yield torch.zeros(_CHUNK, num_documents).scatter_add_(1, drawn, torch.ones(()).expand_as(drawn))
 
 
 def _read(path: Path, taxonomy: Taxonomy) -> tuple[list[str], Tensor, Tensor]:

@@ -26,14 +26,14 @@ _GRACE_SECONDS = 5  # for answers that are being made when the server ends
 
 
 def serve(
-    model: str, *, host: str = "127.0.0.1", port: int = 8000, device: str | None = None,
-    precision: Precision = "float32", batch_size: int = 32, max_pending: int = 64, timeout: float = 60.0,
+    model: str, *, host: str, port: int, device: str | None, precision: Precision, batch_size: int, max_pending: int,
+    timeout: float,
 ) -> None:  # fmt: skip
     """Answer requests until the process is told to end.
 
     Args:
         model, device, precision: of :meth:`~ptmt_lightning.inference.Classifier.from_pretrained`.
-        host: this machine alone, or ``"0.0.0.0"`` for everybody who can reach it.
+        host: ``"127.0.0.1"``, this machine alone, or ``"0.0.0.0"`` for everybody who can reach it.
         batch_size: texts at a time, of several requests where several wait.
         max_pending: requests that may wait for an answer; further ones get a 503.
         timeout: seconds that a request may wait, then it gets a 503.
@@ -41,7 +41,7 @@ def serve(
     Raises:
         ValueError: a model, device or address that can't be used.
     """
-    server = make_server(
+    server = _make_server(
         model, device=device, precision=precision, batch_size=batch_size, max_pending=max_pending, timeout=timeout
     )
     server.uvicorn_graceful_timeout = _GRACE_SECONDS
@@ -52,7 +52,7 @@ def serve(
     )  # fmt: skip
 
 
-def make_server(
+def _make_server(
     model: str, *, device: str | None, precision: Precision, batch_size: int, max_pending: int, timeout: float
 ) -> litserve.LitServer:
     """The end points ``/``, ``/predict``, ``/taxonomy``, ``/health``, ``/info``, ``/docs``, ``/openapi.json``."""

@@ -40,15 +40,15 @@ def read(folder: Path) -> Run:
 @pytest.mark.parametrize("metric", ["h_f1_macro", "h_f1_micro"])
 def test_scores_of_drawn_documents_are_scikit_learns(tmp_path: Path, metric: str) -> None:
     run = finished(tmp_path / "run", 0.5)
-    resampled = resample([run], metric, samples=30)
+    resampled = resample([run], metric)
     assert resampled.measured == pytest.approx(run.result["test"][metric], abs=1e-12)
     names = sorted({child for _, child in EDGES})
     lines = [json.loads(line) for line in (run.folder / "predictions.jsonl").read_text().splitlines()]
     paths = [[line["labels"] for line in lines], [[path["path"] for path in line["predicted"]] for line in lines]]
     sides = [np.array([[_has(name, document) for name in names] for document in side]) for side in paths]
-    [weights] = _resamples(60, 30)
-    assert weights.sum(1).tolist() == [60] * 30
-    for row, score in zip(weights, resampled.drawn, strict=True):
+    weights = next(_resamples(60))
+    assert weights.sum(1).tolist() == [60] * 100
+    for row, score in zip(weights[:30], resampled.drawn[:30], strict=True):
         true, predicted = (np.repeat(side, row.int().numpy(), axis=0) for side in sides)
         present = np.flatnonzero((true | predicted).any(0))
         expected = f1_score(true, predicted, average=metric.rsplit("_")[-1], labels=present, zero_division=0)
@@ -61,8 +61,8 @@ def _has(name: str, paths: list[list[str]]) -> bool:
 
 
 def test_documents_are_drawn_with_replacement_and_alike_each_time() -> None:
-    first, again = torch.cat([*_resamples(50, 250)]), torch.cat([*_resamples(50, 250)])
-    assert first.shape == (250, 50)
+    first, again = torch.cat([*_resamples(50)]), torch.cat([*_resamples(50)])
+    assert first.shape == (1000, 50)
     assert torch.equal(first, again)
     assert (first == 0).float().mean().item() == pytest.approx((1 - 1 / 50) ** 50, abs=0.02)
 
@@ -91,7 +91,7 @@ def test_a_clear_difference_has_the_least_p_and_the_other_sign_the_other_way_rou
 
 
 def test_chance_alone_is_seldom_significant(tmp_path: Path) -> None:
-    runs = [resample([finished(tmp_path / str(seed), 0.6, seed)], "h_f1_micro", samples=300) for seed in range(40)]
+    runs = [resample([finished(tmp_path / str(seed), 0.6, seed)], "h_f1_micro") for seed in range(40)]
     values = [compare(one, other).p for one, other in zip(runs[::2], runs[1::2], strict=True)]
     assert sum(value < 0.05 for value in values) <= 4
     assert sum(value > 0.2 for value in values) >= 10

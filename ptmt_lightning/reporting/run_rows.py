@@ -1,0 +1,109 @@
+"""What a report's page shows of each run, from the files in its folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ptmt_lightning.reporting.report import configurations
+from ptmt_lightning.reporting.runs import Run, known_settings
+
+_POINTS = 100  # of a curve, at most
+
+
+def run_rows(runs: Sequence[Run], metrics: Sequence[str], split: str) -> tuple[list[dict[str, Any]], list[list[str]]]:
+    """A row a run, and the lists of labels that their ``label_f1`` belong to: each list once."""
+    names = _configuration_names(runs)
+    varying = [key for key in known_settings(runs) if len({run.settings.get(key) for run in runs}) > 1]
+    base = os.path.commonpath([run.folder.resolve().parent for run in runs])
+    lists: dict[tuple[str, ...], int] = {}
+    rows = []
+    for run, name in zip(runs, names, strict=True):
+        labels, label_f1 = _label_f1(run, split)
+        settings = {key: run.settings.get(key, "-") for key in varying}
+        identity = {
+            "run": str(run.folder.resolve().relative_to(base)), "dataset": run.result["dataset"],
+            "configuration": name, "seed": run.result["seed"],
+        }  # fmt: skip
+        rows.append(
+            identity
+            | {metric: run.result[split].get(metric) for metric in metrics}
+            | _costs(run.result)
+            | _curves(run.folder / "metrics.csv", metrics[0])
+            | _levels(run.result[split])
+            | {
+                "labels": lists.setdefault(labels, len(lists)),
+                "label_f1": label_f1,
+                "settings": settings,
+                "words": " ".join(map(str, (*identity.values(), *settings.values()))).lower(),
+            }
+        )
+    return rows, [list(labels) for labels in lists]
+
+
+def _configuration_names(runs: Sequence[Run]) -> list[str]:
+    keys, groups = configurations(runs)
+    names = {
+        run.folder: " / ".join(value for key, value in zip(keys, values, strict=True) if key != "dataset.name")
+        for values, members in groups.items()
+        for run in members
+    }
+    return [names[run.folder] or run.result["model"] for run in runs]
+
+
+def _costs(result: dict[str, Any]) -> dict[str, float]:
+    tested, documents = result["seconds"].get("test"), result.get("num_documents", {}).get("test")
+    costs = {
+        "fit_minutes": result["seconds"]["fit"] / 60 * result.get("num_devices", 1),
+        "test_milliseconds": 1000 * tested / documents if tested and documents else float("nan"),
+        "parameters": result.get("num_parameters", float("nan")) / 1e6,
+    }
+    return costs | {"cost": costs["fit_minutes"]}
+
+
+def _curves(path: Path, metric: str) -> dict[str, Any]:
+    metrics = _read(path)
+    curves: dict[str, Any] = {}
+    for name, key in (("loss", "train/loss"), ("score", f"val/{metric}")):
+        points = metrics[["step", key]].dropna() if key in metrics else pd.DataFrame(columns=["step", key])
+        points = points.iloc[:: -(len(points) // _POINTS + 1)].iloc[::-1]  # the last one is among them
+        curves |= {f"{name}_steps": points["step"].tolist(), name: _rounded(points[key])}
+    nan = [float("nan")]
+    last = {"last_step": [*nan, *curves["score_steps"]][-1], "last_score": [*nan, *curves["score"]][-1]}
+    return curves | last  # a curve of one point has no line
+
+
+def _levels(scores: dict[str, float]) -> dict[str, list[Any]]:
+    found = [score for name, score in scores.items() if name.startswith("f1_macro_level_")]
+    return {"levels": list(range(1, len(found) + 1)), "level_f1": _rounded(found)}
+
+
+def _label_f1(run: Run, split: str) -> tuple[tuple[str, ...], list[float]]:
+    table = _read(run.folder / "per_label.csv", keep_default_na=False, dtype={"label": str})
+    if split != "test" or table.empty:
+        return (), []
+    return tuple(table["label"]), _rounded(table["f1"])
+
+
+def _read(path: Path, **options: Any) -> pd.DataFrame:
+    try:
+        table: pd.DataFrame = pd.read_csv(path, **options)
+        return table
+    except (FileNotFoundError, pd.errors.EmptyDataError):  # without a logger, or cut off
+        return pd.DataFrame()
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [round(float(value), 4) for value in values]
+
+
+def best_two(rows: Sequence[dict[str, Any]], metric: str) -> list[int]:
+    """The best run of each of the two best configurations of the first data set."""
+    scores = pd.Series([row[metric] for row in rows], dtype=float).fillna(-1)
+    order = sorted(range(len(rows)), key=lambda i: (rows[i]["dataset"], -scores[i]))
+    best = {rows[i]["configuration"]: i for i in reversed(order) if rows[i]["dataset"] == rows[order[0]]["dataset"]}
+    return [i for i in order if i in best.values()][:2]
