@@ -12,7 +12,7 @@ from collections.abc import Sequence
 _COMMANDS = {
     "dashboard": "views of a W&B project: runs side by side, trials of searches",
     "data": "download a benchmark; compare it with the paper's Table 2",
-    "export": "write a trained model as an ONNX file",
+    "export": "write a trained model as one file: ONNX, or a program of PyTorch",
     "push": "send a trained model to a model hub",
     "predict": "label paths for the texts of a file",
     "serve": "answer over HTTP, with a page to try it",

@@ -1,4 +1,4 @@
-"""A trained model as an ONNX file, run by :class:`~ptmt_lightning.inference.Classifier` without PyTorch's layers."""
+"""A trained model as one file, run by :class:`~ptmt_lightning.inference.Classifier` without Transformers' layers."""
 
 from __future__ import annotations
 
@@ -6,38 +6,44 @@ import logging
 import shutil
 import warnings
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
-import onnx
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from ptmt_lightning.collator import PTMTBatch
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.files import new_folder
 from ptmt_lightning.inference import Classifier
-from ptmt_lightning.model_folder import ONNX_FILE
-from ptmt_lightning.scorers import TorchScorer
+from ptmt_lightning.model_folder import ONNX_FILE, PROGRAM_FILE
+from ptmt_lightning.scorers import EXPORTED_INPUTS, TorchScorer
 
 log = logging.getLogger(__name__)
 
+FileFormat = Literal["onnx", "torch_export"]
+
 _COPIED = ("config.json", "taxonomy.json", "ptmt.json", "README.md")
-_INPUTS = ("input_ids", "attention_mask", "text_lengths", "positions")
 _DYNAMIC = torch.export.Dim.DYNAMIC
 
 
-def export_onnx(model: str, target: Path, *, int8: bool = False) -> None:
+def export_model(model: str, target: Path, *, file_format: FileFormat = "onnx", int8: bool = False) -> None:
     """Write a folder that ``Classifier.from_pretrained`` opens, with any numbers of documents and tokens a batch.
 
     Args:
         model: folder of a trained model, or its name on a hub.
         target: a new folder.
-        int8: weights and, as they come, activations of matrix products in 8 bits.
+        file_format: for onnxruntime, or for ``torch.export.load``, which runs or compiles it.
+        int8: of ONNX: weights and, as they come, activations of matrix products in 8 bits.
 
     Raises:
-        ValueError: ``target`` exists, or a model that can't be exported.
+        ValueError: ``target`` exists, a model that can't be exported, or a package that is missing.
     """
+    if file_format not in get_args(FileFormat):
+        raise ValueError(f"format={file_format!r}: expected one of {', '.join(get_args(FileFormat))}")
+    if int8 and file_format != "onnx":
+        raise ValueError(f"int8 with format={file_format!r}: expected format='onnx', which alone can be in 8 bits")
     if target.exists():
         raise ValueError(f"{target} is there already; give another folder")
     classifier = Classifier.from_pretrained(model, device="cpu")
@@ -52,9 +58,13 @@ def export_onnx(model: str, target: Path, *, int8: bool = False) -> None:
             if (source / name).exists():
                 shutil.copy(source / name, folder / name)
         classifier.tokenizer.save_pretrained(folder)
-        _write(classifier, folder / ONNX_FILE)
-        if int8:
-            _quantize(folder / ONNX_FILE)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporters about themselves
+            program = _traced(classifier, classifier.score)
+            if file_format == "onnx":
+                _write_onnx(program, folder / ONNX_FILE, classifier.score, int8=int8)
+            else:
+                torch.export.save(program, folder / PROGRAM_FILE)
 
 
 class _Exported(nn.Module):
@@ -76,29 +86,34 @@ class _Exported(nn.Module):
         return logits
 
 
-def _write(classifier: Classifier, path: Path) -> None:
-    """Trace three documents of unlike lengths; batch and length stay open."""
+def _traced(classifier: Classifier, score: TorchScorer) -> ExportedProgram:
+    """From three documents of unlike lengths; batch and length stay open."""
     nothing = np.array([], dtype=np.int32)
     ids = classifier.token_ids(["a", "b c d", "e f"])
     batch = classifier.collate([Example(i, 0, np.array(text, dtype=np.int32), nothing) for i, text in enumerate(ids)])
     shapes = ({0: _DYNAMIC, 1: _DYNAMIC}, {0: _DYNAMIC, 1: _DYNAMIC}, {0: _DYNAMIC}, {0: _DYNAMIC})
-    assert isinstance(classifier.score, TorchScorer)
+    inputs = tuple(getattr(batch, name) for name in EXPORTED_INPUTS)
+    with torch.no_grad():
+        return torch.export.export(_Exported(score).eval(), inputs, dynamic_shapes=shapes)
+
+
+def _write_onnx(program: ExportedProgram, path: Path, score: TorchScorer, *, int8: bool) -> None:
+    try:
+        import onnx  # of an extra, with the two that PyTorch and the next line import
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+    except ImportError as error:
+        raise ValueError(f"format='onnx': {error}; install it with pip install 'ptmt_lightning[onnx]'") from error
     # 23 is the first that has attention as one operation, which takes half of the time of its parts. It has rotations
     # as one, too, but onnxruntime refuses those of ModernBERT.
-    opset = 23 if classifier.score.backbone.family.is_bert_like else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about itself
-        program = torch.onnx.export(
-            _Exported(classifier.score).eval(), tuple(getattr(batch, name) for name in _INPUTS), dynamo=True,
-            input_names=list(_INPUTS), output_names=["logits"], dynamic_shapes=shapes, verbose=False,
-            opset_version=opset,
-        )  # fmt: skip
-    assert program is not None
-    program.save(str(path))
-
-
-def _quantize(path: Path) -> None:
-    """Replace the file by its 8-bit version."""
+    opset = 23 if score.backbone.family.is_bert_like else None
+    exported = torch.onnx.export(
+        program, dynamo=True, input_names=list(EXPORTED_INPUTS), output_names=["logits"], verbose=False,
+        opset_version=opset,
+    )  # fmt: skip
+    assert exported is not None
+    exported.save(str(path))
+    if not int8:
+        return
     whole = onnx.load(str(path))
     for stored in path.parent.glob(f"{path.name}*"):
         stored.unlink()

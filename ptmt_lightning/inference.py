@@ -20,8 +20,8 @@ from ptmt_lightning.checks import check_range
 from ptmt_lightning.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import CrossEntropy, LabelLoss, MeanBCE
-from ptmt_lightning.model_folder import ONNX_FILE, ModelFolder, Precision
-from ptmt_lightning.scorers import OnnxScorer, TorchScorer
+from ptmt_lightning.model_folder import ModelFolder, Precision
+from ptmt_lightning.scorers import TorchScorer, open_exported
 from ptmt_lightning.tokens import is_unicode, text_token_ids
 
 _BATCHES_AT_ONCE = 32  # whose texts are sorted by length together
@@ -82,14 +82,14 @@ class Classifier:
         """
         folder = ModelFolder.open(str(name))
         where = folder.device(device, precision)
-        score: TorchScorer | OnnxScorer
+        score: Callable[[PTMTBatch], Tensor]
         tokenizer: PreTrainedTokenizerBase
         if folder.is_exported:
-            score, tokenizer = OnnxScorer(folder.path / ONNX_FILE), AutoTokenizer.from_pretrained(folder.path)
+            score, tokenizer = open_exported(folder), AutoTokenizer.from_pretrained(folder.path)
         else:
-            score, tokenizer = TorchScorer.open(folder)
-            score = score.to(where).eval()
-            for parameter in score.parameters():  # buffers, such as angles of positions, need all of their digits
+            trained, tokenizer = TorchScorer.open(folder)
+            score = trained.to(where).eval()
+            for parameter in trained.parameters():  # buffers, such as angles of positions, need all of their digits
                 parameter.data = parameter.data.to(getattr(torch, precision))
         return cls(score, folder, tokenizer, precision)
 

@@ -12,10 +12,10 @@ from huggingface_hub import snapshot_download
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.template import Template
 
-ONNX_FILE = "model.onnx"
+ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
 Precision = Literal["float32", "bfloat16", "float16"]
 
-WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*"]  # of a hub's repository
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*", PROGRAM_FILE]  # of a hub's repository
 _SETTINGS = ("template", "prompts", "thresholds", "prune", "coherent", "single_label")
 
 
@@ -41,7 +41,7 @@ class ModelFolder(NamedTuple):
     @property
     def is_exported(self) -> bool:
         """Whether ``ptmt export`` made it."""
-        return (self.path / ONNX_FILE).exists()
+        return any((self.path / name).exists() for name in (ONNX_FILE, PROGRAM_FILE))
 
     def device(self, device: str | torch.device | None, precision: Precision) -> torch.device:
         """Where the model is to run: as said, or else a GPU where there is one.

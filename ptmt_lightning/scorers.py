@@ -15,10 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone, Pretrained
 from ptmt_lightning.collator import PTMTBatch
-from ptmt_lightning.model_folder import ModelFolder
+from ptmt_lightning.model_folder import ONNX_FILE, PROGRAM_FILE, ModelFolder
 from ptmt_lightning.scoring import DocumentPrompts, label_logits, slot_states
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.tokens import vocabulary_size
+
+EXPORTED_INPUTS = ("input_ids", "attention_mask", "text_lengths", "positions")  # of a batch, to an exported model
 
 
 class TorchScorer(torch.nn.Module):
@@ -53,7 +55,7 @@ class TorchScorer(torch.nn.Module):
 
 
 class OnnxScorer:
-    """The same from an exported file, on as many CPU threads as PyTorch would take."""
+    """The same from an ONNX file, on as many CPU threads as PyTorch would take."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -73,3 +75,20 @@ class OnnxScorer:
     def __call__(self, batch: PTMTBatch) -> Tensor:
         [logits] = self.session.run(None, {name: getattr(batch, name).numpy() for name in self.inputs})
         return torch.from_numpy(logits)
+
+
+class ProgramScorer:
+    """The same from a file of ``torch.export``."""
+
+    def __init__(self, path: Path) -> None:
+        self.program = torch.export.load(path).module()
+
+    def __call__(self, batch: PTMTBatch) -> Tensor:
+        logits: Tensor = self.program(*(getattr(batch, name) for name in EXPORTED_INPUTS))
+        return logits
+
+
+def open_exported(folder: ModelFolder) -> OnnxScorer | ProgramScorer:
+    """What ``ptmt export`` wrote."""
+    path = folder.path / ONNX_FILE
+    return OnnxScorer(path) if path.exists() else ProgramScorer(folder.path / PROGRAM_FILE)

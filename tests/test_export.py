@@ -12,9 +12,10 @@ import pytest
 import torch
 from conftest import TOY_DOCUMENTS, saved_ptmt
 
-from ptmt_lightning.export import export_onnx
+from ptmt_lightning.cli import main
+from ptmt_lightning.export import FileFormat, export_model
 from ptmt_lightning.inference import Classifier
-from ptmt_lightning.scorers import OnnxScorer
+from ptmt_lightning.scorers import OnnxScorer, ProgramScorer
 from ptmt_lightning.taxonomy import Taxonomy
 
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]
@@ -22,6 +23,7 @@ MORE = [*TEXTS, "", "m", "m n " * 100]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["onnx", "torch_export"])
 @pytest.mark.parametrize(
     ("model_type", "changes"),
     [
@@ -35,13 +37,13 @@ MORE = [*TEXTS, "", "m", "m n " * 100]
     ],
 )
 def test_scores_equal_those_of_the_trained_model(
-    tmp_path: Path, toy_taxonomy: Taxonomy, model_type: str | None, changes: dict[str, Any]
+    tmp_path: Path, toy_taxonomy: Taxonomy, model_type: str | None, changes: dict[str, Any], file_format: FileFormat
 ) -> None:
     saved_ptmt(tmp_path, toy_taxonomy, model_type, **changes)
     trained = Classifier.from_pretrained(tmp_path / "model", device="cpu")
-    export_onnx(str(tmp_path / "model"), tmp_path / "exported")
+    export_model(str(tmp_path / "model"), tmp_path / "exported", file_format=file_format)
     exported = Classifier.from_pretrained(tmp_path / "exported")
-    assert isinstance(exported.score, OnnxScorer)
+    assert isinstance(exported.score, OnnxScorer if file_format == "onnx" else ProgramScorer)
     for texts in (MORE, MORE[:1], MORE[2:6], MORE * 5):  # sizes that were not traced
         torch.testing.assert_close(exported.probabilities(texts), trained.probabilities(texts), rtol=0, atol=1e-4)
     ours, theirs = trained.predict(MORE), exported.predict(MORE)
@@ -69,7 +71,9 @@ def test_command_exports_and_predicts_in_8_bits(tmp_path: Path, toy_taxonomy: Ta
 def test_what_cannot_be_exported_is_refused(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
     saved_ptmt(tmp_path, toy_taxonomy, "t5")
     with pytest.raises(ValueError, match=rf"^{tmp_path}/model is an encoder-decoder, which can't be exported yet"):
-        export_onnx(str(tmp_path / "model"), tmp_path / "exported")
+        export_model(str(tmp_path / "model"), tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
+    with pytest.raises(SystemExit, match=r"^error: int8 with format='torch_export': expected format='onnx', which"):
+        main(["export", str(tmp_path / "model"), "-o", str(tmp_path / "new"), "--format", "torch_export", "--int8"])
     with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path))} is there already; give another folder"):
-        export_onnx(str(tmp_path / "model"), tmp_path)
+        export_model(str(tmp_path / "model"), tmp_path)

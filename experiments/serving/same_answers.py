@@ -15,7 +15,7 @@ import httpx
 import pandas as pd
 from model_and_data import PTMT, parser_for, server, test_documents
 
-from ptmt_lightning.export import export_onnx
+from ptmt_lightning.export import export_model
 from ptmt_lightning.inference import Classifier
 
 Paths = list[dict[str, Any]]
@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found["command line"] = _command_line(options.model, texts, folder)
-        export_onnx(str(options.model), folder / "onnx")
+        export_model(str(options.model), folder / "onnx")
         found["onnx"] = _python(folder / "onnx", texts)
     with server(options.model, options.port) as (url, _):
         found["http"] = _http(url, texts)

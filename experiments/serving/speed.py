@@ -21,7 +21,7 @@ import torch
 from model_and_data import parser_for, test_documents
 from transformers import AutoModel, AutoTokenizer
 
-from ptmt_lightning.export import export_onnx
+from ptmt_lightning.export import export_model
 from ptmt_lightning.inference import Classifier
 from ptmt_lightning.metrics import count, macro
 
@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         classifiers = {"pytorch": Classifier.from_pretrained(options.model, device="cpu")}
         for name, int8 in (("onnx", False), ("onnx_int8", True)):
-            export_onnx(str(options.model), Path(folder) / name, int8=int8)
+            export_model(str(options.model), Path(folder) / name, int8=int8)
             classifiers[name] = Classifier.from_pretrained(Path(folder) / name)
         rows = _timings(options, classifiers, texts[: options.timed])
         for name, classifier in classifiers.items():

@@ -1,21 +1,25 @@
-"""``ptmt export``: a trained model as an ONNX file."""
+"""``ptmt export``: a trained model as one file."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
-from ptmt_lightning.export import export_onnx
+from ptmt_lightning.export import FileFormat, export_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of the command."""
     parser.add_argument("model", metavar="MODEL", help="model/ folder of a run, or its name on a hub")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
-    parser.add_argument("--int8", action="store_true", help="matrix products in 8 bits: smaller, faster on CPUs")
+    parser.add_argument(
+        "--format", default="onnx", choices=get_args(FileFormat), help="for onnxruntime, or torch.export.load"
+    )
+    parser.add_argument("--int8", action="store_true", help="ONNX's matrix products in 8 bits: smaller, faster on CPUs")
     parser.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> None:
-    export_onnx(options.model, options.output, int8=options.int8)
+    export_model(options.model, options.output, file_format=options.format, int8=options.int8)
     print(f"{options.output}: opens with Classifier.from_pretrained, ptmt predict")
