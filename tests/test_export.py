@@ -77,3 +77,13 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path, toy_taxonomy: Taxono
         main(["export", str(tmp_path / "model"), "-o", str(tmp_path / "new"), "--format", "torch_export", "--int8"])
     with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path))} is there already; give another folder"):
         export_model(str(tmp_path / "model"), tmp_path)
+
+
+def test_missing_packages_are_named(tmp_path: Path, toy_taxonomy: Taxonomy, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved_ptmt(tmp_path, toy_taxonomy)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(
+        ValueError, match=r"^format='onnx': .*onnx.*; install it with pip install 'ptmt_lightning\[onnx\]'$"
+    ):
+        export_model(str(tmp_path / "model"), tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
