@@ -50,6 +50,7 @@ def main(cfg: DictConfig) -> float | None:
             description=settings["run"],
             config=settings,
             test=cfg.test,
+            keep_checkpoints=cfg.keep_checkpoints,
             resume=cfg.resume is not None,
         )
     except SIGTERMException:

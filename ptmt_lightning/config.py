@@ -61,9 +61,10 @@ OmegaConf.register_new_resolver("run_choices", run_choices, replace=True)
 
 
 def is_restarted(run_dir: Path) -> bool:
-    """Whether SLURM or torchrun has started this run before, and it left something to go on from."""
+    """Whether SLURM or torchrun has started this run before, and it left something to go on from, or its result."""
     restarts = (os.environ.get(name) for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
-    return any(int(count or 0) for count in restarts) and has_checkpoint(run_dir / "checkpoints")
+    left = has_checkpoint(run_dir / "checkpoints") or (run_dir / "result.json").exists()
+    return left and any(int(count or 0) for count in restarts)
 
 
 def check_overrides(arguments: Sequence[str], conf: Path = CONF) -> None:
@@ -203,6 +204,10 @@ def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
             return config
         config.resume = str(run_dir)
     saved, folder = run_dir / "config.yaml", run_dir / "checkpoints"
+    if (run_dir / "result.json").exists() and not has_checkpoint(folder):
+        raise ValueError(
+            f"resume={str(run_dir)!r}: that run is finished and kept no checkpoints; its weights are in model/"
+        )
     for name, found in (("config.yaml", saved.exists()), ("checkpoints/last.ckpt", has_checkpoint(folder))):
         if not found:
             raise ValueError(f"resume={str(run_dir)!r}: no {name} there; expected the folder of an earlier run")

@@ -119,6 +119,7 @@ def train(
     description: Mapping[str, Any],
     config: Mapping[str, Any],
     test: bool = True,
+    keep_checkpoints: bool = True,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Fit, test the best checkpoint, and write the run folder.
@@ -128,6 +129,7 @@ def train(
         description: goes into ``result.json`` as it is: names of model, backbone, loss, variant.
         config: the resolved configuration, plain types, for W&B.
         test: score the test split, where there is one.
+        keep_checkpoints: else they are removed when all else is written; ``model/`` has the best weights.
         resume: go on from the newest checkpoint in ``run_dir`` that can be read.
 
     Returns:
@@ -193,6 +195,8 @@ def train(
     }
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         _write(run_dir, datamodule, model, result, wandb_logger)
+        if not keep_checkpoints:
+            shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
     return result
 
 

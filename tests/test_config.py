@@ -129,3 +129,10 @@ def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
         ValueError, match=r"resume='.*': no checkpoints/last.ckpt there; expected the folder of an earlier"
     ):
         config.resumed(OmegaConf.create({"resume": str(tmp_path)}), tmp_path)
+
+
+def test_a_finished_run_without_checkpoints_is_not_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with pytest.raises(ValueError, match=r"resume='.*': that run is finished and kept no checkpoints; its weights are"):
+        config.resumed(OmegaConf.create({"resume": None}), tmp_path)

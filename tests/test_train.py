@@ -67,7 +67,7 @@ def run(folder: Path, tmp_path: Path, run_dir: Path, **settings: Any) -> tuple[d
     """A whole run; Trainer settings under ``trainer``, data settings under ``data``, the rest for the model."""
     run_dir.mkdir(exist_ok=True)
     trainer = make_trainer(run_dir, **settings.pop("trainer", {}))
-    resume = settings.pop("resume", False)
+    options = {name: settings.pop(name) for name in ("resume", "keep_checkpoints") if name in settings}
     module, model = make(folder, tmp_path, **settings)
     description = {"model": "ptmt", "backbone": "tiny", "loss": "wasl", "variant": None}
     result = train(
@@ -77,7 +77,7 @@ def run(folder: Path, tmp_path: Path, run_dir: Path, **settings: Any) -> tuple[d
         run_dir=run_dir,
         description=description,
         config={},
-        resume=resume,
+        **options,
     )
     return result, model
 
@@ -243,6 +243,13 @@ def test_run_folder(toy_folder: Path, tmp_path: Path) -> None:
     assert table["label"].tolist() == list(model.taxonomy.names)
     assert table["support"].sum() == sum(len(model.taxonomy.encode(line["labels"])) for line in lines)
     assert isinstance(AutoModelForMaskedLM.from_pretrained(run_dir / "model"), torch.nn.Module)
+
+
+def test_weights_may_be_kept_once(toy_folder: Path, tmp_path: Path) -> None:
+    run(toy_folder, tmp_path, tmp_path / "run", keep_checkpoints=False)
+    kept = {path.name for path in (tmp_path / "run").rglob("*") if path.suffix in (".ckpt", ".safetensors")}
+    assert kept == {"model.safetensors"}
+    assert not (tmp_path / "run/checkpoints").exists()
 
 
 def test_reported_validation_is_that_of_the_best_checkpoint(toy_folder: Path, tmp_path: Path) -> None:
