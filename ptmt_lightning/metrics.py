@@ -71,7 +71,7 @@ def average_precision(scored: Tensor) -> Tensor:
     Args:
         scored: counts ``[2, bins]`` of true and of other nodes by ascending score.
     """
-    true, other = scored.double().flip(-1).cumsum(-1)  # at or above each score, from the highest down
+    true, other = scored.flip(-1).cumsum(-1).double()  # at or above each score, from the highest down
     recall = _ratio(true, true[-1:])
     gained = recall.diff(prepend=recall.new_zeros(1))
     return (gained * _ratio(true, true + other)).sum()
@@ -129,7 +129,8 @@ class HierarchicalMetrics(Metric):
         true = self.taxonomy.augment(targets)
         self.flat_counts += count(predicted, targets)
         self.h_counts += count(self.taxonomy.augment(predicted), true)
-        bins = (self.taxonomy.coherent(probabilities) * _NUM_BINS).long().clamp_(0, _NUM_BINS - 1)
+        ranked = self.taxonomy.raised(self.taxonomy.coherent(probabilities))
+        bins = (ranked * _NUM_BINS).long().clamp_(0, _NUM_BINS - 1)
         self.scored += torch.stack(
             [torch.bincount(scores, minlength=_NUM_BINS) for scores in (bins[true], bins[~true])]
         )
@@ -171,7 +172,7 @@ def per_label(taxonomy: Taxonomy, flat_counts: Tensor) -> list[dict[str, Any]]:
 
 
 def reliability(scored: Tensor, num_bins: int = 20) -> list[dict[str, float]]:
-    """One row a range of coherent probabilities: ``low, high, probability`` (mean), ``labels, true``.
+    """One row a range of the probabilities that ``h_auprc`` ranks: ``low, high, probability`` (mean), ``labels, true``.
 
     Args:
         scored: counts ``[2, bins]`` of true and of other nodes by ascending score.

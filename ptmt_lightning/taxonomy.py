@@ -167,6 +167,23 @@ class Taxonomy:
             bounded = torch.cat([bounded, torch.minimum(level, bound)], dim=-1)
         return bounded
 
+    def raised(self, scores: Tensor) -> Tensor:
+        """Raise every node to its highest descendant, bottom-up.
+
+        ``raised(p) > t`` is ``augment(p > t)`` for every ``t``. In a tree it changes nothing of coherent scores.
+
+        Args:
+            scores: probabilities or logits, ``[..., V]``.
+
+        Returns:
+            ``[..., V]``, a new tensor.
+        """
+        raised = scores.clone()
+        for block in reversed(self._blocks(scores.device)):
+            children = raised[..., block.nodes].index_select(-1, block.children)
+            raised.scatter_reduce_(-1, block.parents.expand_as(children), children, "amax")
+        return raised
+
     def _blocks(self, device: torch.device) -> list[_EdgeBlock]:
         """The edges grouped by the level they lead into, from level 2 down, made once a device."""
         if device not in self._edge_blocks:

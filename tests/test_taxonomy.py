@@ -322,6 +322,17 @@ def test_exceeding_a_threshold_after_coherent_is_pruning(case: tuple[Taxonomy, t
 
 
 @quick
+@given(taxonomies_with_probabilities(), st.sampled_from([0.0, 0.125, 0.3, 0.5, 0.875, 0.99, 1.0]))
+def test_exceeding_a_threshold_after_raised_is_augmenting(
+    case: tuple[Taxonomy, torch.Tensor], threshold: float
+) -> None:
+    taxonomy, probabilities = case
+    before = probabilities.clone()
+    assert torch.equal(taxonomy.raised(probabilities) > threshold, taxonomy.augment(probabilities > threshold))
+    assert torch.equal(probabilities, before)
+
+
+@quick
 @given(taxonomies_with_probabilities())
 def test_coherent_is_idempotent_only_lowers_and_leaves_no_child_above_all_parents(
     case: tuple[Taxonomy, torch.Tensor],
