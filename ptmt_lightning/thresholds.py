@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptmt_lightning.losses import of_nodes
-from ptmt_lightning.metrics import count, macro
+from ptmt_lightning.metrics import Classes, count, macro
 from ptmt_lightning.taxonomy import Taxonomy
 
 Tuning = Literal["global", "level"]
@@ -22,7 +22,13 @@ _ROUNDS = 3  # at most, over the levels
 
 
 def tune_thresholds(
-    probabilities: Tensor, targets: Tensor, taxonomy: Taxonomy, *, tuning: Tuning, prune: bool
+    probabilities: Tensor,
+    targets: Tensor,
+    taxonomy: Taxonomy,
+    *,
+    tuning: Tuning,
+    prune: bool,
+    classes: Classes = "present",
 ) -> list[float]:
     """Thresholds with the highest ``h_f1_macro``; of equal ones those nearest to 0.5.
 
@@ -31,6 +37,7 @@ def tune_thresholds(
     Args:
         probabilities: ``[N, V]``.
         targets: bool ``[N, V]``.
+        classes: see :func:`~ptmt_lightning.metrics.macro`.
 
     Returns:
         ``D`` thresholds.
@@ -45,7 +52,7 @@ def tune_thresholds(
             predicted = taxonomy.augment(taxonomy.prune(predicted) if prune else predicted)
             counts += count(predicted, some_true)
         # Rounded: the same labels' F1 at another threshold, in another order, has another sum in the last digit.
-        return round(macro(counts).f1.item(), 12), -sum(abs(threshold - 0.5) for threshold in thresholds)
+        return round(macro(counts, classes).f1.item(), 12), -sum(abs(threshold - 0.5) for threshold in thresholds)
 
     num_levels = taxonomy.num_levels
     best = max(([candidate] * num_levels for candidate in _CANDIDATES), key=quality)

@@ -223,10 +223,11 @@ def _tune(trainer: L.Trainer, model: HTCModel, datamodule: HTCDataModule) -> Non
     model.val_scores = None
     batches = [batch for share in gathered for batch in share]
     probabilities, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    classes = model.val_metrics.classes
     model.thresholds = tune_thresholds(
-        probabilities, targets, model.taxonomy, tuning=model.tune_threshold, prune=model.prune
+        probabilities, targets, model.taxonomy, tuning=model.tune_threshold, prune=model.prune, classes=classes
     )
-    metrics = HierarchicalMetrics(model.taxonomy, classes=model.val_metrics.classes)
+    metrics = HierarchicalMetrics(model.taxonomy, classes=classes)
     metrics.update(model.predict_nodes(probabilities), targets, probabilities)
     model.val_results = metrics.compute().values
     log.info("thresholds, chosen on validation: %s", ", ".join(f"{threshold:g}" for threshold in model.thresholds))

@@ -124,6 +124,25 @@ def test_levels_that_are_apart_get_the_thresholds_of_an_exhaustive_search(monkey
         assert reached(case, common, prune=prune) < 1
 
 
+def test_the_choice_is_by_the_average_that_is_reported() -> None:
+    taxonomy = Taxonomy([("ROOT", name) for name in "ABCD"])
+    # A is found best at 0.5; below that B is found as well, and C and D, which never occur, come in.
+    probabilities = torch.tensor([[0.9, 0.3, 0.35, 0.35], [0.6, 0.1, 0.1, 0.1]])
+    targets = torch.tensor([[True, True, False, False], [True, False, False, False]])
+    chosen = {
+        classes: tune_thresholds(probabilities, targets, taxonomy, tuning="global", prune=True, classes=classes)
+        for classes in ("present", "all")
+    }
+    for classes, [threshold, *_] in chosen.items():
+        quality = {}
+        for candidate in (threshold, 0.25, 0.5):
+            metrics = HierarchicalMetrics(taxonomy, classes=classes)
+            metrics.update(probabilities > candidate, targets, probabilities)
+            quality[candidate] = metrics.compute().values["h_f1_macro"]
+        assert quality[threshold] == max(quality.values())
+    assert chosen["present"] == [0.5] != chosen["all"]
+
+
 def test_pruning_is_part_of_the_choice() -> None:
     taxonomy = Taxonomy([("ROOT", "A"), ("A", "AA")])
     # AA never is true, but probable below a parent that is not predicted at 0.5: pruning drops it there.
