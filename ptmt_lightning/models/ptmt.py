@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -136,6 +137,9 @@ class PTMT(HTCModel):
         """Eq. 3 and its terms; slots that show their answer do not count."""
         states_BKH = self.states(batch)
         logits_BV = self.label_logits(states_BKH)
+        if self.coherent:  # or slots that show their answer would be trained by the labels of other levels
+            masked_BV = batch.slots[:, torch.tensor(self.taxonomy.levels, device=logits_BV.device) - 1]
+            logits_BV = torch.where(masked_BV, logits_BV, logits_BV.detach())
         label = masked_mean(self.label_losses(logits_BV, batch.targets), batch.slots)
         probabilities_BV = self.probabilities(logits_BV)
         count = count_l1(probabilities_BV, batch.targets, self.taxonomy.level_sizes, batch.slots, self.count_scope)

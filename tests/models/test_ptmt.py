@@ -236,6 +236,20 @@ def test_terms_equal_sums_over_the_slots_that_stayed_masked(count_scope: CountSc
     torch.testing.assert_close(terms["count_l1"], count)
 
 
+@pytest.mark.parametrize("coherent", [False, True])
+def test_slots_that_show_their_answer_are_not_trained(coherent: bool) -> None:
+    model = make(p_label=0.5, alpha=0.0, coherent=coherent)
+    randomise(model)
+    batch = toy_batch(model, training=True)
+    assert 0 < batch.slots.sum() < batch.slots.numel()
+    states = model.states(batch).detach().requires_grad_()
+    model.states = lambda _: states  # type: ignore[method-assign]
+    model.loss_terms(batch)["loss"].backward()
+    slopes_BD = states.grad[:, : batch.slots.shape[1]].abs().sum(dim=-1)
+    assert (slopes_BD[~batch.slots] == 0).all()
+    assert (slopes_BD[batch.slots] > 0).any()
+
+
 def test_only_the_count_differs_between_scopes() -> None:
     by_level, together = make(count_scope="level", p_label=0.7), make(count_scope="all", p_label=0.7)
     batch = toy_batch(by_level, training=True)
