@@ -76,7 +76,7 @@ class GACaps(TextClassifier):
         labels_BVF: Tensor = highest_BK.relu().unflatten(-1, (-1, self.num_features))
         return labels_BVF
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def on_after_backward(self) -> None:
         # Not by requires_grad: distributed training expects the same gradients at every step.
         if self.current_epoch < self.frozen_epochs:
             self.backbone.zero_grad(set_to_none=True)

@@ -142,6 +142,17 @@ def test_gaps_have_finite_slopes_and_a_flat_taxonomy_none(toy_taxonomy: Taxonomy
     assert gacaps.child_gaps(torch.rand(3, 2), flat.edge_index()).item() == 0
 
 
+def test_training_drops_states_of_the_encoder_and_label_representations() -> None:
+    model = make()
+    batch = model.collator(training=True)(toy_examples(model.tokenizer, model.taxonomy))
+    with torch.no_grad():
+        assert torch.equal(model(batch), model(batch))
+        for dropout in (model.state_dropout, model.label_dropout):
+            dropout.train()
+            assert not torch.equal(model(batch), model(batch))
+            dropout.eval()
+
+
 def test_loss_is_the_focal_loss_and_the_gaps() -> None:
     model = make()
     batch = model.collator(training=False)(toy_examples(model.tokenizer, model.taxonomy))
@@ -166,7 +177,7 @@ def test_the_encoder_stands_still_in_the_first_epochs(epoch: int, moves: bool) -
         optimizer.zero_grad()
         model.loss_terms(batch)["loss"].backward()
         assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
-        model.on_before_optimizer_step(optimizer)
+        model.on_after_backward()  # before what is logged and clipped
         for group in optimizer.param_groups:
             group["lr"] = 1e-3
         optimizer.step()
