@@ -131,7 +131,7 @@ class OptunaSweeper(Sweeper):
             raise CompactHydraException("\n".join(["error: trials failed:", *failed]))
 
     def _space(self, arguments: list[str]) -> tuple[list[str], dict[str, BaseDistribution]]:
-        """The arguments without a range, and the ranges by key."""
+        """The arguments without a range, and the ranges by key; of the configuration's, none that the loss has not."""
         parser = OverridesParser.create(config_loader=self.config_loader)
         ranges = [f"{key}={value}" for key, value in self.params.items()]
         fixed, space = dict[str, str](), dict[str, BaseDistribution]()
@@ -143,6 +143,12 @@ class OptunaSweeper(Sweeper):
                 space[key] = distribution_of(override)
             else:
                 fixed[key] = key + "=" + override.get_value_element_as_str()
+        chosen = self.config_loader.load_sweep_config(self.master, list(fixed.values()))
+        typed = {override.get_key_element() for override in parser.parse_overrides(arguments)}
+        for key in [key for key in space if key.startswith("loss.") and key not in typed]:
+            if key.removeprefix("loss.") not in chosen.loss:
+                log.warning("%s is not searched: %s has no such setting", key, chosen.loss._target_)
+                del space[key]
         if not space:
             raise ValueError(
                 "hydra/sweeper=optuna: no setting with a range; add one, as in 'loss.margin=interval(0.02,0.1)', or "

@@ -126,8 +126,6 @@ class LabelLoss(nn.Module):
 class WASL(LabelLoss):
     """Weighted asymmetric focal loss (Eq. 1), summed over the labels of a level (Eq. 2).
 
-    With both gammas and the margin at 0 it is the weighted binary cross-entropy of Table 3 (``loss=bce``).
-
     Args:
         level_weights: weight of the positive term at each level: a list with one number a level,
             or ``{first: a, step: b}`` for ``a, a + b, a + 2b, ...``.
@@ -180,6 +178,17 @@ class WASL(LabelLoss):
 
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
         return logits.float().sigmoid()
+
+
+class WeightedBCE(WASL):
+    """Weighted binary cross-entropy (Table 3): without focus and margin.
+
+    Args:
+        level_weights: see :class:`WASL`.
+    """
+
+    def __init__(self, *, level_weights: Sequence[float] | Mapping[str, float]) -> None:
+        super().__init__(gamma_pos=0, gamma_neg=0, margin=0, level_weights=level_weights)
 
 
 class MeanBCE(LabelLoss):

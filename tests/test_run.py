@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT_DIR
@@ -259,6 +260,18 @@ def test_ranks_of_torchrun_share_a_folder(toy_folder: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     result = json.loads((only_run(tmp_path) / "result.json").read_text())
     assert result["num_devices"] == 2
+
+
+@pytest.mark.slow
+def test_a_search_leaves_out_ranges_that_the_loss_has_not(toy_folder: Path, tmp_path: Path) -> None:
+    choices = ["model=bert", "search=bert", "loss=bce", "hydra.sweeper.n_trials=1", "trainer.max_epochs=1"]
+    done = start(tmp_path, *toy_arguments(toy_folder), *choices)
+    assert done.returncode == 0, done.stderr
+    for name in ("gamma_neg", "margin"):
+        assert f"loss.{name} is not searched: ptmt_lightning.losses.WeightedBCE has no such setting" in done.stdout + done.stderr
+    [trials] = (tmp_path / "outputs/studies").glob("*/trials.csv")
+    searched = [column.removeprefix("params_") for column in pd.read_csv(trials) if column.startswith("params_")]
+    assert {column.split(".")[0] for column in searched} == {"optimizer", "model"}
 
 
 def test_a_search_with_pruning_on_two_ranks(toy_folder: Path, tmp_path: Path) -> None:
