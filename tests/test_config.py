@@ -123,6 +123,12 @@ def test_only_folders_of_the_run_itself_are_removed(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "work/outputs").exists()
 
 
+@pytest.mark.parametrize(("model", "prune"), [("ptmt", True), ("bert_ml", False), ("hbgl", False), ("gacaps", False)])
+def test_peers_do_not_prune_by_default(model: str, prune: bool) -> None:
+    with initialize_config_dir(str(ROOT_DIR / "conf"), version_base="1.3"):
+        assert compose("config", [f"model={model}"]).model.prune is prune
+
+
 def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("resume: null")
     with pytest.raises(

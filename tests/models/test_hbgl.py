@@ -72,6 +72,28 @@ def test_a_slot_depends_on_the_targets_before_it_alone(slot: int) -> None:
         assert not torch.isclose(states[:, later], after[:, later]).all()
 
 
+def test_states_are_those_of_the_stock_encoder_on_the_three_streams() -> None:
+    model = make()
+    batch = toy_batch(model)
+    targets, _ = model.slot_targets(batch.targets)
+    bert, num_slots = model.backbone.model.bert, model.num_slots
+    words = bert.embeddings.word_embeddings.weight
+    rows = torch.cat([model.label_rows, words[[model.tokenizer.sep_token_id]]])
+    num_documents, length = batch.input_ids.shape
+    lengths = batch.attention_mask.sum(dim=1, keepdim=True)
+    slots = lengths + torch.arange(num_slots)
+    masks = words[model.tokenizer.mask_token_id].expand(num_documents, num_slots, -1)
+    seen = hbgl.three_streams(batch.attention_mask.bool(), num_slots)
+    with torch.no_grad():
+        expected = bert(
+            inputs_embeds=torch.cat([words[batch.input_ids], targets.float() @ rows, masks], dim=1),
+            token_type_ids=torch.tensor([0] * length + [1] * 2 * num_slots).expand(num_documents, -1),
+            position_ids=torch.cat([torch.arange(length).expand(num_documents, -1), slots, slots], dim=1),
+            attention_mask=torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None],
+        ).last_hidden_state[:, -num_slots:]
+        torch.testing.assert_close(model.slot_states(batch, targets), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_slots_see_only_their_own_document_and_no_padding() -> None:
     model = make()
     examples = toy_examples(model.tokenizer, model.taxonomy)
@@ -113,7 +135,10 @@ def test_targets_are_shown_as_masks_half_of_the_time_in_training_only() -> None:
             layer.attention.self.dropout.p = 0.0
         draws = torch.stack([model.slot_states(batch, targets) for _ in range(40)])
     assert (draws[:, :, 0] == draws[0, :, 0]).all()  # the first slot sees no target
-    assert not (draws[:, :, 2] == draws[0, :, 2]).all()
+    # The second sees the first target alone: its states are of two kinds, each in about half of the draws.
+    is_first_kind = torch.isclose(draws[:, :, 1], draws[0, :, 1], atol=1e-5).all(dim=-1)
+    assert 0.35 < is_first_kind.float().mean() < 0.65
+    assert len({tuple(state.round(decimals=3).tolist()) for state in draws[:, 0, 1]}) == 2
 
 
 # ---- loss ----
@@ -230,6 +255,48 @@ def test_an_end_at_once_predicts_nothing_and_without_an_end_the_last_level_count
 
 
 # ---- label pretraining ----
+
+
+def test_a_label_begins_as_the_sum_of_its_words() -> None:
+    model = make([(ROOT, "m n"), (ROOT, "o")])
+    words = model.backbone.token_embeddings
+    names = [model.tokenizer(name, add_special_tokens=False)["input_ids"] for name in ("m n", "o")]
+    assert [len(ids) for ids in names] == [2, 1]
+    expected = torch.stack([sum(words[i] for i in ids) for ids in names])  # type: ignore[misc]
+    torch.testing.assert_close(model._initial_rows_VH, expected.detach())
+
+
+def test_pretraining_fills_masked_labels_from_their_neighbours_and_masked_siblings_answer_for_each_other() -> None:
+    model = make([(ROOT, "A"), (ROOT, "B"), ("A", "a1"), ("A", "a2"), ("A", "a3"), ("B", "b1"), ("B", "b2")])
+    taxonomy, rows = model.taxonomy, model.label_rows.detach().clone()
+    assert taxonomy.names == ("A", "B", "a1", "a2", "a3", "b1", "b2")
+    families = [{2, 3, 4}, {5, 6}]
+    masked = torch.rand(32, 7, generator=torch.Generator().manual_seed(0)) < 0.15
+    bert = model.backbone.model.bert
+    words = bert.embeddings.word_embeddings.weight.detach()
+    cls, sep, mask = (words[getattr(model.tokenizer, f"{name}_token_id")] for name in ("cls", "sep", "mask"))
+    sees = torch.eye(9, dtype=torch.bool)
+    for one, other in ((0, 1), (0, 2), (1, 3), (1, 4), (1, 5), (2, 6), (2, 7)):  # [CLS] A B a1 a2 a3 b1 b2 [SEP]
+        sees[one, other] = sees[other, one] = True
+    terms = []
+    for hidden in masked:
+        labels = [mask if hidden[node] else rows[node] for node in range(7)]
+        with torch.no_grad():
+            states = bert(
+                inputs_embeds=torch.stack([cls, *labels, sep])[None],
+                token_type_ids=torch.zeros(1, 9, dtype=torch.long),
+                position_ids=torch.tensor([[0, 1, 1, 2, 2, 2, 2, 2, 3]]),
+                attention_mask=torch.where(sees, 0.0, torch.finfo(torch.float32).min)[None, None],
+            ).last_hidden_state[0]
+            scores = model.backbone.transform(states) @ rows.T
+        for node in hidden.nonzero().flatten().tolist():
+            alike = {node}.union(*(family for family in families if node in family))
+            for answer in range(7):
+                p = scores[node + 1, answer].double().sigmoid()
+                terms.append(-(p.log() if answer in alike and hidden[answer] else (1 - p).log()).item())
+    assert any(hidden[list(family)].sum() > 1 for hidden in masked for family in families)
+    [loss] = hbgl.pretrain_labels(model.backbone, model.label_rows, taxonomy, model._token, steps=1, rate=1e-3, seed=0)
+    assert loss == pytest.approx(sum(terms) / len(terms), rel=1e-4)
 
 
 def test_graph_mask_is_adjacency_with_the_root_at_cls() -> None:
