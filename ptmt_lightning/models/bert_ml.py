@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
+from torch import distributed as dist
 
 from ptmt_lightning.checks import check_range
 from ptmt_lightning.models.bert import BERTClassifier
@@ -20,7 +21,7 @@ class BERTML(BERTClassifier):
     The published code leaves dropout on while it evaluates; this one does not.
 
     Args:
-        output_penalty: weight of the probabilities' gaps, summed over documents and edges.
+        output_penalty: weight of the probabilities' gaps, summed over the documents of a step and over edges.
         weight_penalty: weight of half the squared distances of the head's weights, summed over edges.
         settings: see :class:`~ptmt_lightning.models.bert.BERTClassifier`.
     """
@@ -40,6 +41,7 @@ class BERTML(BERTClassifier):
         label = self.mean_label_loss(logits_BV, batch.targets)
         own_BV = self.label_loss.probabilities(logits_BV, self.taxonomy.level_sizes)  # coherent ones have no gaps
         gaps, distances = match_penalties(own_BV, self.head.weight, self.edges)
+        gaps = gaps * (dist.get_world_size() if dist.is_initialized() else 1)  # gradients are averaged over ranks
         loss = label + self.output_penalty * gaps + self.weight_penalty * distances
         return {"loss": loss, "label": label, "gaps": gaps, "distances": distances}
 

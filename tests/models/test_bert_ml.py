@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import TOY_DOCUMENTS, TOY_EDGES, tiny_source, toy_examples
+from torch import distributed as dist
+from torch import multiprocessing
 
 from ptmt_lightning.losses import MeanBCE
 from ptmt_lightning.models.bert_ml import BERTML, match_penalties
@@ -70,7 +73,7 @@ def test_loss_is_the_mean_cross_entropy_and_the_penalties() -> None:
         assert make(output_penalty=0, weight_penalty=0).loss_terms(batch)["loss"].item() == pytest.approx(label.item())
 
 
-def test_nothing_is_pruned_by_its_defaults_and_all_that_is_trained_has_a_gradient() -> None:
+def test_all_that_is_trained_has_a_gradient() -> None:
     model = make()
     model.loss_terms(model.collator(training=True)(toy_examples(model.tokenizer, model.taxonomy)))["loss"].backward()
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
@@ -103,3 +106,26 @@ def test_gaps_are_those_of_the_scores_before_they_are_made_coherent() -> None:
 def test_a_length_without_room_for_text_is_refused() -> None:
     with pytest.raises(ValueError, match=r"backbone\.max_length=2 leaves no room for a text; set it to 3 or more"):
         make(max_length=2)
+
+
+def test_gaps_are_summed_over_the_documents_of_all_ranks(tmp_path: Path) -> None:
+    """The mean over two ranks of half a batch each, as gradients are averaged, is the whole batch."""
+    model = make()
+    examples = toy_examples(model.tokenizer, model.taxonomy)
+    with torch.no_grad():
+        expected = model.loss_terms(model.collator(training=False)(examples))
+    multiprocessing.start_processes(_half, args=(tmp_path,), nprocs=2, start_method="fork")
+    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for name in ("gaps", "distances", "label", "loss"):
+        torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, expected[name], msg=name)
+
+
+def _half(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)  # those of the forked process are gone
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    model = make()
+    examples = toy_examples(model.tokenizer, model.taxonomy)
+    with torch.no_grad():
+        terms = model.loss_terms(model.collator(training=False)(examples[rank::2]))
+    torch.save(terms, folder / f"{rank}.pt")
+    dist.destroy_process_group()
