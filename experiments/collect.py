@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from omegaconf import OmegaConf
 
 SETTINGS = ("dataset", "model", "backbone", "variant", "seed", "train_fraction")
 METRICS = (
@@ -19,11 +20,15 @@ METRICS = (
 )  # fmt: skip
 
 
-def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of one ``result.json``."""
+def rows(run: Path) -> list[dict[str, Any]]:
+    """The rows of a finished run's folder."""
+    result = json.loads((run / "result.json").read_text())
+    optimizer = OmegaConf.load(run / "config.yaml").optimizer
     ends = {
         "epochs": result["epochs"],
         "steps": result["steps"],
+        "learning_rate": optimizer.learning_rate,
+        "new_rate_factor": optimizer.new_rate_factor,
         "wall_seconds": round(sum(result["seconds"].values())),
         "device": f"{result['device']} x {result['num_threads']} threads",
         "git_sha": result["git_sha"],
@@ -41,5 +46,4 @@ if __name__ == "__main__":
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", required=True, type=Path)
     arguments = parser.parse_args()
-    results = [json.loads((run / "result.json").read_text()) for run in arguments.runs]
-    pd.DataFrame([row for result in results for row in rows(result)]).to_csv(arguments.out, index=False)
+    pd.DataFrame([row for run in arguments.runs for row in rows(run)]).to_csv(arguments.out, index=False)

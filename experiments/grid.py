@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import shutil
 import subprocess
 import sys
@@ -118,7 +117,7 @@ def _collect(path: Path, jobs: list[Job]) -> None:
         row | {"run": job.folder.name, "variant": job.variant or row["variant"]}
         for job in jobs
         if (job.folder / "result.json").exists()
-        for row in rows(json.loads((job.folder / "result.json").read_text()))
+        for row in rows(job.folder)
     ]
     table = pd.concat([pd.DataFrame(found), pd.read_csv(path) if path.exists() else pd.DataFrame()])
     if len(table):

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 METRICS = ["h_f1_macro", "h_f1_micro", "h_auprc"]
 MAIN = METRICS[0]
+ALIKE = ("model", "backbone", "steps", "learning_rate", "new_rate_factor")  # in all seeds of one variant
 
 
 def main() -> None:
@@ -26,6 +27,8 @@ def main() -> None:
     options = parser.parse_args()
     runs = pd.read_csv(options.results)
     runs = runs[runs["split"] == options.split].sort_values("train_fraction", kind="stable")
+    if runs.empty:
+        raise SystemExit(f"error: {options.results} has no rows of --split {options.split}")
     runs["variant"] = runs["variant"].astype(object).where(runs["variant"].notna(), runs["model"])
     table = summary(runs, options.against)
     print(markdown(table))
@@ -37,6 +40,7 @@ def main() -> None:
 def summary(runs: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
     """One row a dataset, variant and share of the training set, in the order of their first runs."""
     keys = ["dataset", "variant", "train_fraction"]
+    _check_seeds(runs, keys)
     if against:
         place = ["dataset", "train_fraction", "seed"]
         base = runs[runs["variant"] == against].set_index(place)[MAIN]
@@ -51,6 +55,17 @@ def summary(runs: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
     scores.columns = ["_".join(column) for column in scores.columns]
     counts = runs.groupby(keys, sort=False).agg(seeds=("seed", "nunique"), steps=("steps", "max"))
     return counts.join(scores).reset_index()
+
+
+def _check_seeds(runs: pd.DataFrame, keys: list[str]) -> None:
+    for key, rows in runs.groupby(keys, sort=False):
+        unlike = [f"{name} {', '.join(map(str, rows[name].dropna().unique()))}" for name in ALIKE if name in rows]
+        unlike = [text for text in unlike if "," in text]
+        if rows["seed"].duplicated().any():
+            unlike.append("a seed twice")
+        if unlike:
+            place = ", ".join(map(str, key)) if isinstance(key, tuple) else str(key)
+            raise SystemExit(f"error: {place}: {'; '.join(unlike)}; expected runs that differ in their seeds alone")
 
 
 def markdown(table: pd.DataFrame) -> str:

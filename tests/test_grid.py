@@ -57,6 +57,7 @@ def test_runs_are_made_once_and_failures_named(toy_folder: Path, tmp_path: Path)
     table = pd.read_csv(tmp_path / "trial/results.csv")
     assert table["run"].tolist() == ["good-0", "good-0", "good-1", "good-1"]
     assert table["seed"].tolist() == [0, 0, 1, 1]
+    assert table["learning_rate"].tolist() == [5e-5, 5e-5, 1e-3, 1e-3]
 
     before = (tmp_path / "trial/results.csv").read_text()
     (tmp_path / "trial/results.csv").unlink()

@@ -48,6 +48,20 @@ def test_table_has_mean_deviation_and_paired_difference(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_rows_that_differ_in_more_than_seeds_are_refused(tmp_path: Path) -> None:
+    path = results(tmp_path / "results.csv", {"full": [0.5, 0.7]}, [1.0])
+    table = pd.read_csv(path)
+    table.assign(learning_rate=[1e-4, 1e-4, 3e-4, 3e-4]).to_csv(path, index=False)
+    assert summarize(str(path)).stderr.strip() == (
+        "error: toy, full, 1.0: learning_rate 0.0001, 0.0003; expected runs that differ in their seeds alone"
+    )
+    table.assign(seed=0).to_csv(path, index=False)
+    assert "error: toy, full, 1.0: a seed twice; expected" in summarize(str(path)).stderr
+    table[table["split"] == "val"].to_csv(path, index=False)
+    assert summarize(str(path)).stderr.strip() == f"error: {path} has no rows of --split test"
+
+
+@pytest.mark.slow
 def test_shares_of_the_training_set_become_curves(tmp_path: Path) -> None:
     path = results(tmp_path / "results.csv", {None: [0.5]}, [0.03125, 0.375, 1.0])
     done = summarize(str(path))
