@@ -25,7 +25,8 @@ class GACaps(TextClassifier):
     """Label representations by convolution, related by graph attention, routed to one capsule a node.
 
     Two defects of the published code are left behind: there the encoder is frozen and thawed on alternate epochs, and
-    routing stops on a criterion of the whole batch, so that a prediction depends on the batch.
+    routing stops on a criterion of the whole batch, so that a prediction depends on the batch. What dropout does before
+    a maximum is kept: probabilities are lower in evaluation than in training, which ``tune_threshold`` makes up for.
 
     Args:
         num_features: of a label's representation.
