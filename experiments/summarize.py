@@ -115,8 +115,8 @@ def bars(table: pd.DataFrame) -> Figure:
     for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
         rows = table[table["dataset"] == dataset][::-1]
         axes.barh(rows["variant"], rows[f"{MAIN}_mean"], xerr=rows[f"{MAIN}_std"].fillna(0), alpha=0.7, capsize=3)
-        lowest, highest = rows[f"{MAIN}_mean"].min(), rows[f"{MAIN}_mean"].max()
-        axes.set(title=dataset, xlabel=MAIN, xlim=(max(0, lowest - 0.3 * (highest - lowest) - 0.02), highest * 1.02))
+        lowest, highest = rows[f"{MAIN}_mean"].min(), (rows[f"{MAIN}_mean"] + rows[f"{MAIN}_std"].fillna(0)).max()
+        axes.set(title=dataset, xlabel=MAIN, xlim=(max(0, lowest - 0.3 * (highest - lowest) - 0.02), highest * 1.01))
         axes.grid(alpha=0.3, axis="x")
     return figure
 
