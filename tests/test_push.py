@@ -133,3 +133,8 @@ def test_what_the_hub_refuses(hub: Hub, model: Path) -> None:
     assert done.returncode == 1
     assert "error: a/b/c: the hub did not take it: " in done.stderr
     assert hub.files == {}
+    hub.server_port = 9  # where nobody answers
+    done = push(hub, model, "team/topics")
+    assert done.returncode == 1
+    assert "error: team/topics: the hub did not take it: " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from httpx import TransportError
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError  # type: ignore[attr-defined]
 
 from ptmt_lightning.model_folder import WANTED, ModelFolder
 
@@ -29,7 +28,7 @@ def _push(options: argparse.Namespace) -> None:
             delete_patterns=WANTED,  # an exported file of an earlier model would be taken for this one's
             commit_message="Model of ptmt_lightning",
         )  # fmt: skip
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, TransportError) as error:
+    except (HFValidationError, HTTPError, LocalTokenNotFoundError) as error:  # HTTPError: of the hub's HTTP client
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{options.name}: the hub did not take it: {reason}; check the name, and log in with HF_TOKEN"
