@@ -19,6 +19,8 @@ from ptmt_lightning.reporting.runs import Run, find_runs
 
 log = logging.getLogger(__name__)
 
+_WIDE = 1000  # characters, of an output that is no terminal
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of the command."""
@@ -44,13 +46,16 @@ def _report(options: argparse.Namespace) -> None:
     if not runs:
         raise ValueError(f"no finished run in {', '.join(map(str, options.paths))}")
     metrics = options.metrics.split(",")
+    unscored = sum(not run.result[options.split] for run in runs)
+    if 0 < unscored < len(runs):
+        log.warning("left out: %d runs without scores on --split %s", unscored, options.split)
     rows = report.table(runs, metrics=metrics, split=options.split, baseline=options.baseline)
     if options.html:
         write_text(options.html, _page(runs, rows, metrics=metrics, split=options.split, left_out=left_out))
         return
     match options.format:
         case "text":
-            report.show(rows, Console())
+            report.show(rows, Console() if sys.stdout.isatty() else Console(width=_WIDE))
         case "csv":
             rows.to_csv(sys.stdout, index=False)
         case _:

@@ -115,7 +115,7 @@ def show(rows: pd.DataFrame, console: Console) -> None:
     names, texts, bests = cells(rows)
     shown = Table()
     for name in names:
-        shown.add_column(escape(name))
+        shown.add_column(escape(name), overflow="fold")
     for line, best in zip(texts, bests, strict=True):
         marked = (f"[bold]{escape(t)}[/]" if b else escape(t) for t, b in zip(line, best, strict=True))
         shown.add_row(*marked)

@@ -48,7 +48,7 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
 
 
 def _candidates(path: Path, seen: set[Path]) -> Iterator[Path]:
-    """Folders with a result, or with a configuration and checkpoints: runs that are not finished; each once."""
+    """Folders with a result, or with a configuration and what a run that is not finished leaves; each once."""
     for name, folders, files in os.walk(path, followlinks=True):
         folder = Path(name)
         if folder.resolve() in seen:  # a link, or a folder that was given twice
@@ -56,7 +56,7 @@ def _candidates(path: Path, seen: set[Path]) -> Iterator[Path]:
             continue
         seen.add(folder.resolve())
         folders.sort()
-        if "result.json" in files or ("config.yaml" in files and "checkpoints" in folders):
+        if "result.json" in files or ("config.yaml" in files and ("checkpoints" in folders or "metrics.csv" in files)):
             yield folder
 
 

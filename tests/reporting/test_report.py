@@ -129,17 +129,26 @@ def test_broken_unfinished_and_foreign_folders_are_named_and_left_out(
     for name, content in (("null", "null"), ("untimed", "{}")):
         write_run(runs_folder / name, 0.5)
         (runs_folder / name / "result.json").write_text(content)
-    result = '{"dataset": "a", "model": "b", "seed": 0, "val": {}, "test": {}, "seconds": null}'
-    (runs_folder / "untimed/result.json").write_text(result)
+    untimed = '{"dataset": "a", "model": "b", "seed": 0, "val": {}, "test": {}, "seconds": null}'
+    (runs_folder / "untimed/result.json").write_text(untimed)
+    (runs_folder / "cut_off").mkdir()  # before its first checkpoint
+    for name in ("config.yaml", "metrics.csv"):
+        (runs_folder / "cut_off" / name).write_text("")
+    unscored = write_run(runs_folder / "unscored", 0.4)
+    result = json.loads((unscored / "result.json").read_text())
+    (unscored / "result.json").write_text(json.dumps(result | {"test": {}}))
     (runs_folder / "notes").mkdir()
     write_run(runs_folder / "whole", 0.4)
     main(["report", str(runs_folder), "--format", "csv"])
-    lines = sorted(record.getMessage() for record in caplog.records)
+    *lines, last = (record.getMessage() for record in caplog.records)
+    assert last == "left out: 1 runs without scores on --split test"
+    lines.sort()
     assert [line.removeprefix(f"left out: {runs_folder}/").split(" (while parsing")[0] for line in lines] == [
         "0.05-0: result.json is broken (Expecting value: line 1 column 13 (char 12))",
         "0.05-1: not finished, there is no result.json",
         "0.1-0: result.json is not of a run of this project: no dataset, model, seed, val, test, seconds",
         "0.1-1: no config.yaml",
+        "cut_off: not finished, there is no result.json",
         "null: result.json is not of a run of this project: no dataset, model, seed, val, test, seconds",
         "other: config.yaml is broken",  # in the words of the one YAML reader or of the other
         "untimed: result.json is not of a run of this project: no seconds of the training",
