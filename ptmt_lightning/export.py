@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -58,13 +60,24 @@ def export_model(model: str, target: Path, *, file_format: FileFormat = "onnx", 
             if (source / name).exists():
                 shutil.copy(source / name, folder / name)
         classifier.tokenizer.save_pretrained(folder)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporters about themselves
+        with _quiet():
             program = _traced(classifier, classifier.score)
             if file_format == "onnx":
                 _write_onnx(program, folder / ONNX_FILE, classifier.score, int8=int8)
             else:
                 torch.export.save(program, folder / PROGRAM_FILE)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' warnings about themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 class _Exported(nn.Module):

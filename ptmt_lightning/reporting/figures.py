@@ -57,10 +57,10 @@ def label_f1(labels: pd.DataFrame) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(1, 2))
     for level, rows in seen.groupby("level"):
         mean = float(rows["f1"].mean())
-        bar = left.bar(str(level), mean)
+        bar = left.bar(level, mean)
         left.bar_label(bar, fmt="%.3f")
         right.scatter(rows["support"].clip(lower=0.5), rows["f1"], s=14, alpha=0.7, label=f"level {level}")
-    left.set(xlabel="level", ylabel="macro F1, flat", ylim=(0, 1.08))
+    left.set(xlabel="level", ylabel="macro F1, flat", ylim=(0, 1.08), xticks=sorted(seen["level"].unique()))
     right.set(xlabel="documents with the label", ylabel="F1 of the label", xscale="log", ylim=(-0.03, 1.03))
     right.grid(alpha=0.3)
     right.legend()
