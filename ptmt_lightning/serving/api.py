@@ -4,6 +4,7 @@ LitServe reads the types of a method off its signature, so they are no strings h
 """
 
 import queue
+import signal
 import time
 from typing import Annotated, Any, cast
 
@@ -89,6 +90,7 @@ class TaxonomyAPI(litserve.LitAPI):  # type: ignore[misc]
 
     def setup(self, device: Any) -> None:
         """Once, in the process that predicts."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this process
         self.classifier = Classifier.from_pretrained(self.model, device=self.model_device, precision=self.precision)
 
     def decode_request(self, request: PredictRequest) -> PredictRequest:

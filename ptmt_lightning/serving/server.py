@@ -47,7 +47,7 @@ def serve(
     server.uvicorn_graceful_timeout = _GRACE_SECONDS
     _end_all_on_sigterm()
     server.run(
-        host=host, port=port, num_api_servers=1, log_level="warning", generate_client_file=False,
+        host=host, port=port, num_api_servers=1, log_level="info", access_log=False, generate_client_file=False,
         limit_concurrency=4 * max_pending,
     )  # fmt: skip
 
