@@ -66,6 +66,7 @@ class SharedStudy:
                 study_name=name, storage=open_storage(storage), direction=direction, load_if_exists=True
             )
             self._storage: Any = self.study._storage  # keeps what it has read
+            fixed = [argument for argument in fixed if not argument.startswith("keep_checkpoints=")]
             ours = {"fixed": fixed, "space": {key: distribution_to_json(space[key]) for key in space}}
             theirs = self.study.user_attrs
             for what, value in ours.items():

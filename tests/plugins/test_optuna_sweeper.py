@@ -175,6 +175,9 @@ def test_a_study_with_other_settings_is_refused(tmp_path: Path, start: Start) ->
         assert "error: hydra.sweeper.study=s: that study has other settings" in output
         assert "repeat its command, or choose another name" in output
         assert "Traceback" not in output
+    process = start(*SEARCH, "keep_checkpoints=false", "hydra.sweeper.n_trials=1")  # what is kept is no matter
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
     process = start(*[argument for argument in SEARCH if "interval" not in argument])
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
