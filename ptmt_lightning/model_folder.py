@@ -79,7 +79,12 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
     path = folder / "ptmt.json"
     if not path.exists():
         below = folder / "model" / "ptmt.json"
-        hint = f"; did you mean {folder / 'model'}?" if below.exists() else "; expected the model/ folder of a PTMT run"
+        other = [name for name in ("bert", "bert_ml", "hbgl", "gacaps") if (folder / f"{name}.json").exists()]
+        hint = "; expected the model/ folder of a PTMT run"
+        if below.exists():
+            hint = f"; did you mean {folder / 'model'}?"
+        elif other:
+            hint = f": it is of model={other[0]}, which is there for comparison; expected one of model=ptmt"
         raise ValueError(f"{name!r} has no ptmt.json{hint}")
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     missing = [key for key in _SETTINGS if key not in settings]

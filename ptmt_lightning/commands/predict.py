@@ -14,7 +14,9 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of the command."""
-    parser.add_argument("model", metavar="MODEL", help="model/ folder of a run, or its name on a hub")
+    parser.add_argument(
+        "model", metavar="MODEL", help="model/ folder of a run, what ptmt export wrote, or a hub's name"
+    )
     parser.add_argument("input", metavar="INPUT", help=".txt, .csv, .jsonl (also .gz), .parquet; - for standard input")
     parser.add_argument(
         "-o", "--output", default="-", metavar="OUTPUT",
