@@ -16,18 +16,23 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from ptmt_lightning import config, results, train
+from ptmt_lightning.checks import check_range
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float | None:
     """Build what the configuration names, fit, test; gives the monitored metric to a sweeper."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # tips and advertisements
+    for quiet in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):  # tips and advertisements
+        logging.getLogger(f"lightning.pytorch.{quiet}").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec")  # between Lightning and torch; nothing a user could do
     with config.user_errors(run_dir):
         cfg = config.resumed(cfg, run_dir)
         settings = config.plain(cfg)
         torch.set_float32_matmul_precision(cfg.impl.matmul_precision)
+        check_range("seed", cfg.seed, 0, 2**32 - 1, integer=True)
+        if cfg.trainer.max_epochs is not None:
+            check_range("trainer.max_epochs", cfg.trainer.max_epochs, -1, integer=True)
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         datamodule, backbone, build_model = (
             instantiate(cfg[key], _convert_="all") for key in ("dataset", "backbone", "model")
@@ -39,6 +44,7 @@ def main(cfg: DictConfig) -> float | None:
         )
         trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
         train.check_trainer(trainer, datamodule)
+        train.check_monitor(cfg.monitor, model)
         config.check_launcher(trainer)
     results.write_config(run_dir, settings)
     try:

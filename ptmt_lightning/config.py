@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ptmt_lightning.checkpoints import has_checkpoint
@@ -56,6 +56,7 @@ def run_choices() -> str:
 
 
 # When this is imported: a launcher may compose the configuration in a process in which run.py is not the main script.
+OmegaConf.register_new_resolver("folder_name", lambda path: Path(path).name, replace=True)
 OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("run_choices", run_choices, replace=True)
 
@@ -90,12 +91,23 @@ def check_overrides(arguments: Sequence[str], conf: Path = CONF) -> None:
         if override.key_or_group in groups:
             _check_choices(override, sorted(path.stem for path in (conf / override.key_or_group).glob("*.yaml")))
     choices = [str(o.input_line) for o in ours if o.key_or_group in groups and not o.is_sweep_override()]
-    keys = set(_keys(_compose(choices, conf)))
+    composed = _compose(choices, conf)
+    keys = set(_keys(composed))
     for override in ours:
         key = override.key_or_group
         if key not in keys | groups and not override.is_add():
             near = difflib.get_close_matches(key, sorted(keys | groups), n=1, cutoff=0)[0]
             raise ValueError(f"{override.input_line}: no key {key!r} in the configuration; did you mean {near!r}?")
+        of_trainer = key.startswith("trainer.")  # some of whose take more: trainer.deterministic=warn
+        if key in keys and isinstance(override.value(), str) and not of_trainer and _is_switch(composed, key):
+            raise ValueError(f"{override.input_line}: expected true or false")
+
+
+def _is_switch(config: DictConfig, key: str) -> bool:
+    group, _, name = key.rpartition(".")
+    parent = OmegaConf.select(config, group) if group else config
+    node = parent._get_node(name) if isinstance(parent, DictConfig) else None
+    return isinstance(node, Node) and isinstance(node._value(), bool)
 
 
 def check_multirun(arguments: Sequence[str]) -> None:
@@ -125,12 +137,17 @@ def check_launcher(trainer: Trainer) -> None:
 
 
 def arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
-    """The arguments; ``resume=FOLDER`` quoted for Hydra's grammar, and that folder as the one to write to."""
+    """The arguments; ``resume=FOLDER`` quoted for Hydra's grammar, and that folder as the one to write to.
+
+    A list of level weights takes the place of the mapping that stands there, which Hydra would merge it with.
+    """
     result = []
     for argument in arguments:
         if argument.startswith("resume=") and argument != "resume=null":
             folder = argument.removeprefix("resume=")
             result += [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
+        elif argument.startswith("loss.level_weights=["):
+            result += ["~loss.level_weights", f"+{argument}"]
         else:
             result.append(argument)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 import shutil
@@ -110,6 +111,21 @@ def check_trainer(trainer: L.Trainer, datamodule: HTCDataModule) -> None:
         )
 
 
+def check_monitor(monitor: str, model: HTCModel) -> None:
+    """Refuse a misspelt metric before the first epoch, at whose end it would be missed.
+
+    Raises:
+        ValueError: names the nearest one.
+    """
+    metrics = HierarchicalMetrics(model.taxonomy)
+    none = torch.zeros(0, len(model.taxonomy))
+    metrics.update(none.bool(), none.bool(), none)
+    known = ["val/label_loss", *(f"val/{name}" for name in metrics.compute().values)]
+    if monitor not in known and not monitor.startswith("train/"):
+        [near] = difflib.get_close_matches(monitor, known, n=1, cutoff=0)
+        raise ValueError(f"monitor={monitor!r}: no such metric; did you mean {near!r}? Known: {', '.join(known)}")
+
+
 def train(
     *,
     datamodule: HTCDataModule,
@@ -153,6 +169,7 @@ def train(
         del content
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     if trainer.is_global_zero:
+        log.info("run folder: %s", run_dir)
         log.info(
             "%d training documents, %d labels on %d levels; %.1f million parameters; %d x %s",
             datamodule.num_documents("train"), len(model.taxonomy), model.taxonomy.num_levels, num_parameters / 1e6,

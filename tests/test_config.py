@@ -129,6 +129,31 @@ def test_peers_do_not_prune_by_default(model: str, prune: bool) -> None:
         assert compose("config", [f"model={model}"]).model.prune is prune
 
 
+@pytest.mark.parametrize("argument", ["test=no", "model.prune=off", "keep_checkpoints=yess", "impl.compile='true'"])
+def test_a_switch_is_true_or_false(argument: str) -> None:
+    with pytest.raises(ValueError, match=f"^{argument}: expected true or false$"):
+        config.check_overrides([argument])
+    config.check_overrides([argument.split("=")[0] + "=True", "trainer.deterministic=warn", "test=true,false"])
+
+
+def test_level_weights_may_be_a_list() -> None:
+    arguments = config.arguments_for_hydra(["loss.level_weights=[1,1.5,2]"])
+    config.check_overrides(["loss.level_weights=[1,1.5,2]"])
+    config.check_overrides(arguments)
+    with initialize_config_dir(str(ROOT_DIR / "conf"), version_base="1.3"):
+        assert compose("config", arguments).loss.level_weights == [1, 1.5, 2]
+        assert compose("config", ["loss.level_weights.step=0.25"]).loss.level_weights == {"first": 1.0, "step": 0.25}
+
+
+def test_own_data_are_named_by_their_folder() -> None:
+    with initialize_config_dir(str(ROOT_DIR / "conf"), version_base="1.3"):
+        names = [
+            compose("config", ["dataset=jsonl", *more]).dataset.name
+            for more in (["dataset.path=/data/my topics/"], ["dataset.path=/a/b", "dataset.name=c"], [])
+        ]
+    assert names == ["my topics", "c", "jsonl"]
+
+
 def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("resume: null")
     with pytest.raises(

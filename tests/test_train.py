@@ -29,7 +29,7 @@ from ptmt_lightning.losses import WASL, CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.tokens import text_token_ids
-from ptmt_lightning.train import build, check_trainer, train
+from ptmt_lightning.train import build, check_monitor, check_trainer, train
 
 FAST = LinearAdamW(learning_rate=5e-3, new_rate_factor=1, weight_decay=0.0, warmup_ratio=0.1)
 
@@ -243,6 +243,18 @@ def test_run_folder(toy_folder: Path, tmp_path: Path) -> None:
     assert table["label"].tolist() == list(model.taxonomy.names)
     assert table["support"].sum() == sum(len(model.taxonomy.encode(line["labels"])) for line in lines)
     assert isinstance(AutoModelForMaskedLM.from_pretrained(run_dir / "model"), torch.nn.Module)
+
+
+def test_a_misspelt_monitor_is_refused(toy_folder: Path, tmp_path: Path) -> None:
+    _, model = make(toy_folder, tmp_path)
+    with pytest.raises(ValueError, match=r"^monitor='val/h_f1_makro': no such metric; did you mean 'val/h_f1_macro'\?"):
+        check_monitor("val/h_f1_makro", model)
+    for monitor in ("val/h_auprc", "val/f1_macro_level_3", "val/label_loss", "train/loss"):
+        check_monitor(monitor, model)
+    trainer = make_trainer(tmp_path / "run")
+    trainer.validate(model, make(toy_folder, tmp_path)[0], verbose=False)
+    for monitor in trainer.callback_metrics:
+        check_monitor(monitor, model)
 
 
 def test_weights_may_be_kept_once(toy_folder: Path, tmp_path: Path) -> None:
