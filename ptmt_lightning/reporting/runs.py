@@ -15,7 +15,8 @@ _PREFERRED = ("dataset.name", "run.variant", "run.model", "run.backbone", "run.l
 # How the settings begin that change nothing of what is learnt.
 NO_CHOICE = (
     "dataset.path", "cache_dir", "logger", "callbacks.progress_bar", "callbacks.pruning", "callbacks.throughput",
-    "callbacks.vitals", "trainer.enable_", "trainer.log_every", "run.dir", "run.group", "resume", "keep_checkpoints",
+    "callbacks.vitals", "callbacks.early_stopping.strict", "trainer.enable_", "trainer.log_every", "run.dir",
+    "run.group", "resume", "keep_checkpoints",
 )  # fmt: skip
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 
