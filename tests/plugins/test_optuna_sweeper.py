@@ -115,7 +115,7 @@ def test_a_study_goes_on_where_it_ended_and_draws_what_a_whole_one_would(
 def test_a_killed_study_goes_on_with_no_trial_lost_or_repeated(tmp_path: Path, start: Start) -> None:
     arguments = [*SEARCH, "hydra.sweeper.n_trials=6", "hydra.sweeper.sampler=random", "hydra.launcher.n_jobs=2"]
     process = start(*arguments, "seconds=2")
-    wait_for(lambda: bool(pids(tmp_path / "s/3")))  # the first two have ended
+    wait_for(lambda: all(pids(tmp_path / f"s/{number}") for number in (2, 3)))  # the first two have ended
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     states = [trial.state for trial in trials(tmp_path)]
