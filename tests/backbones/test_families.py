@@ -146,7 +146,7 @@ def make_ptmt(folder: Path, taxonomy: Taxonomy, **changes: Any) -> PTMT:
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_new_rows_learn_in_a_tied_matrix_and_the_saved_folder_scores_bit_for_bit_the_same(
+def test_new_rows_learn_in_a_tied_matrix_and_the_saved_folder_scores_the_same(
     tmp_path: Path, model_type: str, toy_taxonomy: Taxonomy
 ) -> None:
     model = make_ptmt(save_family(tmp_path / "backbone", model_type, TEXTS), toy_taxonomy, alpha=0.1)
@@ -179,7 +179,8 @@ def test_new_rows_learn_in_a_tied_matrix_and_the_saved_folder_scores_bit_for_bit
         bias = load_file(tmp_path / "model/label_bias.safetensors")["bias"]
     for level, part in enumerate(toy_taxonomy.level_slices):
         scores = states[:, level] @ labels[part].T
-        assert torch.equal(scores + bias[-len(toy_taxonomy) :][part], logits[:, part])
+        # Not bit for bit: the two products have other shapes, and processors add up in other orders.
+        torch.testing.assert_close(scores + bias[-len(toy_taxonomy) :][part], logits[:, part], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
