@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from ptmt_lightning import config, results, train
-from ptmt_lightning.checks import check_range
+from ptmt_lightning.utils.checks import check_range
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -31,8 +31,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ptmt_lightning.checkpoints import has_checkpoint
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.config import JobNotRunError, compact_errors, config_options, quoted
+from ptmt_lightning.utils.checks import check_range
 
 log = logging.getLogger(__name__)
 

@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ptmt_lightning.files import write_json
 from ptmt_lightning.inference import Classifier, Prediction
 from ptmt_lightning.rows import INPUT_FORMATS, Row, format_of, read_rows
-from ptmt_lightning.tokens import is_unicode
+from ptmt_lightning.utils.files import write_json
+from ptmt_lightning.utils.tokens import is_unicode
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ptmt_lightning.checks import check_range
+from ptmt_lightning.utils.checks import check_range
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.denoising import Tokens, corrupt_spans, infill_text
 from ptmt_lightning.template import Template
+from ptmt_lightning.utils.checks import check_range
 
 IntArray = npt.NDArray[np.int64]
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import CrossEntropy, LabelLoss, MeanBCE
 from ptmt_lightning.model_folder import ModelFolder, Precision
 from ptmt_lightning.scorers import TorchScorer, open_exported
-from ptmt_lightning.tokens import is_unicode, text_token_ids
+from ptmt_lightning.utils.checks import check_range
+from ptmt_lightning.utils.tokens import is_unicode, text_token_ids
 
 _BATCHES_AT_ONCE = 32  # whose texts are sorted by length together
 _LONG_WORK = 1000  # texts, from which on a progress bar is shown

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from ptmt_lightning.files import write_text
+from ptmt_lightning.utils.files import write_text
 
 log = logging.getLogger(__name__)
 

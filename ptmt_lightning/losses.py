@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ptmt_lightning.checks import check_range
+from ptmt_lightning.utils.checks import check_range
 
 CountScope = Literal["level", "all"]
 

@@ -11,7 +11,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
 
-from ptmt_lightning.checks import check_range
+from ptmt_lightning.utils.checks import check_range
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ptmt_lightning.tokens import is_unicode
+from ptmt_lightning.utils.tokens import is_unicode
 
 INPUT_FORMATS = ("txt", "csv", "jsonl", "parquet")
 _BATCH = 1024  # rows of a parquet file at a time

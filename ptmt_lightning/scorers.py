@@ -18,7 +18,7 @@ from ptmt_lightning.collator import PTMTBatch
 from ptmt_lightning.model_folder import ONNX_FILE, PROGRAM_FILE, ModelFolder
 from ptmt_lightning.scoring import DocumentPrompts, label_logits, slot_states
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.tokens import vocabulary_size
+from ptmt_lightning.utils.tokens import vocabulary_size
 
 EXPORTED_INPUTS = ("input_ids", "attention_mask", "text_lengths", "positions")  # of a batch, to an exported model
 

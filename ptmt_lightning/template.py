@@ -16,9 +16,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones.families import Form
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.tokens import vocabulary_size
+from ptmt_lightning.utils.checks import check_range
+from ptmt_lightning.utils.tokens import vocabulary_size
 
 
 def prompt_tokens(num_prompt_tokens: int) -> list[str]:

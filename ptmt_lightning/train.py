@@ -25,7 +25,6 @@ from ptmt_lightning.backbones import Backbone
 from ptmt_lightning.checkpoints import newest, remove_leftovers
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import SPLITS
-from ptmt_lightning.files import write_json, write_text
 from ptmt_lightning.loggers import RunCSVLogger, RunWandbLogger
 from ptmt_lightning.metrics import HierarchicalMetrics, per_label, reliability
 from ptmt_lightning.model_card import model_card
@@ -33,6 +32,7 @@ from ptmt_lightning.models.classifier import HTCModel
 from ptmt_lightning.reporting import figures, label_embeddings
 from ptmt_lightning.results import environment, write_predictions
 from ptmt_lightning.thresholds import tune_thresholds
+from ptmt_lightning.utils.files import write_json, write_text
 from ptmt_lightning.wandb_run import log_finished, wrong_predictions
 
 log = logging.getLogger(__name__)

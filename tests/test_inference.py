@@ -20,7 +20,7 @@ from ptmt_lightning.inference import Classifier, LabelPath
 from ptmt_lightning.losses import CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.tokens import text_token_ids
+from ptmt_lightning.utils.tokens import text_token_ids
 
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]
 

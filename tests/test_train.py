@@ -28,8 +28,8 @@ from ptmt_lightning.inference import Classifier
 from ptmt_lightning.losses import WASL, CrossEntropy
 from ptmt_lightning.models.ptmt import PTMT
 from ptmt_lightning.optim import LinearAdamW
-from ptmt_lightning.tokens import text_token_ids
 from ptmt_lightning.train import build, check_monitor, check_trainer, train
+from ptmt_lightning.utils.tokens import text_token_ids
 
 FAST = LinearAdamW(learning_rate=5e-3, new_rate_factor=1, weight_decay=0.0, warmup_ratio=0.1)
 

@@ -25,7 +25,7 @@ import pandas as pd
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ptmt_lightning.data.amazon import AmazonDataModule
-from ptmt_lightning.tokens import text_token_ids
+from ptmt_lightning.utils.tokens import text_token_ids
 
 MAX_TOKENS = 512
 NUM_BATCHES = 500

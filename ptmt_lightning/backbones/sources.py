@@ -30,8 +30,8 @@ from transformers.utils import logging as transformers_logging
 
 from ptmt_lightning.backbones.backbone import Backbone
 from ptmt_lightning.backbones.families import Form, family_of
-from ptmt_lightning.checks import check_range
-from ptmt_lightning.tokens import vocabulary_size
+from ptmt_lightning.utils.checks import check_range
+from ptmt_lightning.utils.tokens import vocabulary_size
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from ptmt_lightning.files import check_folder_of, write_text
 from ptmt_lightning.reporting import report
 from ptmt_lightning.reporting.report import METRICS
 from ptmt_lightning.reporting.runs import Run, find_runs
+from ptmt_lightning.utils.files import check_folder_of, write_text
 
 log = logging.getLogger(__name__)
 

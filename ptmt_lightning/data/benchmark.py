@@ -24,14 +24,14 @@ import numpy as np
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.data.cache import TokenizedDocuments
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import SPLITS, read_documents, read_records
 from ptmt_lightning.data.download import Source, check_downloads, download, extract_archives, is_unfinished, raw_files
 from ptmt_lightning.data.folds import NUM_FOLDS, Rows, make_fold
-from ptmt_lightning.files import new_folder, write_json, write_text
 from ptmt_lightning.taxonomy import ROOT
+from ptmt_lightning.utils.checks import check_range
+from ptmt_lightning.utils.files import new_folder, write_json, write_text
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.data.benchmark import FoldedDataModule, Labelled, Published, Raw, read_jsonl
 from ptmt_lightning.data.document import read_lines
 from ptmt_lightning.data.download import zenodo
+from ptmt_lightning.utils.checks import check_range
 
 _COLUMNS = ["title", "message", "importance", "product", "component"]
 _TSV = ("linux_bugs.csv", "linux_bugs.csv.gz", "all_linux_bugs.csv", "all_linux_bugs.csv.gz")

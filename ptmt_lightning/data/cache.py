@@ -25,9 +25,9 @@ from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.data.document import Document, Example
-from ptmt_lightning.files import new_folder
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.tokens import text_token_ids
+from ptmt_lightning.utils.files import new_folder
+from ptmt_lightning.utils.tokens import text_token_ids
 
 log = logging.getLogger(__name__)
 

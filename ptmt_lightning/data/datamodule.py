@@ -13,12 +13,12 @@ import numpy.typing as npt
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.data.cache import TokenizedDocuments, tokenized
 from ptmt_lightning.data.document import SPLITS, Example, read_documents, split_file
 from ptmt_lightning.data.sampler import LengthBatchSampler
 from ptmt_lightning.data.synthetic import write_sample
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.utils.checks import check_range
 
 BatchPer = Literal["device", "step"]
 Collator = Callable[[Sequence[Example]], Any]

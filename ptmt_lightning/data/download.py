@@ -33,7 +33,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ptmt_lightning.files import new_folder, write_json
+from ptmt_lightning.utils.files import new_folder, write_json
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from ptmt_lightning.files import new_folder
 from ptmt_lightning.taxonomy import ROOT
+from ptmt_lightning.utils.files import new_folder
 
 _SIZES = {"train": 6000, "val": 600, "test": 1200}
 _BRANCHING = (5, 3, 3)  # children of the root, of a top node, of a level-2 node

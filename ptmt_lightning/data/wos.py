@@ -15,7 +15,6 @@ from zipfile import BadZipFile
 import pandas as pd
 from python_calamine import CalamineError
 
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.data.benchmark import (
     FoldedDataModule,
     Labelled,
@@ -27,6 +26,7 @@ from ptmt_lightning.data.benchmark import (
 )
 from ptmt_lightning.data.document import read_lines
 from ptmt_lightning.data.download import Source
+from ptmt_lightning.utils.checks import check_range
 
 _DOMAINS = ("CS", "ECE", "Psychology", "MAE", "Civil", "Medical", "biochemistry")  # in the order of their codes
 _COLUMNS = ("Domain", "area", "Abstract")

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.models.text_classifier import TextBatch, TextClassifier
+from ptmt_lightning.utils.checks import check_range
 
 
 class BERTClassifier(TextClassifier):

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 from torch import distributed as dist
 
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.models.bert import BERTClassifier
 from ptmt_lightning.models.text_classifier import TextBatch
+from ptmt_lightning.utils.checks import check_range
 
 
 class BERTML(BERTClassifier):

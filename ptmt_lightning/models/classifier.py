@@ -22,13 +22,13 @@ from transformers import PreTrainedTokenizerBase
 
 import ptmt_lightning
 from ptmt_lightning.backbones import Backbone, quiet_transformers
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import LabelLoss
 from ptmt_lightning.metrics import Classes, HierarchicalMetrics
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.thresholds import Tuning
+from ptmt_lightning.utils.checks import check_range
 
 
 class Batch(Protocol):

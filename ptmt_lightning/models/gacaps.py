@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.models.text_classifier import TextBatch, TextClassifier
+from ptmt_lightning.utils.checks import check_range
 
 _MAX_ROUTING_STEPS = 20
 _CONVERGED = 0.05  # change of the log agreement

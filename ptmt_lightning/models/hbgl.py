@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptmt_lightning.backbones import Backbone, name_embeddings
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.losses import MeanBCE
 from ptmt_lightning.models.text_classifier import TextBatch, TextClassifier
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.utils.checks import check_range
 
 log = logging.getLogger(__name__)
 

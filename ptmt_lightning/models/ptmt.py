@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptmt_lightning.backbones import name_embeddings
-from ptmt_lightning.checks import check_range
 from ptmt_lightning.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.losses import CountScope, count_l1, masked_lm, masked_mean
 from ptmt_lightning.models.classifier import HTCModel
 from ptmt_lightning.scoring import DocumentPrompts, label_logits, slot_states
 from ptmt_lightning.template import Template
-from ptmt_lightning.tokens import vocabulary_size
+from ptmt_lightning.utils.checks import check_range
+from ptmt_lightning.utils.tokens import vocabulary_size
 
 LabelInit = Literal["label_name", "random"]
 Prompts = Literal["shared", "per_document"]

@@ -13,8 +13,8 @@ import optuna
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from ptmt_lightning.files import write_text
 from ptmt_lightning.search.studies import SharedStudy
+from ptmt_lightning.utils.files import write_text
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from ptmt_lightning.backbones import word_tokenizer
 from ptmt_lightning.data.cache import TokenizedDocuments, tokenized, tokenizer_fingerprint
 from ptmt_lightning.data.document import Document, read_documents
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.tokens import text_token_ids
+from ptmt_lightning.utils.tokens import text_token_ids
 
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]
 # "[MASK]" and "[SEP]" can be spelt in it without an unknown token.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ptmt_lightning.files import new_folder, write_json, write_text
+from ptmt_lightning.utils.files import new_folder, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:

@@ -1,0 +1,1 @@
+"""Files that are whole or absent, checks of settings, texts as token ids: what every room uses."""
