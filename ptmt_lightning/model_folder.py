@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from huggingface_hub import snapshot_download
 
+from ptmt_lightning.models.ptmt.template import Template
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.template import Template
 
 ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
 Precision = Literal["float32", "bfloat16", "float16"]

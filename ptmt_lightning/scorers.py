@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone, Pretrained
-from ptmt_lightning.collator import PTMTBatch
 from ptmt_lightning.model_folder import ONNX_FILE, PROGRAM_FILE, ModelFolder
-from ptmt_lightning.scoring import DocumentPrompts, label_logits, slot_states
+from ptmt_lightning.models.ptmt.collator import PTMTBatch
+from ptmt_lightning.models.ptmt.network import DocumentPrompts, label_logits, slot_states
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.tokens import vocabulary_size
 
@@ -28,7 +28,7 @@ class TorchScorer(torch.nn.Module):
 
     @classmethod
     def open(cls, folder: ModelFolder) -> tuple[TorchScorer, PreTrainedTokenizerBase]:
-        """Read what ``save_pretrained`` of :class:`~ptmt_lightning.models.ptmt.PTMT` wrote."""
+        """Read what ``save_pretrained`` of :class:`~ptmt_lightning.models.ptmt.module.PTMT` wrote."""
         path, settings, template, taxonomy = folder
         backbone, tokenizer, _ = Pretrained(name=str(path)).load([])
         backbone.adopt_rows(vocabulary_size(tokenizer) - template.num_text_tokens)

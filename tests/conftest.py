@@ -20,11 +20,11 @@ from hypothesis import settings
 from transformers import BertTokenizer, PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone, FromScratch, Pretrained
-from ptmt_lightning.collator import PTMTBatch
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import WASL
-from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.models.ptmt.collator import PTMTBatch
+from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 

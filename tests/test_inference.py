@@ -18,7 +18,7 @@ from conftest import TOY_DOCUMENTS, saved_ptmt, toy_examples
 
 from ptmt_lightning.inference import Classifier, LabelPath
 from ptmt_lightning.losses import CrossEntropy
-from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.tokens import text_token_ids
 

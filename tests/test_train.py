@@ -26,7 +26,7 @@ from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.inference import Classifier
 from ptmt_lightning.losses import WASL, CrossEntropy
-from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.train import build, check_monitor, check_trainer, train
 from ptmt_lightning.utils.tokens import text_token_ids

@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 from ptmt_lightning.backbones import FAMILIES, Backbone, word_tokenizer
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import WASL
-from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import ROOT, Taxonomy
 

@@ -35,7 +35,7 @@ from ptmt_lightning.models.bert_ml import BERTML
 from ptmt_lightning.models.classifier import HTCModel
 from ptmt_lightning.models.gacaps import GACaps
 from ptmt_lightning.models.hbgl import HBGL
-from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import ROOT, Taxonomy
 

@@ -13,7 +13,7 @@ from ptmt_lightning.callbacks import Throughput, Vitals
 from ptmt_lightning.data.datamodule import SampleDataModule
 from ptmt_lightning.loggers import wandb_logger
 from ptmt_lightning.losses import WASL
-from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.train import build
 

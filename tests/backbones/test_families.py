@@ -28,9 +28,9 @@ from ptmt_lightning.models.bert import BERTClassifier
 from ptmt_lightning.models.bert_ml import BERTML
 from ptmt_lightning.models.gacaps import GACaps
 from ptmt_lightning.models.hbgl import HBGL
-from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.models.ptmt.module import PTMT
+from ptmt_lightning.models.ptmt.template import Template
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.template import Template
 
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]
 ENCODERS = [name for name, family in FAMILIES.items() if family.form == "encoder"]

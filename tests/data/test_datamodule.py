@@ -11,9 +11,9 @@ import lightning as L
 import pytest
 from conftest import TOY_DOCUMENTS, TOY_EDGES, datamodule, equal_batches, write_folder
 
-from ptmt_lightning.collator import PTMTBatch
 from ptmt_lightning.data.datamodule import HTCDataModule, SampleDataModule
-from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.models.ptmt.collator import PTMTBatch
+from ptmt_lightning.models.ptmt.module import PTMT
 
 EXPECTED = "expected a folder with taxonomy.tsv, train.jsonl, val.jsonl and, if there is one, test.jsonl (or .gz)"
 

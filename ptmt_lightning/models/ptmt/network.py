@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptmt_lightning.backbones import Backbone
-from ptmt_lightning.collator import PTMTBatch
+from ptmt_lightning.models.ptmt.collator import PTMTBatch
+from ptmt_lightning.models.ptmt.template import Template
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.template import Template
 
 _PROMPT_WIDTH = 64  # of the hidden layer between a text and its prompts
 

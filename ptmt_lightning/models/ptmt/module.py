@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptmt_lightning.backbones import name_embeddings
-from ptmt_lightning.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.losses import CountScope, count_l1, masked_lm, masked_mean
 from ptmt_lightning.models.classifier import HTCModel
-from ptmt_lightning.scoring import DocumentPrompts, label_logits, slot_states
-from ptmt_lightning.template import Template
+from ptmt_lightning.models.ptmt.collator import PTMTBatch, PTMTCollator
+from ptmt_lightning.models.ptmt.network import DocumentPrompts, label_logits, slot_states
+from ptmt_lightning.models.ptmt.template import Template
 from ptmt_lightning.utils.checks import check_range
 from ptmt_lightning.utils.tokens import vocabulary_size
 
@@ -41,7 +41,7 @@ class PTMT(HTCModel):
         alpha_l1: weight of the count loss beside the label loss (Eq. 3).
         count_scope: compare numbers of labels level by level, or over all levels together.
         mlm_slots: the masked-LM loss also covers the label slots, each with one of its true label tokens, at random.
-        mlm_probability, p_label: see :class:`~ptmt_lightning.collator.PTMTCollator`.
+        mlm_probability, p_label: see :class:`~ptmt_lightning.models.ptmt.collator.PTMTCollator`.
         label_init: label-token rows start as the mean of the name's word pieces, or at random.
         shared: what every system takes, see :class:`~ptmt_lightning.models.classifier.HTCModel`.
     """

@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, BertTokenizer
 
 from ptmt_lightning.backbones import Backbone, Pretrained
-from ptmt_lightning.collator import PTMTBatch
 from ptmt_lightning.losses import WASL, CountScope, CrossEntropy
-from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.models.ptmt.collator import PTMTBatch
+from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 

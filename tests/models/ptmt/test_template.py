@@ -10,8 +10,8 @@ from conftest import TOY_DOCUMENTS
 from transformers import BertTokenizer
 
 from ptmt_lightning.backbones import word_tokenizer
+from ptmt_lightning.models.ptmt.template import Template, label_tokens, prompt_tokens
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.template import Template, label_tokens, prompt_tokens
 
 
 def toy_tokenizer() -> BertTokenizer:

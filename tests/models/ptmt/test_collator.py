@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from transformers import BertTokenizer
 
 from ptmt_lightning.backbones import Backbone, word_tokenizer
-from ptmt_lightning.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.models.ptmt import PTMT
+from ptmt_lightning.models.ptmt.collator import PTMTBatch, PTMTCollator
+from ptmt_lightning.models.ptmt.module import PTMT
+from ptmt_lightning.models.ptmt.template import Template
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.template import Template
 
 CLS, SEP, MASK, PAD = 2, 3, 4, 0
 FIRST_PROMPT, FIRST_LABEL = 50, 53

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from test_ptmt import make, toy_batch
 
-from ptmt_lightning.models.ptmt import DocumentPrompts
+from ptmt_lightning.models.ptmt.module import DocumentPrompts
 
 
 def trained_prompts(model: object) -> DocumentPrompts:

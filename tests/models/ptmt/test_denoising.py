@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptmt_lightning.denoising import Tokens, corrupt_spans, infill_text
+from ptmt_lightning.models.ptmt.denoising import Tokens, corrupt_spans, infill_text
 
 SENTINELS = tuple(range(1000, 1100))
 MASK = 999

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.denoising import Tokens, corrupt_spans, infill_text
-from ptmt_lightning.template import Template
+from ptmt_lightning.models.ptmt.denoising import Tokens, corrupt_spans, infill_text
+from ptmt_lightning.models.ptmt.template import Template
 from ptmt_lightning.utils.checks import check_range
 
 IntArray = npt.NDArray[np.int64]
@@ -48,7 +48,7 @@ class PTMTCollator:
     Args:
         mlm_probability: of a text token to be part of the task. An encoder's is masked as in BERT: 80 % ``[MASK]``,
             10 % a random token, 10 % unchanged. A decoder's is predicted from the tokens before it. From an
-            encoder-decoder's text so many are taken out, see :mod:`~ptmt_lightning.denoising`.
+            encoder-decoder's text so many are taken out, see :mod:`~ptmt_lightning.models.ptmt.denoising`.
         p_label: of a slot to stay ``[MASK]``; else it holds one of the level's true label tokens, drawn at random.
             A slot without a true label always stays ``[MASK]``.
         mlm_slots: slots that stay ``[MASK]`` and have true labels are masked-LM targets, too.

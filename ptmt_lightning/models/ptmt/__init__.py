@@ -1,0 +1,1 @@
+"""The method: prompt template, batches, what it computes for one, and how it is trained."""
