@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch.nn.utils import get_total_norm
 
-from ptmt_lightning.models.classifier import Batch
+from ptmt_lightning.models.base import Batch
 
 
 class Throughput(L.Callback):

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from ptmt_lightning.models.classifier import Prediction
+from ptmt_lightning.models.base import Prediction
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.files import write_text
 

@@ -28,7 +28,7 @@ from ptmt_lightning.data.document import SPLITS
 from ptmt_lightning.loggers import RunCSVLogger, RunWandbLogger
 from ptmt_lightning.metrics import HierarchicalMetrics, per_label, reliability
 from ptmt_lightning.model_card import model_card
-from ptmt_lightning.models.classifier import HTCModel
+from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.reporting import figures, label_embeddings
 from ptmt_lightning.results import environment, write_predictions
 from ptmt_lightning.thresholds import tune_thresholds

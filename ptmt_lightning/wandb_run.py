@@ -12,7 +12,7 @@ import pandas as pd
 import wandb
 
 from ptmt_lightning.loggers import RunWandbLogger
-from ptmt_lightning.models.classifier import Prediction
+from ptmt_lightning.models.base import Prediction
 from ptmt_lightning.taxonomy import Taxonomy
 
 # Of result.json; the description and the seed are in the configuration, the versions in W&B's own requirements.txt.

@@ -16,7 +16,7 @@ from conftest import TOY_DOCUMENTS
 from omegaconf import OmegaConf
 from test_run import only_run, start, toy_arguments
 
-from ptmt_lightning.models.classifier import Prediction
+from ptmt_lightning.models.base import Prediction
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.wandb_run import wrong_predictions
 

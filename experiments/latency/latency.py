@@ -30,9 +30,9 @@ from tqdm import tqdm
 from ptmt_lightning.backbones import FromScratch
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import MeanBCE
+from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.bert import BERTClassifier
 from ptmt_lightning.models.bert_ml import BERTML
-from ptmt_lightning.models.classifier import HTCModel
 from ptmt_lightning.models.gacaps import GACaps
 from ptmt_lightning.models.hbgl import HBGL
 from ptmt_lightning.models.ptmt.module import PTMT

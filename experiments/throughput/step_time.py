@@ -27,7 +27,7 @@ from transformers import AutoModel, PreTrainedModel
 from ptmt_lightning.backbones import Pretrained
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.losses import WASL
-from ptmt_lightning.models.classifier import HTCModel
+from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.ptmt.collator import PTMTBatch
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW

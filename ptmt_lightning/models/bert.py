@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptmt_lightning.models.text_classifier import TextBatch, TextClassifier
+from ptmt_lightning.models.encoder import TextBatch, TextClassifier
 from ptmt_lightning.utils.checks import check_range
 
 
@@ -20,7 +20,7 @@ class BERTClassifier(TextClassifier):
     Args:
         dropout: before the linear layer.
         num_layers: how many of the encoder's last layers the linear layer sees, concatenated.
-        shared: see :class:`~ptmt_lightning.models.classifier.HTCModel`.
+        shared: see :class:`~ptmt_lightning.models.base.HTCModel`.
     """
 
     system = "bert"

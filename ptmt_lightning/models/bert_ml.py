@@ -11,7 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ptmt_lightning.models.bert import BERTClassifier
-from ptmt_lightning.models.text_classifier import TextBatch
+from ptmt_lightning.models.encoder import TextBatch
 from ptmt_lightning.utils.checks import check_range
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ptmt_lightning.models.text_classifier import TextBatch, TextClassifier
+from ptmt_lightning.models.encoder import TextBatch, TextClassifier
 from ptmt_lightning.utils.checks import check_range
 
 _MAX_ROUTING_STEPS = 20
@@ -33,7 +33,7 @@ class GACaps(TextClassifier):
         capsule_size: of an output capsule.
         hierarchy_penalty: weight of the gaps between a parent and its most probable child.
         frozen_epochs: the encoder stands still for the first so many epochs.
-        shared: see :class:`~ptmt_lightning.models.classifier.HTCModel`.
+        shared: see :class:`~ptmt_lightning.models.base.HTCModel`.
     """
 
     system = "gacaps"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ptmt_lightning.backbones import Backbone, name_embeddings
 from ptmt_lightning.losses import MeanBCE
-from ptmt_lightning.models.text_classifier import TextBatch, TextClassifier
+from ptmt_lightning.models.encoder import TextBatch, TextClassifier
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
 
@@ -43,7 +43,7 @@ class HBGL(TextClassifier):
     Args:
         pretraining_steps: of the label embeddings on the hierarchy, before training; 0 for none.
         pretraining_rate: its learning rate.
-        shared: see :class:`~ptmt_lightning.models.classifier.HTCModel`; the loss is its own, so it takes
+        shared: see :class:`~ptmt_lightning.models.base.HTCModel`; the loss is its own, so it takes
             ``loss=mean_bce`` only.
     """
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from ptmt_lightning.losses import WASL, CrossEntropy
 from ptmt_lightning.models.bert import BERTClassifier
-from ptmt_lightning.models.text_classifier import TextBatch
+from ptmt_lightning.models.encoder import TextBatch
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 

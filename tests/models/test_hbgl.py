@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ptmt_lightning.losses import WASL, MeanBCE
 from ptmt_lightning.models import hbgl
+from ptmt_lightning.models.encoder import TextBatch
 from ptmt_lightning.models.hbgl import HBGL
-from ptmt_lightning.models.text_classifier import TextBatch
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import ROOT, Taxonomy
 

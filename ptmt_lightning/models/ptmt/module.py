@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ptmt_lightning.backbones import name_embeddings
 from ptmt_lightning.losses import CountScope, count_l1, masked_lm, masked_mean
-from ptmt_lightning.models.classifier import HTCModel
+from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.ptmt.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.models.ptmt.network import DocumentPrompts, label_logits, slot_states
 from ptmt_lightning.models.ptmt.template import Template
@@ -43,7 +43,7 @@ class PTMT(HTCModel):
         mlm_slots: the masked-LM loss also covers the label slots, each with one of its true label tokens, at random.
         mlm_probability, p_label: see :class:`~ptmt_lightning.models.ptmt.collator.PTMTCollator`.
         label_init: label-token rows start as the mean of the name's word pieces, or at random.
-        shared: what every system takes, see :class:`~ptmt_lightning.models.classifier.HTCModel`.
+        shared: what every system takes, see :class:`~ptmt_lightning.models.base.HTCModel`.
     """
 
     system = "ptmt"

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.models.classifier import HTCModel
+from ptmt_lightning.models.base import HTCModel
 
 _NUM_SPECIAL = 2  # [CLS] text [SEP]
 
