@@ -15,7 +15,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
-from ptmt_lightning import config, results, train
+from ptmt_lightning import config, train
+from ptmt_lightning.run_folder import result as results
 from ptmt_lightning.utils.checks import check_range
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 from collect import rows
 from omegaconf import OmegaConf
 
-from ptmt_lightning.checkpoints import has_checkpoint
+from ptmt_lightning.run_folder.checkpoint_files import has_checkpoint
 
 RUN = Path(__file__).parents[1] / "run.py"
 

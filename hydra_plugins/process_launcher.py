@@ -30,8 +30,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ptmt_lightning.checkpoints import has_checkpoint
 from ptmt_lightning.config import JobNotRunError, compact_errors, config_options, quoted
+from ptmt_lightning.run_folder.checkpoint_files import has_checkpoint
 from ptmt_lightning.utils.checks import check_range
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from ptmt_lightning.run_folder.checkpoint_files import LAST, PREVIOUS
 from ptmt_lightning.utils.checks import check_range
 
 log = logging.getLogger(__name__)
-
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -105,33 +103,3 @@ class LastCheckpoint(Checkpoint):
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.path)
             self._since = time.monotonic()
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether there is anything to go on from."""
-    return (folder / LAST).exists() or (folder / PREVIOUS).exists()
-
-
-def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint of ``folder`` that can be read, and its content on the CPU.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for path in (folder / LAST, folder / PREVIOUS):
-        if not path.exists():
-            continue
-        try:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever unpickling a damaged file raises
-            log.warning("%s is damaged (%s); looking for the one before it", path, type(error).__name__)
-            continue
-        return path, content
-    raise ValueError(f"resume={str(folder.parent)!r}: no checkpoint there that can be read; start the run anew")
-
-
-def remove_leftovers(run_dir: Path) -> None:
-    """Remove what a killed process had begun to write."""
-    for folder in (run_dir, run_dir / "checkpoints"):
-        for path in folder.glob(".*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -25,8 +25,8 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, Node, OmegaConf
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from ptmt_lightning.checkpoints import has_checkpoint
-from ptmt_lightning.reporting.runs import NO_CHOICE
+from ptmt_lightning.run_folder.checkpoint_files import has_checkpoint
+from ptmt_lightning.run_folder.finished import NO_CHOICE
 
 CONF = Path(__file__).parents[1] / "conf"
 

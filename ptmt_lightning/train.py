@@ -22,18 +22,20 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone
-from ptmt_lightning.checkpoints import newest, remove_leftovers
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import SPLITS
 from ptmt_lightning.loggers import RunCSVLogger, RunWandbLogger
 from ptmt_lightning.metrics import HierarchicalMetrics, per_label, reliability
-from ptmt_lightning.model_card import model_card
 from ptmt_lightning.models.base import HTCModel
-from ptmt_lightning.reporting import figures, label_embeddings
-from ptmt_lightning.results import environment, write_predictions
+from ptmt_lightning.run_folder import figures, label_embeddings
+from ptmt_lightning.run_folder.checkpoint_files import newest, remove_leftovers
+from ptmt_lightning.run_folder.mistakes import wrong_predictions
+from ptmt_lightning.run_folder.model_card import model_card
+from ptmt_lightning.run_folder.predictions import write_predictions
+from ptmt_lightning.run_folder.result import environment
 from ptmt_lightning.thresholds import tune_thresholds
 from ptmt_lightning.utils.files import write_json, write_text
-from ptmt_lightning.wandb_run import log_finished, wrong_predictions
+from ptmt_lightning.wandb_run import log_finished
 
 log = logging.getLogger(__name__)
 

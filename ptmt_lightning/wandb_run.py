@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,12 @@ import pandas as pd
 import wandb
 
 from ptmt_lightning.loggers import RunWandbLogger
-from ptmt_lightning.models.base import Prediction
-from ptmt_lightning.taxonomy import Taxonomy
 
 # Of result.json; the description and the seed are in the configuration, the versions in W&B's own requirements.txt.
 _SUMMARY = (
     "best_checkpoint", "best_score", "epochs", "steps", "seconds", "num_documents", "num_parameters", "num_devices",
     "precision", "device", "thresholds", "git_sha", "git_dirty",
 )  # fmt: skip
-
-_CHARACTERS = 500  # of a text in the table of what went wrong
 
 
 def log_finished(
@@ -78,56 +74,3 @@ def _model_artifact(folder: Path, result: Mapping[str, Any], *, upload: bool) ->
         else:
             artifact.add_reference(path.as_uri(), name=name)
     return artifact
-
-
-def wrong_predictions(
-    predictions: Iterable[Prediction],
-    document_ids: Iterable[str],
-    texts: Iterable[str],
-    taxonomy: Taxonomy,
-    *,
-    limit: int = 100,
-) -> pd.DataFrame:
-    """One row a document that went wrong: ``id, text, true, true_probability, predicted, probability, f1``.
-
-    Lowest F1 of the document's labels first, among equals the one that was surest of a wrong label. A cell has a line
-    for each path, with the probability of the path's last label.
-
-    Args:
-        predictions: with ``document_ids`` beside them.
-        texts: of all documents, by row.
-        limit: rows of the table.
-    """
-    wrong = [
-        both for both in zip(predictions, document_ids, strict=True) if set(both[0].nodes) != set(both[0].true_nodes)
-    ]
-    worst = sorted(wrong, key=lambda both: _by_mistake(both[0]))[:limit]
-    rows = {prediction.row for prediction, _ in worst}
-    text_of = {row: text[:_CHARACTERS] for row, text in enumerate(texts) if row in rows}
-    records = []
-    for prediction, document_id in worst:
-        true, true_probability = _cells(prediction.true_nodes, prediction.true_probabilities, taxonomy)
-        predicted, probability = _cells(prediction.nodes, prediction.probabilities, taxonomy)
-        f1 = _f1(prediction)
-        records.append((document_id, text_of[prediction.row], true, true_probability, predicted, probability, f1))
-    columns = ["id", "text", "true", "true_probability", "predicted", "probability", "f1"]
-    return pd.DataFrame(records, columns=columns)
-
-
-def _by_mistake(prediction: Prediction) -> tuple[float, float, int]:
-    true = set(prediction.true_nodes)
-    scored = zip(prediction.nodes, prediction.probabilities, strict=True)
-    surest = max((probability for node, probability in scored if node not in true), default=0.0)
-    return _f1(prediction), -surest, prediction.row
-
-
-def _f1(prediction: Prediction) -> float:
-    predicted, true = set(prediction.nodes), set(prediction.true_nodes)
-    return 2 * len(predicted & true) / (len(predicted) + len(true))
-
-
-def _cells(nodes: Sequence[int], probabilities: Sequence[float], taxonomy: Taxonomy) -> tuple[str, str]:
-    probability = dict(zip(nodes, probabilities, strict=True))
-    paths = taxonomy.label_paths(nodes)
-    names = (" > ".join(taxonomy.names[node] for node in path) for path in paths)
-    return "\n".join(names), "\n".join(f"{probability[path[-1]]:.4f}" for path in paths)

@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 from playwright.sync_api import Page, expect, sync_playwright
 
-from ptmt_lightning.reporting.runs import find_runs
+from ptmt_lightning.run_folder.finished import find_runs
 
 PTMT = str(Path(sys.executable).with_name("ptmt"))
 FILES = ("config.yaml", "metrics.csv", "per_label.csv", "predictions.jsonl")

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ptmt_lightning.reporting import report
 from ptmt_lightning.reporting.report import METRICS
-from ptmt_lightning.reporting.runs import Run, find_runs
+from ptmt_lightning.run_folder.finished import Run, find_runs
 from ptmt_lightning.utils.files import check_folder_of, write_text
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import lightning as L
 import torch
@@ -26,6 +26,7 @@ from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import LabelLoss
 from ptmt_lightning.metrics import Classes, HierarchicalMetrics
 from ptmt_lightning.optim import LinearAdamW
+from ptmt_lightning.run_folder.prediction import DocumentPrediction
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.thresholds import Tuning
 from ptmt_lightning.utils.checks import check_range
@@ -42,16 +43,6 @@ class Batch(Protocol):
 
     @property
     def num_text_tokens(self) -> int: ...
-
-
-class Prediction(NamedTuple):
-    """What was predicted for one document."""
-
-    row: int  # of the split
-    nodes: list[int]
-    probabilities: list[float]  # of these nodes
-    true_nodes: list[int]
-    true_probabilities: list[float]  # of those
 
 
 class HTCModel(L.LightningModule):
@@ -116,7 +107,7 @@ class HTCModel(L.LightningModule):
         self.test_results: dict[str, float] = {}
         self.test_counts = torch.empty(0)  # flat counts, see metrics.per_label
         self.test_scored = torch.empty(0)  # see metrics.reliability
-        self.test_predictions: list[Prediction] = []
+        self.test_predictions: list[DocumentPrediction] = []
 
     # ---- what a system defines ----
 
@@ -285,7 +276,7 @@ class HTCModel(L.LightningModule):
         per_document = zip(batch.rows.tolist(), predicted.cpu(), probabilities.cpu(), batch.targets.cpu(), strict=True)
         for row, kept, scores, true in per_document:
             nodes, true_nodes = kept.nonzero().squeeze(-1), true.nonzero().squeeze(-1)
-            prediction = Prediction(
+            prediction = DocumentPrediction(
                 row, nodes.tolist(), scores[nodes].tolist(), true_nodes.tolist(), scores[true_nodes].tolist()
             )
             self.test_predictions.append(prediction)
@@ -294,7 +285,7 @@ class HTCModel(L.LightningModule):
         self.test_results, self.test_counts, self.test_scored = self.test_metrics.compute()
         self._log_results("test", self.test_results)
         if self.trainer.world_size > 1:
-            gathered: list[list[Prediction]] = [[] for _ in range(self.trainer.world_size)]
+            gathered: list[list[DocumentPrediction]] = [[] for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(gathered, self.test_predictions)
             self.test_predictions = [prediction for share in gathered for prediction in share]
         self.test_predictions.sort(key=lambda prediction: prediction.row)

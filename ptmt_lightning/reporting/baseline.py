@@ -6,8 +6,8 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from ptmt_lightning.reporting.runs import Run, headings
 from ptmt_lightning.reporting.significance import METRICS, compare, resample
+from ptmt_lightning.run_folder.finished import Run, headings
 
 log = logging.getLogger(__name__)
 

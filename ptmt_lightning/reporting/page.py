@@ -21,7 +21,7 @@ from bokeh.resources import INLINE
 
 from ptmt_lightning.reporting.report import cells
 from ptmt_lightning.reporting.run_rows import best_two, run_rows
-from ptmt_lightning.reporting.runs import Run
+from ptmt_lightning.run_folder.finished import Run
 
 _WIDTH = 1400
 _COSTS = {

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ptmt_lightning.reporting.baseline import differences
-from ptmt_lightning.reporting.runs import Run, differing, headings
+from ptmt_lightning.run_folder.finished import Run, differing, headings
 
 METRICS = ("h_f1_macro", "h_f1_micro", "h_auprc")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ptmt_lightning.reporting.report import configurations
-from ptmt_lightning.reporting.runs import Run, known_settings
+from ptmt_lightning.run_folder.finished import Run, known_settings
 
 _POINTS = 100  # of a curve, at most
 

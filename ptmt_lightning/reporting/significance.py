@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ptmt_lightning.metrics import Classes, macro, micro
-from ptmt_lightning.reporting.runs import Run
+from ptmt_lightning.run_folder.finished import Run
 from ptmt_lightning.taxonomy import Taxonomy
 
 METRICS: dict[str, Callable[[Tensor, Classes], Tensor]] = {

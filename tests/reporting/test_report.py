@@ -11,7 +11,7 @@ from run_folders import write_predictions, write_run
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.reporting.report import latex, markdown, table
-from ptmt_lightning.reporting.runs import differing, find_runs
+from ptmt_lightning.run_folder.finished import differing, find_runs
 
 
 @pytest.fixture

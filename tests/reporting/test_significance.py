@@ -12,8 +12,8 @@ import torch
 from run_folders import write_predictions, write_run
 from sklearn.metrics import f1_score
 
-from ptmt_lightning.reporting.runs import Run, find_runs
 from ptmt_lightning.reporting.significance import _resamples, compare, resample
+from ptmt_lightning.run_folder.finished import Run, find_runs
 
 EDGES = [("ROOT", "A"), ("ROOT", "B"), ("A", "AA"), ("A", "AB"), ("B", "BA"), ("B", "BB")]
 TRUE = [["A", "AA"], ["A", "AB"], ["A"], ["B", "BA"], ["B"]]  # BB never occurs

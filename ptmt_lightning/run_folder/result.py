@@ -1,12 +1,11 @@
-"""What a run leaves beside its checkpoints: ``result.json``, ``predictions.jsonl`` and ``per_label.csv``."""
+"""The configuration and the environment of a run, and its scores on the terminal."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from ptmt_lightning.models.base import Prediction
-from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.files import write_text
 
 _PACKAGES = (
@@ -30,30 +27,6 @@ _PACKAGES = (
     "torchmetrics",
     "hydra-core",
 )
-
-
-def write_predictions(
-    path: Path, predictions: Iterable[Prediction], document_ids: Iterable[str], taxonomy: Taxonomy
-) -> None:
-    """One line a document: ``{"id", "labels": true paths, "predicted": [{"path", "probabilities"}, ...]}``."""
-    lines = [
-        json.dumps(_prediction_record(prediction, document_id, taxonomy), ensure_ascii=False) + "\n"
-        for prediction, document_id in zip(predictions, document_ids, strict=True)
-    ]
-    write_text(path, "".join(lines))
-
-
-def _prediction_record(prediction: Prediction, document_id: str, taxonomy: Taxonomy) -> dict[str, Any]:
-    probability = dict(zip(prediction.nodes, prediction.probabilities, strict=True))
-    names = taxonomy.names
-    return {
-        "id": document_id,
-        "labels": [[names[node] for node in path] for path in taxonomy.label_paths(prediction.true_nodes)],
-        "predicted": [
-            {"path": [names[node] for node in path], "probabilities": [round(probability[node], 4) for node in path]}
-            for path in taxonomy.label_paths(prediction.nodes)
-        ],
-    }
 
 
 def environment(device: torch.device) -> dict[str, Any]:

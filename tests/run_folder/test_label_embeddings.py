@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptmt_lightning.reporting import label_embeddings
+from ptmt_lightning.run_folder import label_embeddings
 from ptmt_lightning.taxonomy import ROOT, Taxonomy
 
 EDGES = [(ROOT, "A"), (ROOT, "B"), ("A", "a1"), ("A", "a2"), ("A", "a3"), ("B", "b1"), ("B", "b2")]

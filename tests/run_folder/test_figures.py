@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from ptmt_lightning.reporting import figures
+from ptmt_lightning.run_folder import figures
 
 METRICS = pd.DataFrame(
     {
