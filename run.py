@@ -15,8 +15,11 @@ from hydra.utils import instantiate
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
-from ptmt_lightning import config, train
+from ptmt_lightning import config
 from ptmt_lightning.run_folder import result as results
+from ptmt_lightning.training import checks
+from ptmt_lightning.training.build import build
+from ptmt_lightning.training.train import train
 from ptmt_lightning.utils.checks import check_range
 
 
@@ -38,18 +41,18 @@ def main(cfg: DictConfig) -> float | None:
         datamodule, backbone, build_model = (
             instantiate(cfg[key], _convert_="all") for key in ("dataset", "backbone", "model")
         )
-        model = train.build(datamodule, backbone, build_model, compile_backbone=cfg.impl.compile)
+        model = build(datamodule, backbone, build_model, compile_backbone=cfg.impl.compile)
         callbacks, loggers = (
             [instantiate(node, _convert_="all") for node in cfg[key].values() if node]
             for key in ("callbacks", "logger")
         )
         trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
-        train.check_trainer(trainer, datamodule)
-        train.check_monitor(cfg.monitor, model)
+        checks.check_trainer(trainer, datamodule)
+        checks.check_monitor(cfg.monitor, model)
         config.check_launcher(trainer)
     results.write_config(run_dir, settings)
     try:
-        result = train.train(
+        result = train(
             datamodule=datamodule,
             model=model,
             trainer=trainer,

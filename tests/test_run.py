@@ -14,34 +14,10 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT_DIR
+from helpers import only_run, start, toy_arguments
 from omegaconf import OmegaConf
 
 pytestmark = pytest.mark.slow
-
-
-def start(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``run.py`` with ``tmp_path`` as working folder, no W&B account and no hub."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    offline = {"HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, str(ROOT_DIR / "run.py"), *arguments],
-        cwd=tmp_path, env=inherited | offline | environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-
-
-def toy_arguments(toy_folder: Path) -> list[str]:
-    """A run of seconds on the toy data."""
-    return [
-        "dataset=jsonl", f"dataset.path={toy_folder}", "dataset.name=toy", "dataset.batch_size=4", "backbone=tiny",
-        "backbone.hidden_size=32", "trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false",
-        "callbacks.progress_bar=null", "trainer.log_every_n_steps=2",
-    ]  # fmt: skip
-
-
-def only_run(tmp_path: Path) -> Path:
-    """The folder of the only run."""
-    [run_dir] = (tmp_path / "outputs/toy/ptmt").iterdir()
-    return run_dir
 
 
 def test_whole_run_with_csv_and_wandb_offline(toy_folder: Path, tmp_path: Path) -> None:

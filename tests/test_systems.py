@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import write_folder
-from test_run import start
+from helpers import start
 
 from ptmt_lightning.data.synthetic import write_sample
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from conftest import TOY_EDGES
+from helpers import FAST, assert_equal_weights, make, make_trainer, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_train import FAST, assert_equal_weights, make, make_trainer, run
 from torch import Tensor, multiprocessing
 
 from ptmt_lightning import thresholds
@@ -22,7 +22,7 @@ from ptmt_lightning.metrics import HierarchicalMetrics
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.thresholds import Tuning, tune_thresholds
-from ptmt_lightning.train import train
+from ptmt_lightning.training.train import train
 
 CANDIDATES = [i / 40 for i in range(1, 40)]
 FROZEN = LinearAdamW(learning_rate=0.0, new_rate_factor=1, weight_decay=0.0, warmup_ratio=0.0)

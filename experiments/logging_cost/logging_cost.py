@@ -9,13 +9,13 @@ import numpy as np
 import wandb
 
 from ptmt_lightning.backbones import FromScratch
-from ptmt_lightning.callbacks import Throughput, Vitals
 from ptmt_lightning.data.datamodule import SampleDataModule
-from ptmt_lightning.loggers import wandb_logger
 from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
-from ptmt_lightning.train import build
+from ptmt_lightning.training.build import build
+from ptmt_lightning.training.callbacks import Throughput, Vitals
+from ptmt_lightning.training.loggers import wandb_logger
 
 ROUNDS, BATCH_SIZE = 40, 4
 EVERY = 10  # steps, trainer.log_every_n_steps

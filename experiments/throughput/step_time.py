@@ -31,7 +31,7 @@ from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.ptmt.collator import PTMTBatch
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
-from ptmt_lightning.train import build
+from ptmt_lightning.training.build import build
 
 MAX_NORM = 5.0
 

@@ -11,7 +11,7 @@ import wandb
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from ptmt_lightning.config import CONF
-from ptmt_lightning.loggers import why_offline
+from ptmt_lightning.training.loggers import why_offline
 from ptmt_lightning.utils.files import check_folder_of, write_json
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from conftest import ROOT_DIR
+from helpers import start, toy_arguments
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from test_run import start, toy_arguments
 from wandb_workspaces.reports.v2.interface import UnknownPanel
 from wandb_workspaces.workspaces import Workspace, internal
 

@@ -11,7 +11,7 @@ import pytest
 import wandb
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from ptmt_lightning.loggers import RunCSVLogger, wandb_logger
+from ptmt_lightning.training.loggers import RunCSVLogger, wandb_logger
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

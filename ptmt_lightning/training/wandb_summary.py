@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import wandb
 
-from ptmt_lightning.loggers import RunWandbLogger
+from ptmt_lightning.training.loggers import RunWandbLogger
 
 # Of result.json; the description and the seed are in the configuration, the versions in W&B's own requirements.txt.
 _SUMMARY = (

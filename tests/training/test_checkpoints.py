@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ptmt_lightning.checkpoints import LastCheckpoint, WholeCheckpointIO
 from ptmt_lightning.run_folder.checkpoint_files import has_checkpoint, newest, remove_leftovers
+from ptmt_lightning.training.checkpoints import LastCheckpoint, WholeCheckpointIO
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from conftest import TOY_DOCUMENTS
+from helpers import only_run, start, toy_arguments
 from omegaconf import OmegaConf
-from test_run import only_run, start, toy_arguments
 
 LEARNS = ["logger=many", "optimizer.learning_rate=0.005", "optimizer.new_rate_factor=1", "trainer.max_epochs=4"]
 

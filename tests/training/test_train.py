@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,73 +12,20 @@ import lightning as L
 import pandas as pd
 import pytest
 import torch
-from conftest import TOY_DOCUMENTS, TOY_EDGES, datamodule, ptmt_settings, tiny_source, write_folder
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from conftest import TOY_DOCUMENTS, TOY_EDGES, datamodule, write_folder
+from helpers import FAST, assert_equal_weights, make, make_trainer, run
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
-from ptmt_lightning.callbacks import Throughput, Vitals
-from ptmt_lightning.checkpoints import LastCheckpoint, WholeCheckpointIO
-from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.inference import Classifier
 from ptmt_lightning.losses import WASL, CrossEntropy
 from ptmt_lightning.models.ptmt.module import PTMT
-from ptmt_lightning.optim import LinearAdamW
-from ptmt_lightning.train import build, check_monitor, check_trainer, train
+from ptmt_lightning.training.callbacks import Throughput, Vitals
+from ptmt_lightning.training.checks import check_monitor, check_trainer
 from ptmt_lightning.utils.tokens import text_token_ids
-
-FAST = LinearAdamW(learning_rate=5e-3, new_rate_factor=1, weight_decay=0.0, warmup_ratio=0.1)
-
-
-def make(
-    folder: Path, tmp_path: Path, *, data: dict[str, Any] | None = None, **settings: Any
-) -> tuple[HTCDataModule, PTMT]:
-    """Data and a seeded model."""
-    L.seed_everything(0, verbose=False)
-    module = datamodule(folder, tmp_path, **data or {})
-    model = build(module, tiny_source(), partial(PTMT, **ptmt_settings(**settings)))
-    assert isinstance(model, PTMT)
-    return module, model
-
-
-def make_trainer(run_dir: Path, **settings: Any) -> L.Trainer:
-    """A quiet Trainer on one CPU device, with checkpoints in ``run_dir``."""
-    checkpoint = ModelCheckpoint(
-        dirpath=run_dir / "checkpoints", filename="best", monitor="val/h_f1_macro", mode="max",
-        enable_version_counter=False,
-    )  # fmt: skip
-    last = LastCheckpoint(str(run_dir / "checkpoints"), every_minutes=1000)
-    defaults: dict[str, Any] = {
-        "accelerator": "cpu", "devices": 1, "max_epochs": 2, "logger": False, "num_sanity_val_steps": 0,
-        "enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False,
-        "gradient_clip_val": 5.0, "default_root_dir": run_dir,
-    }  # fmt: skip
-    callbacks = [checkpoint, last, *settings.pop("callbacks", [])]
-    if settings.get("fast_dev_run"):
-        callbacks.remove(checkpoint)
-    return L.Trainer(callbacks=callbacks, plugins=[WholeCheckpointIO()], **defaults | settings)
-
-
-def run(folder: Path, tmp_path: Path, run_dir: Path, **settings: Any) -> tuple[dict[str, Any], PTMT]:
-    """A whole run; Trainer settings under ``trainer``, data settings under ``data``, the rest for the model."""
-    run_dir.mkdir(exist_ok=True)
-    trainer = make_trainer(run_dir, **settings.pop("trainer", {}))
-    options = {name: settings.pop(name) for name in ("resume", "keep_checkpoints") if name in settings}
-    module, model = make(folder, tmp_path, **settings)
-    description = {"model": "ptmt", "backbone": "tiny", "loss": "wasl", "variant": None}
-    result = train(
-        datamodule=module,
-        model=model,
-        trainer=trainer,
-        run_dir=run_dir,
-        description=description,
-        config={},
-        **options,
-    )
-    return result, model
 
 
 def predict(model: PTMT, text: str) -> list[list[str]]:
@@ -440,10 +386,3 @@ def assert_equal_ends(one: Path, two: Path) -> None:
     states = [end["optimizer_states"][0]["state"] for end in ends]
     for index, state in states[0].items():
         assert all(torch.equal(value, states[1][index][name]) for name, value in state.items())
-
-
-def assert_equal_weights(one: PTMT, two: PTMT) -> None:
-    """Bit for bit."""
-    weights: dict[str, Tensor] = two.state_dict()
-    for name, weight in one.state_dict().items():
-        assert torch.equal(weight, weights[name]), name

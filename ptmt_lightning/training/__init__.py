@@ -1,0 +1,1 @@
+"""A whole run: built, checked, trained, and written to its folder."""

@@ -1,0 +1,59 @@
+"""From data, backbone and system to a model that is ready to be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ptmt_lightning.backbones import Backbone
+from ptmt_lightning.data.datamodule import HTCDataModule
+from ptmt_lightning.models.base import HTCModel
+from ptmt_lightning.training.checks import check_settings
+
+
+class BackboneSource(Protocol):
+    """Opens a backbone; may make its vocabulary from the training texts."""
+
+    def load(self, texts: Iterable[str]) -> tuple[Backbone, PreTrainedTokenizerBase, int]: ...
+
+
+class BuildModel(Protocol):
+    """A system's class with all of its own settings filled in."""
+
+    def __call__(self, **shared: Any) -> HTCModel: ...
+
+
+def build(
+    datamodule: HTCDataModule, backbone: BackboneSource, build_model: BuildModel, *, compile_backbone: bool = False
+) -> HTCModel:
+    """Make the model for the taxonomy of the data, and tell the data how the model cuts and batches texts.
+
+    Raises:
+        ValueError: the data, the backbone or a setting is not usable; says which and what to do.
+    """
+    check_settings(build_model)
+    datamodule.prepare_data()
+    encoder, tokenizer, max_length = backbone.load(datamodule.texts("train"))
+    model = build_model(taxonomy=datamodule.taxonomy, backbone=encoder, tokenizer=tokenizer, max_length=max_length)
+    datamodule.connect(
+        tokenizer=tokenizer,
+        max_tokens=max_length,
+        train_collator=model.collator(training=True, pad_to_multiple_of=datamodule.pad_to_multiple_of),
+        eval_collator=model.collator(training=False, pad_to_multiple_of=datamodule.pad_to_multiple_of),
+    )
+    # Once on nothing: settings that don't fit the taxonomy are refused here, not at the first step.
+    nothing = torch.zeros(1, len(model.taxonomy))
+    model.label_loss(nothing, nothing.bool(), model.taxonomy.level_sizes)
+    if model.label_loss.single_label:
+        most, document_id, level = datamodule.most_labels_at_a_level("train")
+        if most > 1:
+            raise ValueError(
+                f"loss={type(model.label_loss).__name__} expects at most one label a level; document {document_id} has "
+                f"{most} on level {level}; set loss=wasl or loss=bce"
+            )
+    if compile_backbone:
+        model.backbone.compile_passes()
+    return model

@@ -1,0 +1,58 @@
+"""What can be refused before a run has begun."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from functools import partial
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+
+from ptmt_lightning.data.datamodule import HTCDataModule
+from ptmt_lightning.metrics import HierarchicalMetrics
+from ptmt_lightning.models.base import HTCModel
+
+
+def check_settings(build_model: object) -> None:
+    """Refuse settings of another system, as an experiment made for one may bring them."""
+    if isinstance(build_model, partial) and isinstance(build_model.func, type):
+        constructors = [vars(base)["__init__"] for base in build_model.func.__mro__ if "__init__" in vars(base)]
+        known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
+        for name in build_model.keywords:
+            if name not in known:
+                raise ValueError(
+                    f"model.{name}: {build_model.func.__name__} has no such setting; leave out the experiment or the "
+                    "argument that sets it, or choose the model that it is made for"
+                )
+
+
+def check_trainer(trainer: L.Trainer, datamodule: HTCDataModule) -> None:
+    """Refuse devices and strategies that the run can't work with, before it has begun.
+
+    Raises:
+        ValueError: says what to set instead.
+    """
+    datamodule.device_batch_size(trainer.world_size)
+    if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
+        # Backbones read parts of layers and of matrices, of which a shard has others, or none.
+        raise ValueError(
+            f"trainer.strategy={type(trainer.strategy).__name__}: expected one that keeps the model whole on each "
+            "device; set trainer=ddp"
+        )
+
+
+def check_monitor(monitor: str, model: HTCModel) -> None:
+    """Refuse a misspelt metric before the first epoch, at whose end it would be missed.
+
+    Raises:
+        ValueError: names the nearest one.
+    """
+    metrics = HierarchicalMetrics(model.taxonomy)
+    none = torch.zeros(0, len(model.taxonomy))
+    metrics.update(none.bool(), none.bool(), none)
+    known = ["val/label_loss", *(f"val/{name}" for name in metrics.compute().values)]
+    if monitor not in known and not monitor.startswith("train/"):
+        [near] = difflib.get_close_matches(monitor, known, n=1, cutoff=0)
+        raise ValueError(f"monitor={monitor!r}: no such metric; did you mean {near!r}? Known: {', '.join(known)}")
