@@ -15,8 +15,8 @@ import httpx
 import pandas as pd
 from model_and_data import PTMT, parser_for, server, test_documents
 
-from ptmt_lightning.export import export_model
 from ptmt_lightning.inference import Classifier
+from ptmt_lightning.inference.export import export_model
 
 Paths = list[dict[str, Any]]
 

@@ -21,8 +21,8 @@ import torch
 from model_and_data import parser_for, test_documents
 from transformers import AutoModel, AutoTokenizer
 
-from ptmt_lightning.export import export_model
 from ptmt_lightning.inference import Classifier
+from ptmt_lightning.inference.export import export_model
 from ptmt_lightning.metrics import count, macro
 
 BATCH = 32

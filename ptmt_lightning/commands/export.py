@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from ptmt_lightning.export import FileFormat, export_model
+from ptmt_lightning.inference.export import FileFormat, export_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

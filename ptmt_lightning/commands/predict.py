@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 
-from ptmt_lightning.bulk import check_files, predict_file
 from ptmt_lightning.inference import Classifier
-from ptmt_lightning.rows import INPUT_FORMATS
+from ptmt_lightning.inference.predict_file import check_files, predict_file
+from ptmt_lightning.inference.text_files import INPUT_FORMATS
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import argparse
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError  # type: ignore[attr-defined]
 
-from ptmt_lightning.model_folder import WANTED, ModelFolder
+from ptmt_lightning.inference.model_folder import WANTED, ModelFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from litserve.utils import LitAPIStatus, LoopResponseType
 from pydantic import BaseModel, ConfigDict, Field
 
 from ptmt_lightning.inference import Classifier, Prediction
-from ptmt_lightning.model_folder import Precision
+from ptmt_lightning.inference.model_folder import Precision
 from ptmt_lightning.serving.limits import BUSY
 
 MAX_TEXTS = 256  # a request

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 
 from ptmt_lightning import __version__
-from ptmt_lightning.model_folder import ModelFolder, Precision
+from ptmt_lightning.inference.model_folder import ModelFolder, Precision
 from ptmt_lightning.serving.api import MAX_CHARACTERS, MAX_TEXTS, TaxonomyAPI
 from ptmt_lightning.serving.limits import MAX_BODY, Limits, invalid_request
 from ptmt_lightning.utils.checks import check_range

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone, Pretrained
-from ptmt_lightning.model_folder import ONNX_FILE, PROGRAM_FILE, ModelFolder
+from ptmt_lightning.inference.model_folder import ONNX_FILE, PROGRAM_FILE, ModelFolder
 from ptmt_lightning.models.ptmt.collator import PTMTBatch
 from ptmt_lightning.models.ptmt.network import DocumentPrompts, label_logits, slot_states
 from ptmt_lightning.taxonomy import Taxonomy

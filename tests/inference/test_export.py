@@ -13,9 +13,9 @@ import torch
 from conftest import TOY_DOCUMENTS, saved_ptmt
 
 from ptmt_lightning.cli import main
-from ptmt_lightning.export import FileFormat, export_model
 from ptmt_lightning.inference import Classifier
-from ptmt_lightning.scorers import OnnxScorer, ProgramScorer
+from ptmt_lightning.inference.engines import OnnxScorer, ProgramScorer
+from ptmt_lightning.inference.export import FileFormat, export_model
 from ptmt_lightning.taxonomy import Taxonomy
 
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]

@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 
 def read_rows(source: str, input_format: str | None = None, text_column: str = "text") -> Iterator[Row]:
-    """The rows of a file, see :func:`~ptmt_lightning.bulk.predict_file`."""
+    """The rows of a file, see :func:`~ptmt_lightning.inference.predict_file.predict_file`."""
     kind = format_of(source, input_format, INPUT_FORMATS, "input")
     if kind == "parquet":
         yield from _parquet_rows(source, text_column)

@@ -17,10 +17,10 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ptmt_lightning.data.document import Example
+from ptmt_lightning.inference.engines import TorchScorer, open_exported
+from ptmt_lightning.inference.model_folder import ModelFolder, Precision
 from ptmt_lightning.losses import CrossEntropy, LabelLoss, MeanBCE
-from ptmt_lightning.model_folder import ModelFolder, Precision
 from ptmt_lightning.models.ptmt.collator import PTMTBatch, PTMTCollator
-from ptmt_lightning.scorers import TorchScorer, open_exported
 from ptmt_lightning.utils.checks import check_range
 from ptmt_lightning.utils.tokens import is_unicode, text_token_ids
 

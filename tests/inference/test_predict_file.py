@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import TOY_DOCUMENTS, saved_ptmt
 
-from ptmt_lightning import bulk
-from ptmt_lightning.bulk import Counts, predict_file
 from ptmt_lightning.inference import Classifier
-from ptmt_lightning.rows import Row, read_rows
+from ptmt_lightning.inference import predict_file as predicting
+from ptmt_lightning.inference.predict_file import Counts, predict_file
+from ptmt_lightning.inference.text_files import Row, read_rows
 from ptmt_lightning.taxonomy import Taxonomy
 
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]
@@ -213,13 +213,13 @@ class StoppedError(Exception):
 def test_what_was_cut_off_goes_on_and_nothing_is_lost_or_doubled(
     tmp_path: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK", 7)
+    monkeypatch.setattr(predicting, "_CHUNK", 7)
     draw = random.Random(0)
     lines = [draw.choice([*TEXTS, ""]) for _ in range(200)]
     source = tmp_path / "in.txt"
     source.write_text("".join(line + "\n" for line in lines))
     predict_file(classifier, str(source), str(tmp_path / "whole.jsonl"))
-    real = bulk.write_json
+    real = predicting.write_json
     starts = 0
 
     def failing(path: Path, content: dict[str, Any]) -> None:
@@ -229,7 +229,7 @@ def test_what_was_cut_off_goes_on_and_nothing_is_lost_or_doubled(
         real(path, content)
 
     target = tmp_path / "out.jsonl"
-    monkeypatch.setattr(bulk, "write_json", failing)
+    monkeypatch.setattr(predicting, "write_json", failing)
     while not target.exists():
         starts += 1
         try:
@@ -261,7 +261,7 @@ def test_it_can_be_cut_off_between_any_two_steps_of_the_end(
 
         return step
 
-    for owner, method in ((Path, "replace"), (Path, "unlink"), (bulk.shutil, "rmtree"), (bulk, "write_json")):
+    for owner, method in ((Path, "replace"), (Path, "unlink"), (predicting.shutil, "rmtree"), (predicting, "write_json")):
         monkeypatch.setattr(owner, method, counted(getattr(owner, method)))
     for allowed in range(20):
         steps_left = allowed
@@ -282,15 +282,15 @@ def test_it_can_be_cut_off_between_any_two_steps_of_the_end(
 def test_what_was_begun_with_other_settings_is_not_gone_on_with(
     tmp_path: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK", 2)
+    monkeypatch.setattr(predicting, "_CHUNK", 2)
     source, target = write(tmp_path, "in.txt"), tmp_path / "out.jsonl"
-    real = bulk._finish
+    real = predicting._finish
 
     def interrupted(*arguments: Any) -> None:
         raise StoppedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(bulk, "_finish", interrupted)
+        patch.setattr(predicting, "_finish", interrupted)
         with pytest.raises(StoppedError):
             predict_file(classifier, str(source), str(target), top_k=1)
     for further, names in (
@@ -303,13 +303,13 @@ def test_what_was_begun_with_other_settings_is_not_gone_on_with(
     os.utime(model, (1, 1))
     with pytest.raises(ValueError, match="was begun with another model"):
         predict_file(classifier, str(source), str(target), top_k=1)
-    assert real is bulk._finish
+    assert real is predicting._finish
 
 
 def test_two_at_once_are_refused(tmp_path: Path, classifier: Classifier) -> None:
     source, target = write(tmp_path, "in.txt"), tmp_path / "out.jsonl"
     with (
-        bulk._locked(tmp_path / "out.jsonl.part", target),
+        predicting._locked(tmp_path / "out.jsonl.part", target),
         pytest.raises(ValueError, match=r"another process is writing .*out\.jsonl"),
     ):
         predict_file(classifier, str(source), str(target))

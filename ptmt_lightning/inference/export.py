@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.inference import Classifier
-from ptmt_lightning.model_folder import ONNX_FILE, PROGRAM_FILE
+from ptmt_lightning.inference.classifier import Classifier
+from ptmt_lightning.inference.engines import EXPORTED_INPUTS, TorchScorer
+from ptmt_lightning.inference.model_folder import ONNX_FILE, PROGRAM_FILE
 from ptmt_lightning.models.ptmt.collator import PTMTBatch
-from ptmt_lightning.scorers import EXPORTED_INPUTS, TorchScorer
 from ptmt_lightning.utils.files import new_folder
 
 log = logging.getLogger(__name__)

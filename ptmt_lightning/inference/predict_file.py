@@ -6,9 +6,7 @@ kept in the folder ``OUTPUT.part`` until all is.
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import gzip
 import hashlib
 import json
 import logging
@@ -21,26 +19,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ptmt_lightning.inference import Classifier, Prediction
-from ptmt_lightning.rows import INPUT_FORMATS, Row, format_of, read_rows
+from ptmt_lightning.inference.classifier import Classifier, Prediction
+from ptmt_lightning.inference.output_files import OUTPUT_FORMATS, convert_lines, json_line
+from ptmt_lightning.inference.text_files import INPUT_FORMATS, Row, format_of, read_rows
 from ptmt_lightning.utils.files import write_json
-from ptmt_lightning.utils.tokens import is_unicode
 
 log = logging.getLogger(__name__)
 
-OUTPUT_FORMATS = ("jsonl", "csv", "parquet")
 _CHUNK = 1024  # rows, after which what is done is safe
-_SCHEMA = pa.schema(
-    {
-        "row": pa.int64(),
-        "id": pa.string(),
-        "predicted": pa.list_(pa.struct({"path": pa.list_(pa.string()), "probabilities": pa.list_(pa.float64())})),
-    }
-)
 
 
 class Counts(NamedTuple):
@@ -141,11 +129,6 @@ def _named(row: Row) -> dict[str, Any]:
     return {"row": row.number} | ({} if row.id is None else {"id": row.id})
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    return (text if is_unicode(text) else json.dumps(record)).encode() + b"\n"
-
-
 def _chunks(
     classifier: Classifier, rows: Iterator[Row], options: Mapping[str, Any]
 ) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
@@ -160,7 +143,7 @@ def _chunks(
 def _to_stdout(classifier: Classifier, rows: Iterator[Row], options: Mapping[str, Any]) -> Counts:
     predicted = rejected = 0
     for records, rejects in _chunks(classifier, rows, options):
-        sys.stdout.buffer.writelines(map(_line, records))
+        sys.stdout.buffer.writelines(map(json_line, records))
         sys.stdout.buffer.flush()
         for reject in rejects:
             log.warning("row %d left out: %s", reject["row"], reject["error"])
@@ -185,7 +168,7 @@ def _predict_into(
             file.seek(state[f"{name}_bytes"])
         for chunk in _chunks(classifier, rows, options):
             for (name, file), records in zip(files.items(), chunk, strict=True):
-                file.writelines(map(_line, records))
+                file.writelines(map(json_line, records))
                 file.flush()
                 os.fsync(file.fileno())
                 state[name] += len(records)
@@ -251,38 +234,14 @@ def _finish(part: Path, path: Path) -> None:
             (part / "rejected.jsonl").unlink()
     if lines.exists():
         made = part / f"made{''.join(path.suffixes[-2:])}"
-        kind = format_of(path.name, None, OUTPUT_FORMATS, "output")
-        if kind == "parquet":
-            _write_parquet(lines, made)
-        elif kind == "csv" or path.suffix.lower() == ".gz":
-            _write_text(lines, made, kind, zipped=path.suffix.lower() == ".gz")
-        else:
+        if format_of(path.name, None, OUTPUT_FORMATS, "output") == "jsonl" and path.suffix.lower() != ".gz":
             made = lines
+        else:
+            convert_lines(lines, made)
         made.replace(path)
         lines.unlink(missing_ok=True)
     (part / "state.json").unlink()
     shutil.rmtree(part)
-
-
-def _write_text(lines: Path, made: Path, kind: str, *, zipped: bool) -> None:
-    opener = gzip.open if zipped else open
-    with opener(made, "wt", encoding="utf-8", newline="") as file, lines.open(encoding="utf-8") as source:
-        if kind == "jsonl":
-            file.writelines(source)
-            return
-        writer = csv.writer(file)
-        writer.writerow(["row", "id", "labels", "probabilities"])
-        for record in map(json.loads, source):
-            paths = record["predicted"]
-            labels = "; ".join(" > ".join(path["path"]) for path in paths)
-            probabilities = "; ".join(" > ".join(map(str, path["probabilities"])) for path in paths)
-            writer.writerow([record["row"], record.get("id", ""), labels, probabilities])
-
-
-def _write_parquet(lines: Path, made: Path) -> None:
-    with pq.ParquetWriter(made, _SCHEMA) as writer, lines.open(encoding="utf-8") as source:
-        while chunk := [json.loads(line) for line in islice(source, 10 * _CHUNK)]:
-            writer.write_table(pa.Table.from_pylist(chunk, schema=_SCHEMA))
 
 
 def _fingerprint(files: Sequence[Path]) -> str:
