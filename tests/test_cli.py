@@ -19,10 +19,10 @@ from types import MappingProxyType
 import pytest
 
 from ptmt_lightning.cli import main
-from ptmt_lightning.data.benchmark import Published
-from ptmt_lightning.data.bgc import BGCDataModule
-from ptmt_lightning.data.bugs import BugsDataModule
-from ptmt_lightning.data.info import Row, compare
+from ptmt_lightning.data.benchmarks.base import Published
+from ptmt_lightning.data.benchmarks.bgc import BGCDataModule
+from ptmt_lightning.data.benchmarks.bugs import BugsDataModule
+from ptmt_lightning.data.benchmarks.table2 import Row, compare
 
 ZIP = "blurbgenrecollectionen.zip"
 TOPICS = ("Fiction", "Sea Tales", "Lighthouses", "Fog")  # a chain of four levels, the depth of the real collection

@@ -10,7 +10,7 @@ import pytest
 from conftest import write_folder
 from helpers import start
 
-from ptmt_lightning.data.synthetic import write_sample
+from ptmt_lightning.data.sample import write_sample
 
 pytestmark = pytest.mark.slow
 

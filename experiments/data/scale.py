@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ptmt_lightning.data.amazon import AmazonDataModule
+from ptmt_lightning.data.benchmarks.amazon import AmazonDataModule
 from ptmt_lightning.utils.tokens import text_token_ids
 
 MAX_TOKENS = 512

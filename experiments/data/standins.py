@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import openpyxl
 
-from ptmt_lightning.data.benchmark import node_name
+from ptmt_lightning.data.benchmarks.prepared import node_name
 from ptmt_lightning.taxonomy import Taxonomy
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import wandb
 
 from ptmt_lightning.backbones import FromScratch
-from ptmt_lightning.data.datamodule import SampleDataModule
+from ptmt_lightning.data.sample import SampleDataModule
 from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW

@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ptmt_lightning.data.amazon import AmazonDataModule
-from ptmt_lightning.data.benchmark import BenchmarkDataModule, FoldedDataModule
-from ptmt_lightning.data.bgc import BGCDataModule
-from ptmt_lightning.data.bugs import BugsDataModule
-from ptmt_lightning.data.folds import NUM_FOLDS
-from ptmt_lightning.data.info import compare
-from ptmt_lightning.data.wos import WOSDataModule
+from ptmt_lightning.data.benchmarks.amazon import AmazonDataModule
+from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule, FoldedDataModule
+from ptmt_lightning.data.benchmarks.bgc import BGCDataModule
+from ptmt_lightning.data.benchmarks.bugs import BugsDataModule
+from ptmt_lightning.data.benchmarks.folds import NUM_FOLDS
+from ptmt_lightning.data.benchmarks.table2 import compare
+from ptmt_lightning.data.benchmarks.wos import WOSDataModule
 
 BENCHMARKS: dict[str, type[BenchmarkDataModule]] = {
     "wos": WOSDataModule, "bgc": BGCDataModule, "bugs": BugsDataModule, "amazon": AmazonDataModule,

@@ -16,7 +16,6 @@ from transformers import PreTrainedTokenizerBase
 from ptmt_lightning.data.cache import TokenizedDocuments, tokenized
 from ptmt_lightning.data.document import SPLITS, Example, read_documents, split_file
 from ptmt_lightning.data.sampler import LengthBatchSampler
-from ptmt_lightning.data.synthetic import write_sample
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
 
@@ -221,11 +220,3 @@ class HTCDataModule(L.LightningDataModule):
     def start_at(self, epoch: int, num_batches: int) -> None:
         """Let training go on within an epoch, after its first batches."""
         self._start = epoch, num_batches
-
-
-class SampleDataModule(HTCDataModule):
-    """The built-in sample, written to ``path`` at the first start."""
-
-    def prepare_data(self) -> None:
-        write_sample(self.path)
-        super().prepare_data()

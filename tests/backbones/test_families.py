@@ -21,7 +21,7 @@ from transformers import T5ForConditionalGeneration
 
 from ptmt_lightning.backbones import FAMILIES, Backbone, Pretrained, name_embeddings
 from ptmt_lightning.data.document import Example, read_documents
-from ptmt_lightning.data.synthetic import write_sample
+from ptmt_lightning.data.sample import write_sample
 from ptmt_lightning.losses import MeanBCE
 from ptmt_lightning.metrics import HierarchicalMetrics
 from ptmt_lightning.models.bert import BERTClassifier

@@ -11,7 +11,8 @@ import lightning as L
 import pytest
 from conftest import TOY_DOCUMENTS, TOY_EDGES, datamodule, equal_batches, write_folder
 
-from ptmt_lightning.data.datamodule import HTCDataModule, SampleDataModule
+from ptmt_lightning.data.datamodule import HTCDataModule
+from ptmt_lightning.data.sample import SampleDataModule
 from ptmt_lightning.models.ptmt.collator import PTMTBatch
 from ptmt_lightning.models.ptmt.module import PTMT
 

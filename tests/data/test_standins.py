@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT_DIR, SHARED
 
 from ptmt_lightning.commands.data import BENCHMARKS
-from ptmt_lightning.data.benchmark import BenchmarkDataModule
-from ptmt_lightning.data.info import compare
+from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule
+from ptmt_lightning.data.benchmarks.table2 import compare
 from ptmt_lightning.taxonomy import Taxonomy
 
 TAXONOMIES = SHARED / "taxonomies"

@@ -261,7 +261,12 @@ def test_it_can_be_cut_off_between_any_two_steps_of_the_end(
 
         return step
 
-    for owner, method in ((Path, "replace"), (Path, "unlink"), (predicting.shutil, "rmtree"), (predicting, "write_json")):
+    for owner, method in (
+        (Path, "replace"),
+        (Path, "unlink"),
+        (predicting.shutil, "rmtree"),
+        (predicting, "write_json"),
+    ):
         monkeypatch.setattr(owner, method, counted(getattr(owner, method)))
     for allowed in range(20):
         steps_left = allowed

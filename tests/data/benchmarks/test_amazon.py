@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from raw import AMAZON_CATEGORIES, AMAZON_LABELS, module, packed, prepared, published, put, raw_reviews, refused
 
-from ptmt_lightning.data import amazon
-from ptmt_lightning.data.amazon import AmazonDataModule
+from ptmt_lightning.data.benchmarks import amazon
+from ptmt_lightning.data.benchmarks.amazon import AmazonDataModule
 
 GAMES = "Video_Games.json.gz"
 PRODUCTS = [

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.taxonomy import ROOT
 from ptmt_lightning.utils.files import new_folder
 
@@ -27,6 +28,14 @@ _FILLER_SHARE = 0.25
 _PATH_COUNTS = (0.6, 0.3, 0.1)  # probability of 1, 2, 3 paths
 _END_EARLY = 0.15  # probability to stop at a node that has children
 _NOISE = 0.03  # share of a node's words drawn from all of its siblings' pool
+
+
+class SampleDataModule(HTCDataModule):
+    """The built-in sample, written to ``path`` at the first start."""
+
+    def prepare_data(self) -> None:
+        write_sample(self.path)
+        super().prepare_data()
 
 
 @dataclass

@@ -24,16 +24,12 @@ import pytest
 from conftest import TOY_DOCUMENTS
 from http_server import Answer, Host, serving
 
-from ptmt_lightning.data import download as module
-from ptmt_lightning.data.benchmark import BenchmarkDataModule, Raw, read_jsonl
-from ptmt_lightning.data.download import (
-    Source,
-    check_downloads,
-    download,
-    extract_archives,
-    is_unfinished,
-    raw_files,
-)
+from ptmt_lightning.data.benchmarks import archives
+from ptmt_lightning.data.benchmarks import download as module
+from ptmt_lightning.data.benchmarks.archives import extract_archives
+from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule, Raw
+from ptmt_lightning.data.benchmarks.download import Source, check_downloads, download, is_unfinished, raw_files
+from ptmt_lightning.data.benchmarks.prepared import read_jsonl
 
 PAGE = "https://page.example/words"
 CONTENT = random.Random(0).randbytes(3000)
@@ -801,12 +797,12 @@ def test_dots_within_a_name_are_harmless(tmp_path: Path) -> None:
 
 def test_an_archive_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put_archive(tmp_path, archive({"a": b"x" * 600, "b": b"x" * 600}, zipfile.ZIP_DEFLATED))
-    monkeypatch.setattr(module, "_MAX_EXTRACTED", 1199)
+    monkeypatch.setattr(archives, "_MAX_EXTRACTED", 1199)
     message = f"{path}: 1,200 bytes when extracted, expected at most 1,199; not extracted"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         extract_archives(tmp_path)
     assert listing(tmp_path) == {"words.zip"}
-    monkeypatch.setattr(module, "_MAX_EXTRACTED", 1200)
+    monkeypatch.setattr(archives, "_MAX_EXTRACTED", 1200)
     extract_archives(tmp_path)
     assert extracted(tmp_path) == {"a", "b"}
 

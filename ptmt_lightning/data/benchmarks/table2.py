@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ptmt_lightning.data.benchmark import BenchmarkDataModule, FoldedDataModule
+from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule, FoldedDataModule
 from ptmt_lightning.data.document import SPLITS
 
 

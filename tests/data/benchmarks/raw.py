@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import openpyxl
 import pytest
 
-from ptmt_lightning.data.amazon import AmazonDataModule
-from ptmt_lightning.data.benchmark import BenchmarkDataModule
-from ptmt_lightning.data.bgc import BGCDataModule
-from ptmt_lightning.data.bugs import BugsDataModule
-from ptmt_lightning.data.wos import WOSDataModule
+from ptmt_lightning.data.benchmarks.amazon import AmazonDataModule
+from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule
+from ptmt_lightning.data.benchmarks.bgc import BGCDataModule
+from ptmt_lightning.data.benchmarks.bugs import BugsDataModule
+from ptmt_lightning.data.benchmarks.wos import WOSDataModule
 
 # ---- data modules ----
 

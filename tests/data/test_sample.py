@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ptmt_lightning.data.document import SPLITS, Document, read_documents
-from ptmt_lightning.data.synthetic import write_sample
+from ptmt_lightning.data.sample import write_sample
 from ptmt_lightning.taxonomy import Taxonomy
 
 FILES = ["taxonomy.tsv", "test.jsonl", "train.jsonl", "val.jsonl"]

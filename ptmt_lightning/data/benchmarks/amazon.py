@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from ptmt_lightning.data.benchmark import FoldedDataModule, Labelled, Published, Raw, read_jsonl
+from ptmt_lightning.data.benchmarks.base import FoldedDataModule, Published, Raw
+from ptmt_lightning.data.benchmarks.download import zenodo
+from ptmt_lightning.data.benchmarks.prepared import Labelled, read_jsonl
 from ptmt_lightning.data.document import read_lines
-from ptmt_lightning.data.download import zenodo
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ _CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 class AmazonDataModule(FoldedDataModule):
-    """Amazon 5x5; see :class:`~ptmt_lightning.data.benchmark.FoldedDataModule`."""
+    """Amazon 5x5; see :class:`~ptmt_lightning.data.benchmarks.base.FoldedDataModule`."""
 
     short_name = "amazon"
     source = zenodo("7319519", "amazon_train.jsonl", "amazon_test.jsonl")

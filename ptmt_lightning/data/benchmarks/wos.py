@@ -15,17 +15,10 @@ from zipfile import BadZipFile
 import pandas as pd
 from python_calamine import CalamineError
 
-from ptmt_lightning.data.benchmark import (
-    FoldedDataModule,
-    Labelled,
-    Published,
-    Raw,
-    node_name,
-    read_jsonl,
-    without_rare,
-)
+from ptmt_lightning.data.benchmarks.base import FoldedDataModule, Published, Raw
+from ptmt_lightning.data.benchmarks.download import Source
+from ptmt_lightning.data.benchmarks.prepared import Labelled, node_name, read_jsonl, without_rare
 from ptmt_lightning.data.document import read_lines
-from ptmt_lightning.data.download import Source
 from ptmt_lightning.utils.checks import check_range
 
 _DOMAINS = ("CS", "ECE", "Psychology", "MAE", "Civil", "Medical", "biochemistry")  # in the order of their codes
@@ -35,7 +28,7 @@ _TEXT_FILES = ("X.txt", "YL1.txt", "YL2.txt")
 
 
 class WOSDataModule(FoldedDataModule):
-    """Web of Science; see :class:`~ptmt_lightning.data.benchmark.FoldedDataModule`.
+    """Web of Science; see :class:`~ptmt_lightning.data.benchmarks.base.FoldedDataModule`.
 
     Args:
         min_documents: areas with fewer are left out, with their documents.

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw import BUGS_HEADING, BUGS_NULLS, bugs_rows, module, prepared, published, put, refused, table
 
-from ptmt_lightning.data.bugs import BugsDataModule, Report, clean, read_reports
+from ptmt_lightning.data.benchmarks.bugs import BugsDataModule, Report, clean, read_reports
 
 TSV = "linux_bugs.csv"
 LABELS = [("Drivers", "Drivers_Video"), ("Drivers", "Drivers_Network"), ("ACPI", "ACPI_Fans")]

@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 import logging
-import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,26 +23,19 @@ import numpy as np
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
+from ptmt_lightning.data.benchmarks.archives import extract_archives
+from ptmt_lightning.data.benchmarks.download import Source, check_downloads, download, is_unfinished, raw_files
+from ptmt_lightning.data.benchmarks.folds import NUM_FOLDS, Rows, make_fold
+from ptmt_lightning.data.benchmarks.prepared import Labelled, PreparedWriter
 from ptmt_lightning.data.cache import TokenizedDocuments
 from ptmt_lightning.data.datamodule import HTCDataModule
-from ptmt_lightning.data.document import SPLITS, read_documents, read_records
-from ptmt_lightning.data.download import Source, check_downloads, download, extract_archives, is_unfinished, raw_files
-from ptmt_lightning.data.folds import NUM_FOLDS, Rows, make_fold
-from ptmt_lightning.taxonomy import ROOT
+from ptmt_lightning.data.document import SPLITS, read_documents
 from ptmt_lightning.utils.checks import check_range
-from ptmt_lightning.utils.files import new_folder, write_json, write_text
+from ptmt_lightning.utils.files import new_folder, write_text
 
 log = logging.getLogger(__name__)
 
 _VERSION = 1  # of the prepared form: part of its key
-
-
-class Labelled(NamedTuple):
-    """A document of a raw file."""
-
-    text: str
-    paths: list[list[str]]
-    where: str  # file and line, for messages
 
 
 class Published(NamedTuple):
@@ -166,7 +158,7 @@ class BenchmarkDataModule(HTCDataModule):
         found = self.read_raw(files)
         log.info("%s: reading %s, once", self.name, found.form)
         with new_folder(self.path) as folder:
-            writer = _Writer(folder, found.dropped)
+            writer = PreparedWriter(folder, found.dropped)
             for name, documents in found.documents.items():
                 writer.write(name, documents)
                 if not writer.sizes[name]:
@@ -235,91 +227,3 @@ class FoldedDataModule(BenchmarkDataModule):
                 "them otherwise. Go back to the earlier version, or delete the file and don't compare with earlier runs"
             )
         return rows
-
-
-class _Writer:
-    """Writes the prepared form and gathers on the way what can be known about it."""
-
-    def __init__(self, folder: Path, dropped: Counter[str]) -> None:
-        self.folder, self.dropped = folder, dropped
-        self.parent_of: dict[str, str] = {}
-        self.sizes: dict[str, int] = {}
-        self.num_characters = 0
-
-    def write(self, name: str, documents: Iterable[Labelled]) -> None:
-        """Write one file; for ``all``, the splits of which are still to be made, also the end of each path."""
-        ends = []
-        with (self.folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
-            for document in documents:
-                if not document.text.strip():
-                    self.dropped["no text"] += 1
-                    continue
-                self._learn_edges(document)
-                self.num_characters += len(document.text)
-                ends.append(document.paths[0][-1])
-                record = {"text": document.text, "labels": document.paths}
-                try:
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                except UnicodeEncodeError as error:
-                    raise ValueError(
-                        f"{document.where}: {error.object[error.start]!a} is half of a character; correct the line"
-                    ) from None
-        self.sizes[name] = len(ends)
-        if name == "all":
-            index = {label: number for number, label in enumerate(sorted(self.parent_of))}
-            np.save(self.folder / "classes.npy", np.array([index[label] for label in ends], dtype=np.int32))
-
-    def _learn_edges(self, document: Labelled) -> None:
-        for path in document.paths:
-            for above, label in itertools.pairwise([ROOT, *path]):
-                known = self.parent_of.setdefault(label, above)
-                if known != above:
-                    raise ValueError(
-                        f"{document.where}: label {label!r} under {above!r}, elsewhere under {known!r}; "
-                        "expected one parent a label"
-                    )
-                if label in ("", ROOT) or label != " ".join(label.split()):
-                    raise ValueError(
-                        f"{document.where}: label {label!r}: expected a name other than {ROOT} on one line, "
-                        "with single spaces between words"
-                    )
-
-    def finish(self, **more: Any) -> None:
-        """Write ``taxonomy.tsv``, in alphabetical order, and ``prepared.json``."""
-        edges = sorted(((above, label) for label, above in self.parent_of.items()), key=lambda e: (e[0] != ROOT, e))
-        (self.folder / "taxonomy.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in edges), encoding="utf-8")
-        mean = self.num_characters / sum(self.sizes.values())
-        summary = {"documents": self.sizes, "mean_characters": mean, "dropped": self.dropped, **more}
-        write_json(self.folder / "prepared.json", summary)
-
-
-def node_name(*names: str) -> str:
-    """The name of a node as Zangari et al. (2024) write it: no punctuation, ``-`` for spaces, ``_`` between levels."""
-    return "_".join(re.sub(r"\s+", "-", re.sub(r"[^\w\s]", "", name).strip()) for name in names)
-
-
-def without_rare(documents: Sequence[Labelled], min_documents: int, dropped: Counter[str]) -> list[Labelled]:
-    """The documents whose last label has at least ``min_documents`` with a text; counts the others in ``dropped``."""
-    counts = Counter(document.paths[0][-1] for document in documents if document.text)
-    kept = [document for document in documents if counts[document.paths[0][-1]] >= min_documents]
-    if len(kept) < len(documents):
-        dropped[f"label with fewer than {min_documents} documents"] += len(documents) - len(kept)
-    return kept
-
-
-def read_jsonl(paths: Sequence[Path]) -> Iterator[Labelled]:
-    """Stream the published form: ``{"text": ..., "labels": [level-1 node, level-2 node]}`` a line.
-
-    Raises:
-        ValueError: names file and line.
-    """
-    for path in paths:
-        for _, where, record in read_records(path):
-            labels = record["labels"]
-            if isinstance(labels, list) and len(labels) == 1 and isinstance(labels[0], list):
-                labels = labels[0]  # the project's own form
-            if not (isinstance(labels, list) and labels and all(isinstance(x, str) and x.strip() for x in labels)):
-                raise ValueError(
-                    f'{where}: labels={json.dumps(record["labels"])}: expected one path, such as ["level 1", "level 2"]'
-                )
-            yield Labelled(record["text"], [[label.strip() for label in labels]], where)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptmt_lightning.data.folds import NUM_FOLDS, SEED, Rows, make_fold
+from ptmt_lightning.data.benchmarks.folds import NUM_FOLDS, SEED, Rows, make_fold
 
 SPLITS = ("train", "val", "test")
 SYNTHETIC: npt.NDArray[np.int64] = np.array([i * i % 7 for i in range(60)])  # classes 0, 1, 2 and 4

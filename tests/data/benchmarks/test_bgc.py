@@ -24,7 +24,7 @@ from raw import (
     topic_tags,
 )
 
-from ptmt_lightning.data.bgc import BGCDataModule, read_books, read_hierarchy
+from ptmt_lightning.data.benchmarks.bgc import BGCDataModule, read_books, read_hierarchy
 from ptmt_lightning.taxonomy import Taxonomy
 
 DOCUMENTS = [(book.text, book.paths) for book in BGC_BOOKS]

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from html.entities import html5
 from pathlib import Path
 
-from ptmt_lightning.data.benchmark import BenchmarkDataModule, Labelled, Published, Raw, node_name
+from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule, Published, Raw
+from ptmt_lightning.data.benchmarks.download import Source
+from ptmt_lightning.data.benchmarks.prepared import Labelled, node_name
 from ptmt_lightning.data.document import read_lines
-from ptmt_lightning.data.download import Source
 from ptmt_lightning.taxonomy import ROOT, Taxonomy
 
 _FILES = {
@@ -26,7 +27,7 @@ _TOPIC = re.compile(r"<d(\d+)>(.*?)</d\1>", re.DOTALL)
 
 
 class BGCDataModule(BenchmarkDataModule):
-    """Blurb Genre Collection; see :class:`~ptmt_lightning.data.benchmark.BenchmarkDataModule`."""
+    """Blurb Genre Collection; see :class:`~ptmt_lightning.data.benchmarks.base.BenchmarkDataModule`."""
 
     short_name = "bgc"
     source = Source(

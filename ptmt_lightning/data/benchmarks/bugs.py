@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ptmt_lightning.data.benchmark import FoldedDataModule, Labelled, Published, Raw, read_jsonl
+from ptmt_lightning.data.benchmarks.base import FoldedDataModule, Published, Raw
+from ptmt_lightning.data.benchmarks.download import zenodo
+from ptmt_lightning.data.benchmarks.prepared import Labelled, read_jsonl
 from ptmt_lightning.data.document import read_lines
-from ptmt_lightning.data.download import zenodo
 from ptmt_lightning.utils.checks import check_range
 
 _COLUMNS = ["title", "message", "importance", "product", "component"]
@@ -38,7 +39,7 @@ class Report(NamedTuple):
 
 
 class BugsDataModule(FoldedDataModule):
-    """Linux Bugs; see :class:`~ptmt_lightning.data.benchmark.FoldedDataModule`.
+    """Linux Bugs; see :class:`~ptmt_lightning.data.benchmarks.base.FoldedDataModule`.
 
     Args:
         min_documents: products with fewer are left out of the tab-separated form, and components whose name (over

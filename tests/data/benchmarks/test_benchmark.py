@@ -33,12 +33,12 @@ from raw import (
     wos_rows,
 )
 
-from ptmt_lightning.data.amazon import AmazonDataModule
-from ptmt_lightning.data.bugs import BugsDataModule
+from ptmt_lightning.data.benchmarks.amazon import AmazonDataModule
+from ptmt_lightning.data.benchmarks.bugs import BugsDataModule
+from ptmt_lightning.data.benchmarks.folds import make_fold
+from ptmt_lightning.data.benchmarks.table2 import compare
+from ptmt_lightning.data.benchmarks.wos import WOSDataModule
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.data.folds import make_fold
-from ptmt_lightning.data.info import compare
-from ptmt_lightning.data.wos import WOSDataModule
 
 NAMES = list(KINDS)
 FOLDED = ["wos", "bugs", "amazon"]
@@ -145,7 +145,7 @@ def test_the_folder_can_move(name: str, tmp_path: Path) -> None:
 def test_what_is_left_out_is_logged_at_the_first_reading(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="ptmt_lightning.data.benchmark")
+    caplog.set_level("INFO", logger="ptmt_lightning.data.benchmarks.base")
     data = benchmark(name, tmp_path)
     data.prepare_data()
     lines = [record.getMessage() for record in caplog.records]

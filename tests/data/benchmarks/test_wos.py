@@ -24,7 +24,7 @@ from raw import (
     wos_zip,
 )
 
-from ptmt_lightning.data.wos import WOSDataModule
+from ptmt_lightning.data.benchmarks.wos import WOSDataModule
 
 LABELS = [("CS", "CS_AI"), ("Civil", "Civil_Dams"), ("Civil", "Civil_Roads")]
 DAMAGED = "delete it and fetch it again"

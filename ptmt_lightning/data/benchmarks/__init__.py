@@ -1,0 +1,1 @@
+"""The four benchmarks of the paper, from their official files."""
