@@ -22,7 +22,8 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import Trial
 
-from ptmt_lightning.config import JobNotRunError, compact_errors, config_options, quoted
+from ptmt_lightning.launch.errors import JobNotRunError, compact_errors
+from ptmt_lightning.launch.overrides import config_options, quoted
 from ptmt_lightning.search.ranges import any_value, distribution_of
 from ptmt_lightning.search.report import write_report
 from ptmt_lightning.search.studies import SAMPLERS, SharedStudy

@@ -5,63 +5,20 @@ sweep, so each rank would run a sweep of its own; a process with one job's comma
 anything that one of them breaks: rank variables, the GPU's memory, a W&B run, random state.
 """
 
-# No `from __future__ import annotations`: Hydra loads plugins in a way in which dataclasses can't resolve strings.
-import contextlib
-import ctypes
-import fcntl
-import json
-import logging
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn, JobStatus, filter_overrides
-from hydra.errors import CompactHydraException
+from hydra.core.utils import JobReturn, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ptmt_lightning.config import JobNotRunError, compact_errors, config_options, quoted
-from ptmt_lightning.run_folder.checkpoint_files import has_checkpoint
+from ptmt_lightning.launch.devices import has_gpus, share_of_devices
+from ptmt_lightning.launch.errors import compact_errors
+from ptmt_lightning.launch.jobs import Job, JobQueue, returns
 from ptmt_lightning.utils.checks import check_range
-
-log = logging.getLogger(__name__)
-
-# What torchrun, SLURM and MPI tell a process about its rank.
-_RANK_VARIABLES = {
-    "WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
-    "ROLE_WORLD_SIZE", "ROLE_NAME", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED",
-    "PL_SEED_WORKERS",
-}  # fmt: skip
-_RANK_PREFIXES = ("TORCHELASTIC_", "SLURM_", "PMI_", "PMIX_", "OMPI_", "MV2_")
-
-
-@dataclass
-class _Job:
-    name: str  # what tells it from the others
-    overrides: list[str]
-    config: DictConfig
-    folder: Path
-    process: subprocess.Popen[bytes] | None = None
-    waits: bool = False
-    started: float = 0.0
-    deadline: float | None = None  # of the next, harder way to end it
-    timed_out: bool = False
-    error: str | None = None
-    has_run: bool = False  # or was found to have
-
-    @property
-    def is_running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
 
 
 class ProcessLauncher(Launcher):
@@ -94,20 +51,17 @@ class ProcessLauncher(Launcher):
         shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
         jobs = [self._job(number, list(o), shared) for number, o in enumerate(job_overrides, start=initial_job_idx)]
         with compact_errors():
-            slots = [[_environment(slot, self.n_jobs, _uses_gpus(job)) for job in jobs] for slot in range(self.n_jobs)]
-        with self._ending_jobs_on_exit(jobs):
-            waiting, running = list(range(len(jobs))), dict[int, _Job]()
-            while waiting or running:
-                running = {slot: job for slot, job in running.items() if not self._has_ended(job)}
-                if self.fail_fast and any(job.error for job in jobs):
-                    break
-                for slot, environments in enumerate(slots):
-                    if slot not in running and waiting and self._start(jobs[waiting[0]], environments[waiting[0]]):
-                        running[slot] = jobs[waiting.pop(0)]
-                time.sleep(0.1)
-        return _returns(jobs)
+            slots = [
+                [share_of_devices(slot, self.n_jobs, uses_gpus=_uses_gpus(job)) for job in jobs]
+                for slot in range(self.n_jobs)
+            ]
+        JobQueue(
+            timeout_minutes=self.timeout_minutes, fail_fast=self.fail_fast, grace_seconds=self.grace_seconds,
+            group=self.group,
+        ).run(jobs, slots)  # fmt: skip
+        return returns(jobs)
 
-    def _job(self, number: int, overrides: list[str], shared: set[str]) -> _Job:
+    def _job(self, number: int, overrides: list[str], shared: set[str]) -> Job:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
@@ -115,201 +69,8 @@ class ProcessLauncher(Launcher):
         folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
         HydraConfig.instance().set_config(self.config)
         own = [override for override in filter_overrides(overrides) if override not in shared]
-        return _Job(" ".join([f"[{folder.name}]", *own]), overrides, config, folder)
-
-    def _start(self, job: _Job, environment: dict[str, str]) -> bool:
-        """Start ``job`` unless it is finished; False while another process still is at it."""
-        job.folder.mkdir(parents=True, exist_ok=True)
-        path = job.folder / "job.log"
-        with path.open("ab") as file:
-            # The job's processes inherit the lock with their output: it holds until the last of them has ended, be
-            # this process killed or not.
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not job.waits:
-                    log.info("%s: waiting for another process that has the folder", job.name)
-                job.waits = True
-                return False
-            arguments = f"arguments: {json.dumps(self._own_arguments(job))}"
-            with path.open() as log_file:
-                earlier = log_file.readline().rstrip("\n")
-            if not earlier:
-                file.write(f"{arguments}\n".encode())
-                file.flush()
-            elif earlier != arguments:
-                job.has_run = True
-                job.error = f"{job.name}: {job.folder} is of another job ({earlier}); choose another hydra.sweep.subdir"
-                log.error(job.error)
-                return True
-            if (job.folder / "result.json").exists():
-                log.info("%s: has a result already, in %s", job.name, job.folder)
-                job.has_run = True
-                return True
-            log.info("%s: started, output in %s", job.name, path)
-            job.process = subprocess.Popen(
-                self._command(job),
-                env=_without_ranks(os.environ) | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # its ranks and loaders can be ended with it
-                preexec_fn=_end_with_parent(),
-            )
-        job.started = time.monotonic()
-        job.deadline = None if self.timeout_minutes is None else job.started + 60 * self.timeout_minutes
-        return True
-
-    def _own_arguments(self, job: _Job) -> list[str]:
-        """Those that decide what is run: not where it is kept, how it is named, nor where its trial is reported."""
-        apart = ("hydra.", "hydra/", "run.group", "callbacks.pruning.")
-        return [override for override in job.overrides if not _key(override).startswith(apart)]
-
-    def _command(self, job: _Job) -> list[str]:
-        script = str(Path(sys.argv[0]).absolute())
-        if has_checkpoint(job.folder / "checkpoints") and (job.folder / "config.yaml").exists():
-            return [sys.executable, script, f"resume={job.folder}"]
-        hydra = job.config.hydra
-        # Those of the sweep itself are not the job's.
-        of_hydra = [o for o in hydra.overrides.hydra if not _key(o).startswith(_OF_SWEEP)]
-        overrides = [o for o in job.overrides if not _key(o).startswith(_OF_SWEEP)]
-        if job.config.run.group is None:
-            overrides.append(f"run.group={self.group}")
-        folder = f"hydra.run.dir={quoted(str(job.folder))}"
-        return [sys.executable, script, *config_options(hydra), *of_hydra, *overrides, "hydra.mode=RUN", folder]
-
-    def _has_ended(self, job: _Job) -> bool:
-        if job.process is None:
-            return True
-        if job.is_running:
-            if job.deadline is not None and time.monotonic() > job.deadline:
-                _signal(job.process, signal.SIGKILL if job.timed_out else signal.SIGTERM)
-                job.timed_out, job.deadline = True, time.monotonic() + self.grace_seconds
-            return False
-        job.has_run = True
-        took = (time.monotonic() - job.started) / 60
-        if job.process.returncode:
-            reason = f"exit code {job.process.returncode}"
-            if job.timed_out:
-                reason = f"longer than hydra.launcher.timeout_minutes={self.timeout_minutes:g}"
-            job.error = f"{job.name}: {reason}, see {job.folder / 'job.log'}: {_last_line(job.folder / 'job.log')}"
-            log.error("failed after %.1f minutes: %s", took, job.error)
-        else:
-            log.info("%s: done in %.1f minutes, score %s", job.name, took, _score(job.folder))
-        return True
-
-    @contextlib.contextmanager
-    def _ending_jobs_on_exit(self, jobs: list[_Job]) -> Iterator[None]:
-        """End jobs that still run when this block is left: by an error, by Ctrl-C, or told to end (SIGTERM)."""
-
-        def end(*_: Any) -> None:
-            sys.exit(128 + signal.SIGTERM)
-
-        before = signal.signal(signal.SIGTERM, end)
-        try:
-            yield
-        finally:
-            running = [job.process for job in jobs if job.process is not None and job.is_running]
-            for process in running:
-                _signal(process, signal.SIGTERM)
-            limit = time.monotonic() + self.grace_seconds
-            for process in running:
-                try:
-                    process.wait(max(0, limit - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    _signal(process, signal.SIGKILL)
-                    process.wait()
-            signal.signal(signal.SIGTERM, before)
+        return Job(" ".join([f"[{folder.name}]", *own]), overrides, config, folder)
 
 
-_OF_SWEEP = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep", "hydra.mode")
-
-
-def _returns(jobs: list[_Job]) -> list[JobReturn]:
-    failed = [job.error for job in jobs if job.error]
-    not_run = [
-        f"{job.name}: ended with the sweep" if job.process else f"{job.name}: not started"
-        for job in jobs
-        if not job.has_run
-    ]
-    summary = "\n".join([f"error: {len(failed)} of {len(jobs)} jobs failed:", *failed, *not_run])
-    returns = []
-    for job in jobs:
-        done = job.has_run and not job.error
-        returned = JobReturn(
-            overrides=job.overrides,
-            cfg=job.config,
-            hydra_cfg=OmegaConf.create({"hydra": job.config.hydra}),
-            working_dir=str(job.folder),
-            task_name=job.config.hydra.job.name,
-            status=JobStatus.COMPLETED if done else JobStatus.FAILED,
-        )
-        error = CompactHydraException(summary) if job.has_run else JobNotRunError(summary)
-        returned.return_value = _score(job.folder) if done else error
-        returns.append(returned)
-    return returns
-
-
-def _key(override: str) -> str:
-    return OverridesParser.create().parse_override(override).key_or_group
-
-
-def _score(folder: Path) -> float | None:
-    """None of a run that leaves no result, as debug=fast_dev_run."""
-    path = folder / "result.json"
-    score: float | None = json.loads(path.read_text())["best_score"] if path.exists() else None
-    return score
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").split("\n")[1:]
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def _uses_gpus(job: _Job) -> bool:
-    return OmegaConf.select(job.config, "trainer.accelerator") != "cpu" and torch.cuda.device_count() > 0
-
-
-def _environment(slot: int, n_jobs: int, uses_gpus: bool) -> dict[str, str]:
-    """What a job in that slot of so many sees of the devices, as environment variables.
-
-    Raises:
-        ValueError: more slots than GPUs.
-    """
-    if n_jobs == 1:
-        return {}
-    if not uses_gpus:
-        return {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // n_jobs))}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    share = len(gpus) // n_jobs
-    if not share:
-        raise ValueError(
-            f"hydra.launcher.n_jobs={n_jobs}: expected at most as many as there are GPUs, {len(gpus)}; lower it"
-        )
-    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[slot * share : (slot + 1) * share])}
-
-
-def _without_ranks(environment: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in environment.items()
-        if name not in _RANK_VARIABLES and not name.startswith(_RANK_PREFIXES)
-    }
-
-
-def _signal(process: subprocess.Popen[bytes], signal_: signal.Signals) -> None:
-    """To a job: when told to end its first process tells the others; when killed, all are."""
-    with contextlib.suppress(ProcessLookupError):
-        if signal_ == signal.SIGKILL:
-            os.killpg(process.pid, signal_)
-        else:
-            process.send_signal(signal_)
-
-
-def _end_with_parent() -> Callable[[], Any] | None:
-    """For a new process on Linux: be told to end when the parent dies, even of SIGKILL."""
-    if sys.platform != "linux":
-        return None
-    prctl, set_death_signal = ctypes.CDLL(None).prctl, 1  # looked up here: nothing may be loaded after the fork
-    return lambda: prctl(set_death_signal, signal.SIGTERM)
+def _uses_gpus(job: Job) -> bool:
+    return OmegaConf.select(job.config, "trainer.accelerator") != "cpu" and has_gpus()

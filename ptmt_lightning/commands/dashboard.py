@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import wandb
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-from ptmt_lightning.config import CONF
+from ptmt_lightning.launch.conf import conf_folder
 from ptmt_lightning.training.loggers import why_offline
 from ptmt_lightning.utils.files import check_folder_of, write_json
 
@@ -48,7 +48,7 @@ def _dashboard(options: argparse.Namespace) -> None:
         own = None if reason else wandb.Api().default_entity
         views = dashboard.views(
             entity=options.entity or os.environ.get("WANDB_ENTITY") or own or "",
-            project=options.project, name=options.name, spaces=dashboard.search_spaces(CONF / "search"),
+            project=options.project, name=options.name, spaces=dashboard.search_spaces(conf_folder() / "search"),
         )  # fmt: skip
         if reason:
             _write(options.output, dashboard.specification(views), reason)

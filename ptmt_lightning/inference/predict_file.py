@@ -6,7 +6,6 @@ kept in the folder ``OUTPUT.part`` until all is.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -19,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import lock_descriptor
 from tqdm import tqdm
 
 from ptmt_lightning.inference.classifier import Classifier, Prediction
@@ -188,10 +188,8 @@ def _locked(part: Path, path: Path) -> Iterator[None]:
     """One process at a time; the lock ends with the process."""
     part.mkdir(parents=True, exist_ok=True)
     with (part / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process is writing {path}; wait for it, or give another output") from None
+        if not lock_descriptor(file.fileno(), blocking=False):
+            raise ValueError(f"another process is writing {path}; wait for it, or give another output")
         yield
 
 

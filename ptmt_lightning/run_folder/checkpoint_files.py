@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -25,6 +23,8 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
     Raises:
         ValueError: there is none.
     """
+    import torch  # only here: whether there is a checkpoint is asked before anything is begun
+
     for path in (folder / LAST, folder / PREVIOUS):
         if not path.exists():
             continue

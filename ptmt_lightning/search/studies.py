@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import secrets
 import threading
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
+from filelock import FileLock, lock_descriptor
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
@@ -88,7 +87,7 @@ class SharedStudy:
     def at_work(self) -> Iterator[None]:
         """Others see by a lock, held as long as this process lives, whether its trials are still at work."""
         with self._owner_file(self._owner).open("w") as alive:
-            fcntl.flock(alive, fcntl.LOCK_EX)
+            lock_descriptor(alive.fileno())
             yield
         if not self._has_open_trials():  # else the file tells others that they may take them; so where killed
             self._owner_file(self._owner).unlink()
@@ -159,11 +158,7 @@ class SharedStudy:
         if owner == self._owner or not path.exists():
             return trial._trial_id in stale
         with path.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-        return True
+            return lock_descriptor(file.fileno(), blocking=False)
 
     def _has_open_trials(self) -> bool:
         return any(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from typing import Any
@@ -67,6 +66,13 @@ def _peak_memory(device: torch.device) -> int:
     """Bytes, since the process began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        import psutil  # gives the peak there alone
+
+        peak: int = psutil.Process().memory_info().peak_wset
+        return peak
+    import resource  # not on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024  # of getrusage
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

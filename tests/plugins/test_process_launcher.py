@@ -14,7 +14,7 @@ from conftest import Start
 from omegaconf import OmegaConf
 from processes import is_running, pids, wait_for
 
-from hydra_plugins import process_launcher
+from ptmt_lightning.launch.devices import share_of_devices
 
 pytestmark = pytest.mark.slow
 
@@ -121,21 +121,21 @@ def test_settings_out_of_range_are_refused(start: Start, argument: str, message:
 
 def test_jobs_on_the_cpu_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    assert process_launcher._environment(1, 2, uses_gpus=False) == {"OMP_NUM_THREADS": "3"}
-    assert process_launcher._environment(0, 8, uses_gpus=False) == {"OMP_NUM_THREADS": "1"}
-    assert process_launcher._environment(0, 1, uses_gpus=False) == {}
+    assert share_of_devices(1, 2, uses_gpus=False) == {"OMP_NUM_THREADS": "3"}
+    assert share_of_devices(0, 8, uses_gpus=False) == {"OMP_NUM_THREADS": "1"}
+    assert share_of_devices(0, 1, uses_gpus=False) == {}
 
 
 def test_gpus_are_split_between_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,5")
 
     def visible(n_jobs: int) -> list[str]:
-        environments = [process_launcher._environment(slot, n_jobs, uses_gpus=True) for slot in range(n_jobs)]
+        environments = [share_of_devices(slot, n_jobs, uses_gpus=True) for slot in range(n_jobs)]
         return [environment["CUDA_VISIBLE_DEVICES"] for environment in environments]
 
     assert visible(2) == ["0,1", "2,5"]
     assert visible(3) == ["0", "1", "2"]
-    assert process_launcher._environment(0, 1, uses_gpus=True) == {}
+    assert share_of_devices(0, 1, uses_gpus=True) == {}
     with pytest.raises(ValueError, match=r"hydra\.launcher\.n_jobs=5: expected at most as many as there are GPUs, 4"):
         visible(5)
 

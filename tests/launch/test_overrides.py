@@ -11,19 +11,23 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from ptmt_lightning import config
+from ptmt_lightning.launch.app import main  # noqa: F401 (its resolvers)
+from ptmt_lightning.launch.errors import user_errors
+from ptmt_lightning.launch.overrides import arguments_for_hydra, check_multirun, check_overrides, quoted
+from ptmt_lightning.launch.resume import resumed
+from ptmt_lightning.launch.run_name import run_name
 from ptmt_lightning.search.ranges import distribution_of
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT_DIR / "conf/dataset").glob("*.yaml")))
 def test_every_dataset_composes(name: str) -> None:
-    config.check_overrides([f"dataset={name}", "trainer.devices=4"])
+    check_overrides([f"dataset={name}", "trainer.devices=4"])
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug", "logger", "loss", "impl", "trainer", "backbone", "callbacks"])
 def test_every_choice_composes(group: str) -> None:
     for path in (ROOT_DIR / "conf" / group).glob("*.yaml"):
-        config.check_overrides([f"{group}={path.stem}"])
+        check_overrides([f"{group}={path.stem}"])
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT_DIR / "conf/search").glob("*.yaml")))
@@ -31,7 +35,7 @@ def test_every_search_has_keys_and_ranges_of_its_model(name: str) -> None:
     space = OmegaConf.load(ROOT_DIR / f"conf/search/{name}.yaml").hydra.sweeper.params
     model = name if (ROOT_DIR / f"conf/model/{name}.yaml").exists() else "ptmt"
     keys = [f"{key}={OmegaConf.to_container(space)[key]}" for key in space]
-    config.check_overrides([f"model={model}", *keys])
+    check_overrides([f"model={model}", *keys])
     for override in OverridesParser.create().parse_overrides(keys):
         assert override.is_sweep_override()
         assert distribution_of(override)
@@ -56,34 +60,34 @@ def test_the_wandb_sweep_has_keys_and_values_that_run_py_takes() -> None:
     assert isinstance(sweep, dict)
     for key, values in sweep["parameters"].items():
         for value in values.get("values") or [values["min"], values["max"]]:
-            config.check_overrides([*sweep["command"][3:-1], f"{key}={value}"])
+            check_overrides([*sweep["command"][3:-1], f"{key}={value}"])
     assert (ROOT_DIR / sweep["program"]).exists()
 
 
 def test_a_run_of_several_ranks_has_one_name_and_that_of_one_rank_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert config.run_name() != config.run_name()
+    assert run_name() != run_name()
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    assert config.run_name() != config.run_name()  # several runs, one after the other, in one job
+    assert run_name() != run_name()  # several runs, one after the other, in one job
     monkeypatch.setenv("SLURM_STEP_ID", "3")
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")
-    assert config.run_name() != config.run_name()
+    assert run_name() != run_name()
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
-    assert config.run_name() == config.run_name() == "slurm-77-3"
+    assert run_name() == run_name() == "slurm-77-3"
 
 
 @pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
 def test_a_sweep_on_every_rank_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "4")
-    config.check_multirun(["seed=0"])
-    config.check_multirun(["search=ptmt", "hydra.mode=RUN"])  # a rank of a search's job
+    check_multirun(["seed=0"])
+    check_multirun(["search=ptmt", "hydra.mode=RUN"])  # a rank of a search's job
     for flag in ("-m", "--multirun", "search=ptmt"):
         with pytest.raises(ValueError, match=r"a sweep was started 4 times \(torchrun, srun\): expected once; start"):
-            config.check_multirun([flag, "seed=0,1"])
+            check_multirun([flag, "seed=0,1"])
 
 
 @pytest.mark.parametrize("text", ["a b", "it's", 'say "x"', "k=v,w", "${x}", "back\\slash", "[a]{b}", ""])
 def test_quoted_texts_are_read_back_as_they_were(text: str) -> None:
-    override = OverridesParser.create().parse_override(f"key={config.quoted(text)}")
+    override = OverridesParser.create().parse_override(f"key={quoted(text)}")
     assert override.value() == text
 
 
@@ -100,16 +104,16 @@ def test_quoted_texts_are_read_back_as_they_were(text: str) -> None:
 )
 def test_misspelt_keys_and_choices(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        config.check_overrides(arguments)
+        check_overrides(arguments)
 
 
 def test_valid_overrides_pass() -> None:
-    config.check_overrides(["-m", "loss=wasl,bce", "loss.margin=0.02,0.05", "seed=range(3)", "+trainer.barebones=true"])
+    check_overrides(["-m", "loss=wasl,bce", "loss.margin=0.02,0.05", "seed=range(3)", "+trainer.barebones=true"])
 
 
 @pytest.mark.parametrize("folder", ["runs/a", "a=1,b=(2)", "it's here"])
 def test_a_folder_to_resume_may_have_any_name(folder: str) -> None:
-    arguments = config.arguments_for_hydra(["-m", f"resume={folder}"])
+    arguments = arguments_for_hydra(["-m", f"resume={folder}"])
     overrides = OverridesParser.create().parse_overrides(arguments[1:])
     assert [(o.key_or_group, o.value()) for o in overrides] == [("resume", folder), ("hydra.run.dir", folder)]
 
@@ -117,7 +121,7 @@ def test_a_folder_to_resume_may_have_any_name(folder: str) -> None:
 def test_only_folders_of_the_run_itself_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work/outputs/toy/run").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "work")
-    with pytest.raises(SystemExit), config.user_errors(tmp_path / "work/outputs/toy/run"):
+    with pytest.raises(SystemExit), user_errors(tmp_path / "work/outputs/toy/run"):
         raise ValueError("an error")
     assert (tmp_path / "work").is_dir()
     assert not (tmp_path / "work/outputs").exists()
@@ -132,14 +136,14 @@ def test_peers_do_not_prune_by_default(model: str, prune: bool) -> None:
 @pytest.mark.parametrize("argument", ["test=no", "model.prune=off", "keep_checkpoints=yess", "impl.compile='true'"])
 def test_a_switch_is_true_or_false(argument: str) -> None:
     with pytest.raises(ValueError, match=f"^{argument}: expected true or false$"):
-        config.check_overrides([argument])
-    config.check_overrides([argument.split("=")[0] + "=True", "trainer.deterministic=warn", "test=true,false"])
+        check_overrides([argument])
+    check_overrides([argument.split("=")[0] + "=True", "trainer.deterministic=warn", "test=true,false"])
 
 
 def test_level_weights_may_be_a_list() -> None:
-    arguments = config.arguments_for_hydra(["loss.level_weights=[1,1.5,2]"])
-    config.check_overrides(["loss.level_weights=[1,1.5,2]"])
-    config.check_overrides(arguments)
+    arguments = arguments_for_hydra(["loss.level_weights=[1,1.5,2]"])
+    check_overrides(["loss.level_weights=[1,1.5,2]"])
+    check_overrides(arguments)
     with initialize_config_dir(str(ROOT_DIR / "conf"), version_base="1.3"):
         assert compose("config", arguments).loss.level_weights == [1, 1.5, 2]
         assert compose("config", ["loss.level_weights.step=0.25"]).loss.level_weights == {"first": 1.0, "step": 0.25}
@@ -159,11 +163,11 @@ def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"resume='.*': no checkpoints/last.ckpt there; expected the folder of an earlier"
     ):
-        config.resumed(OmegaConf.create({"resume": str(tmp_path)}), tmp_path)
+        resumed(OmegaConf.create({"resume": str(tmp_path)}), tmp_path)
 
 
 def test_a_finished_run_without_checkpoints_is_not_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "result.json").write_text("{}")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with pytest.raises(ValueError, match=r"resume='.*': that run is finished and kept no checkpoints; its weights are"):
-        config.resumed(OmegaConf.create({"resume": None}), tmp_path)
+        resumed(OmegaConf.create({"resume": None}), tmp_path)

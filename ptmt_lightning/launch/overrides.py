@@ -1,71 +1,22 @@
-"""From the command line to a checked configuration, before anything is built."""
+"""Arguments of the command line: checked, before anything is built, and as Hydra takes them."""
 
 from __future__ import annotations
 
 import difflib
 import os
-import secrets
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
-from hydra.errors import CompactHydraException, HydraException, InstantiationException
-from hydra.types import RunMode
-from lightning import Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, Node, OmegaConf
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from ptmt_lightning.run_folder.checkpoint_files import has_checkpoint
-from ptmt_lightning.run_folder.finished import NO_CHOICE
+from ptmt_lightning.launch.conf import conf_folder
 
-CONF = Path(__file__).parents[1] / "conf"
-
-
-def run_name() -> str:
-    """Of a run's folder: the time, and six characters that keep two runs of one microsecond apart.
-
-    All ranks that torchrun or srun started get the same, and again after a restart.
-    """
-    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # several runs in one step
-    if "SLURM_STEP_ID" in os.environ and not interactive:
-        return f"slurm-{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_STEP_ID']}"
-    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}-{secrets.token_hex(3)}"
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-        return store.compare_set("ptmt_lightning/run_name", "", name).decode()  # the first rank's
-    return name
-
-
-_UNNAMED = ("dataset=", "model=", "dataset.name", *NO_CHOICE)  # the first three begin every name
-
-
-def run_choices() -> str:
-    """What was chosen on the command line, as typed, for the name that W&B shows."""
-    typed = HydraConfig.get().overrides.task
-    return " ".join(argument for argument in typed if not argument.lstrip("+~").startswith(_UNNAMED))
-
-
-# When this is imported: a launcher may compose the configuration in a process in which run.py is not the main script.
-OmegaConf.register_new_resolver("folder_name", lambda path: Path(path).name, replace=True)
-OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("run_choices", run_choices, replace=True)
-
-
-def is_restarted(run_dir: Path) -> bool:
-    """Whether SLURM or torchrun has started this run before, and it left something to go on from, or its result."""
-    restarts = (os.environ.get(name) for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
-    left = has_checkpoint(run_dir / "checkpoints") or (run_dir / "result.json").exists()
-    return left and any(int(count or 0) for count in restarts)
+CONF = conf_folder()
 
 
 def check_overrides(arguments: Sequence[str], conf: Path = CONF) -> None:
@@ -123,17 +74,6 @@ def check_multirun(arguments: Sequence[str]) -> None:
             f"a sweep was started {tasks} times (torchrun, srun): expected once; start `python run.py` itself, whose "
             "jobs start their own ranks"
         )
-
-
-def check_launcher(trainer: Trainer) -> None:
-    """Refuse a sweep within one process whose runs start ranks: Lightning starts those with the whole command.
-
-    Raises:
-        ValueError: says what to leave out.
-    """
-    starts_ranks = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
-    if starts_ranks and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise ValueError("-m on several devices: expected a process a job; leave out hydra/launcher")
 
 
 def arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
@@ -208,66 +148,3 @@ def plain(config: DictConfig) -> dict[str, Any]:
     content = OmegaConf.to_container(config, resolve=True)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
-
-
-def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
-    """The configuration of the run in ``run_dir``, where ``config.resume`` or a restart asks for it; else ``config``.
-
-    Raises:
-        ValueError: the folder holds no run, or was moved.
-    """
-    if config.resume is None:
-        if not is_restarted(run_dir):
-            return config
-        config.resume = str(run_dir)
-    saved, folder = run_dir / "config.yaml", run_dir / "checkpoints"
-    if (run_dir / "result.json").exists() and not has_checkpoint(folder):
-        raise ValueError(
-            f"resume={str(run_dir)!r}: that run is finished and kept no checkpoints; its weights are in model/"
-        )
-    for name, found in (("config.yaml", saved.exists()), ("checkpoints/last.ckpt", has_checkpoint(folder))):
-        if not found:
-            raise ValueError(f"resume={str(run_dir)!r}: no {name} there; expected the folder of an earlier run")
-    earlier = OmegaConf.load(saved)
-    assert isinstance(earlier, DictConfig)
-    if Path(earlier.run.dir) != run_dir:
-        raise ValueError(
-            f"resume={str(run_dir)!r}: that run was made in {earlier.run.dir!r}; move the folder back there"
-        )
-    earlier.resume = config.resume
-    return earlier
-
-
-class JobNotRunError(CompactHydraException):
-    """A job of a sweep was not started, or ended with the sweep, for no fault of its own."""
-
-
-@contextmanager
-def compact_errors() -> Iterator[None]:
-    """In a plugin of Hydra's: let it print an error that the user can mend, and no traceback."""
-    try:
-        yield
-    except ValueError as error:
-        raise CompactHydraException(f"error: {error}") from error
-
-
-def _remove_empty(run_dir: Path) -> None:
-    """Remove an empty run folder, and above it what it leaves empty, up to the working folder."""
-    for folder in (run_dir, *run_dir.parents):
-        if folder == Path.cwd() or folder in Path.cwd().parents or any(folder.iterdir()):
-            return
-        folder.rmdir()
-
-
-@contextmanager
-def user_errors(run_dir: Path | None = None) -> Iterator[None]:
-    """End the program with one line, no traceback and no empty run folder for an error that the user can mend."""
-    try:
-        yield
-    except (ValueError, HydraException, MisconfigurationException) as error:
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if not isinstance(cause, (ValueError, HydraException, MisconfigurationException)):
-            raise
-        if run_dir is not None:
-            _remove_empty(run_dir)
-        sys.exit(f"error: {cause}")

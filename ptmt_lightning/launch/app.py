@@ -1,0 +1,36 @@
+"""``python run.py`` and ``ptmt train``: arguments are checked, Hydra composes the settings, a task is run with them.
+
+Nothing of training is imported before the arguments are known to be good.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from ptmt_lightning.launch.conf import conf_folder
+from ptmt_lightning.launch.errors import user_errors
+from ptmt_lightning.launch.overrides import arguments_for_hydra, check_multirun, check_overrides
+from ptmt_lightning.launch.run_name import register_resolvers
+
+register_resolvers()  # at import: on a cluster, a job composes its settings in a process that never comes to main()
+
+
+def main() -> None:
+    """Train and test what ``sys.argv`` says, or start a sweep or a search over it."""
+    sys.argv = [sys.argv[0], *arguments_for_hydra(sys.argv[1:])]
+    with user_errors():
+        check_overrides(sys.argv[1:])
+        check_multirun(sys.argv[1:])
+    _run()
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
+def _run(config: DictConfig) -> float | None:
+    from ptmt_lightning.launch.task import run_task  # with PyTorch and Lightning
+
+    return run_task(config, Path(HydraConfig.get().runtime.output_dir))

@@ -1,0 +1,256 @@
+"""Jobs of a sweep as processes, several at once: started, resumed, timed, ended with the sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import lock_descriptor
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig, OmegaConf
+
+from ptmt_lightning.launch.devices import without_ranks
+from ptmt_lightning.launch.errors import JobNotRunError
+from ptmt_lightning.launch.overrides import config_options, quoted
+from ptmt_lightning.run_folder.checkpoint_files import has_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Job:
+    name: str  # what tells it from the others
+    overrides: list[str]
+    config: DictConfig
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    waits: bool = False
+    started: float = 0.0
+    deadline: float | None = None  # of the next, harder way to end it
+    timed_out: bool = False
+    error: str | None = None
+    has_run: bool = False  # or was found to have
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+class JobQueue:
+    """Runs jobs as processes, as many at once as there are slots.
+
+    A job whose folder holds its finished run is not run again; one that was cut off is resumed. Output goes to
+    ``job.log`` in the job's folder, after a line with the job's arguments.
+
+    Args:
+        timeout_minutes: after which a job is told to end; it saves a checkpoint first.
+        fail_fast: end all jobs when one fails; else the others go on, and those that failed are named at the end.
+        grace_seconds: between telling a job to end and killing it.
+        group: of jobs that do not say to which they belong.
+    """
+
+    def __init__(self, *, timeout_minutes: float | None, fail_fast: bool, grace_seconds: float, group: str) -> None:
+        self.timeout_minutes, self.fail_fast = timeout_minutes, fail_fast
+        self.grace_seconds, self.group = grace_seconds, group
+
+    def run(self, jobs: Sequence[Job], slots: Sequence[Sequence[dict[str, str]]]) -> None:
+        """Run the jobs; how each ended is kept in it.
+
+        Args:
+            slots: for each slot the environment variables that it gives to each of the jobs.
+        """
+        with self._ending_jobs_on_exit(jobs):
+            waiting, running = list(range(len(jobs))), dict[int, Job]()
+            while waiting or running:
+                running = {slot: job for slot, job in running.items() if not self._has_ended(job)}
+                if self.fail_fast and any(job.error for job in jobs):
+                    break
+                for slot, environments in enumerate(slots):
+                    if slot not in running and waiting and self._start(jobs[waiting[0]], environments[waiting[0]]):
+                        running[slot] = jobs[waiting.pop(0)]
+                time.sleep(0.1)
+
+    def _start(self, job: Job, environment: dict[str, str]) -> bool:
+        """Start ``job`` unless it is finished; False while another process still is at it."""
+        job.folder.mkdir(parents=True, exist_ok=True)
+        path = job.folder / "job.log"
+        with path.open("ab") as file:
+            # The job's processes inherit the lock with their output: it holds until the last of them has ended, be
+            # this process killed or not.
+            if not lock_descriptor(file.fileno(), blocking=False):
+                if not job.waits:
+                    log.info("%s: waiting for another process that has the folder", job.name)
+                job.waits = True
+                return False
+            arguments = f"arguments: {json.dumps(_own_arguments(job))}"
+            with path.open() as log_file:
+                earlier = log_file.readline().rstrip("\n")
+            if not earlier:
+                file.write(f"{arguments}\n".encode())
+                file.flush()
+            elif earlier != arguments:
+                job.has_run = True
+                job.error = f"{job.name}: {job.folder} is of another job ({earlier}); choose another hydra.sweep.subdir"
+                log.error(job.error)
+                return True
+            if (job.folder / "result.json").exists():
+                log.info("%s: has a result already, in %s", job.name, job.folder)
+                job.has_run = True
+                return True
+            log.info("%s: started, output in %s", job.name, path)
+            job.process = subprocess.Popen(
+                self._command(job),
+                env=without_ranks(os.environ) | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # its ranks and loaders can be ended with it
+                preexec_fn=_end_with_parent(),
+            )
+        job.started = time.monotonic()
+        job.deadline = None if self.timeout_minutes is None else job.started + 60 * self.timeout_minutes
+        return True
+
+    def _command(self, job: Job) -> list[str]:
+        program = _this_program()
+        if has_checkpoint(job.folder / "checkpoints") and (job.folder / "config.yaml").exists():
+            return [*program, f"resume={job.folder}"]
+        hydra = job.config.hydra
+        # Those of the sweep itself are not the job's.
+        of_hydra = [o for o in hydra.overrides.hydra if not _key(o).startswith(_OF_SWEEP)]
+        overrides = [o for o in job.overrides if not _key(o).startswith(_OF_SWEEP)]
+        if job.config.run.group is None:
+            overrides.append(f"run.group={self.group}")
+        folder = f"hydra.run.dir={quoted(str(job.folder))}"
+        return [*program, *config_options(hydra), *of_hydra, *overrides, "hydra.mode=RUN", folder]
+
+    def _has_ended(self, job: Job) -> bool:
+        if job.process is None:
+            return True
+        if job.is_running:
+            if job.deadline is not None and time.monotonic() > job.deadline:
+                _signal(job.process, signal.SIGKILL if job.timed_out else signal.SIGTERM)
+                job.timed_out, job.deadline = True, time.monotonic() + self.grace_seconds
+            return False
+        job.has_run = True
+        took = (time.monotonic() - job.started) / 60
+        if job.process.returncode:
+            reason = f"exit code {job.process.returncode}"
+            if job.timed_out:
+                reason = f"longer than hydra.launcher.timeout_minutes={self.timeout_minutes:g}"
+            job.error = f"{job.name}: {reason}, see {job.folder / 'job.log'}: {_last_line(job.folder / 'job.log')}"
+            log.error("failed after %.1f minutes: %s", took, job.error)
+        else:
+            log.info("%s: done in %.1f minutes, score %s", job.name, took, _score(job.folder))
+        return True
+
+    @contextlib.contextmanager
+    def _ending_jobs_on_exit(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """End jobs that still run when this block is left: by an error, by Ctrl-C, or told to end (SIGTERM)."""
+
+        def end(*_: Any) -> None:
+            sys.exit(128 + signal.SIGTERM)
+
+        before = signal.signal(signal.SIGTERM, end)
+        try:
+            yield
+        finally:
+            running = [job.process for job in jobs if job.process is not None and job.is_running]
+            for process in running:
+                _signal(process, signal.SIGTERM)
+            limit = time.monotonic() + self.grace_seconds
+            for process in running:
+                try:
+                    process.wait(max(0, limit - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    _signal(process, signal.SIGKILL)
+                    process.wait()
+            signal.signal(signal.SIGTERM, before)
+
+
+_OF_SWEEP = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep", "hydra.mode")
+
+
+def _own_arguments(job: Job) -> list[str]:
+    """Those that decide what is run: not where it is kept, how it is named, nor where its trial is reported."""
+    apart = ("hydra.", "hydra/", "run.group", "callbacks.pruning.")
+    return [override for override in job.overrides if not _key(override).startswith(apart)]
+
+
+def returns(jobs: Sequence[Job]) -> list[JobReturn]:
+    failed = [job.error for job in jobs if job.error]
+    not_run = [
+        f"{job.name}: ended with the sweep" if job.process else f"{job.name}: not started"
+        for job in jobs
+        if not job.has_run
+    ]
+    summary = "\n".join([f"error: {len(failed)} of {len(jobs)} jobs failed:", *failed, *not_run])
+    returns = []
+    for job in jobs:
+        done = job.has_run and not job.error
+        returned = JobReturn(
+            overrides=job.overrides,
+            cfg=job.config,
+            hydra_cfg=OmegaConf.create({"hydra": job.config.hydra}),
+            working_dir=str(job.folder),
+            task_name=job.config.hydra.job.name,
+            status=JobStatus.COMPLETED if done else JobStatus.FAILED,
+        )
+        error = CompactHydraException(summary) if job.has_run else JobNotRunError(summary)
+        returned.return_value = _score(job.folder) if done else error
+        returns.append(returned)
+    return returns
+
+
+def _key(override: str) -> str:
+    return OverridesParser.create().parse_override(override).key_or_group
+
+
+def _score(folder: Path) -> float | None:
+    """None of a run that leaves no result, as debug=fast_dev_run."""
+    path = folder / "result.json"
+    score: float | None = json.loads(path.read_text())["best_score"] if path.exists() else None
+    return score
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").split("\n")[1:]
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _this_program() -> list[str]:
+    """Return the command that started this process, without its arguments."""
+    spec = sys.modules["__main__"].__spec__
+    if spec is not None:  # python -m, ptmt train
+        return [sys.executable, "-m", spec.name.removesuffix(".__main__")]
+    return [sys.executable, str(Path(sys.argv[0]).absolute())]
+
+
+def _signal(process: subprocess.Popen[bytes], signal_: signal.Signals) -> None:
+    """To a job: when told to end its first process tells the others; when killed, all are."""
+    with contextlib.suppress(ProcessLookupError):
+        if signal_ == signal.SIGKILL:
+            os.killpg(process.pid, signal_)
+        else:
+            process.send_signal(signal_)
+
+
+def _end_with_parent() -> Callable[[], Any] | None:
+    """For a new process on Linux: be told to end when the parent dies, even of SIGKILL."""
+    if sys.platform != "linux":
+        return None
+    prctl, set_death_signal = ctypes.CDLL(None).prctl, 1  # looked up here: nothing may be loaded after the fork
+    return lambda: prctl(set_death_signal, signal.SIGTERM)

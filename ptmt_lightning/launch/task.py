@@ -1,0 +1,86 @@
+"""One run: objects are made from the settings, then trained and tested; here Hydra ends."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import lightning
+import torch
+import wandb
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig
+
+from ptmt_lightning.launch.errors import user_errors
+from ptmt_lightning.launch.overrides import plain
+from ptmt_lightning.launch.resume import resumed
+from ptmt_lightning.run_folder.result import show, write_config
+from ptmt_lightning.training.build import build
+from ptmt_lightning.training.checks import check_monitor, check_trainer
+from ptmt_lightning.training.train import train
+from ptmt_lightning.utils.checks import check_range
+
+
+def run_task(config: DictConfig, run_dir: Path) -> float | None:
+    """Build what the configuration names, fit, test; gives the monitored metric to a sweeper."""
+    for quiet in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):  # tips and advertisements
+        logging.getLogger(f"lightning.pytorch.{quiet}").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec")  # between Lightning and torch; nothing a user could do
+    with user_errors(run_dir):
+        config = resumed(config, run_dir)
+        settings = plain(config)
+        torch.set_float32_matmul_precision(config.impl.matmul_precision)
+        check_range("seed", config.seed, 0, 2**32 - 1, integer=True)
+        if config.trainer.max_epochs is not None:
+            check_range("trainer.max_epochs", config.trainer.max_epochs, -1, integer=True)
+        lightning.seed_everything(config.seed, workers=True, verbose=False)
+        datamodule, backbone, build_model = (
+            instantiate(config[key], _convert_="all") for key in ("dataset", "backbone", "model")
+        )
+        model = build(datamodule, backbone, build_model, compile_backbone=config.impl.compile)
+        callbacks, loggers = (
+            [instantiate(node, _convert_="all") for node in config[key].values() if node]
+            for key in ("callbacks", "logger")
+        )
+        trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+        check_trainer(trainer, datamodule)
+        check_monitor(config.monitor, model)
+        _check_launcher(trainer)
+    write_config(run_dir, settings)
+    try:
+        result = train(
+            datamodule=datamodule,
+            model=model,
+            trainer=trainer,
+            run_dir=run_dir,
+            description=settings["run"],
+            config=settings,
+            test=config.test,
+            keep_checkpoints=config.keep_checkpoints,
+            resume=config.resume is not None,
+        )
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)  # Lightning's own exit code is 0: a sweep would take the run for finished
+    finally:
+        wandb.finish()
+    show(result, run_dir)
+    score: float | None = result["best_score"]
+    return score
+
+
+def _check_launcher(trainer: lightning.Trainer) -> None:
+    """Refuse a sweep within one process whose runs start ranks: Lightning starts those with the whole command.
+
+    Raises:
+        ValueError: says what to leave out.
+    """
+    starts_ranks = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+    if starts_ranks and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ValueError("-m on several devices: expected a process a job; leave out hydra/launcher")
