@@ -6,7 +6,6 @@ All are computed in float32 whatever the precision of the logits.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptmt_lightning.decisions import DECISIONS, Decision, per_node, with_end
 from ptmt_lightning.utils.checks import check_range
 
 CountScope = Literal["level", "all"]
@@ -82,45 +82,19 @@ def level_sums(values: Tensor, level_sizes: Sequence[int]) -> Tensor:
     return torch.stack([level.sum(dim=-1) for level in values.split(list(level_sizes), dim=-1)], dim=-1)
 
 
-def of_nodes(values: Sequence[float], level_sizes: Sequence[int], device: torch.device) -> Tensor:
-    """One value a level, repeated for each of its nodes: float32 ``[V]``."""
-    sizes = torch.tensor(level_sizes, device=device)
-    return torch.tensor(values, dtype=torch.float32, device=device).repeat_interleave(
-        sizes, output_size=sum(level_sizes)
-    )
-
-
 def masked_mean(loss_BD: Tensor, slots_BD: Tensor) -> Tensor:
     """Sum over the levels whose slot counts, mean over the batch (Eq. 2)."""
     return (loss_BD * slots_BD).sum() / loss_BD.shape[0]
 
 
 class LabelLoss(nn.Module):
-    """How scores are trained towards the true labels, and what probabilities they then mean.
+    """Trains scores towards the true labels; :attr:`decision` says what probabilities they then mean."""
 
-    ``single_label`` losses expect at most one true label a level and predict at most one.
-    """
-
-    single_label = False
+    decision: Decision = DECISIONS["sigmoid"]
 
     @abstractmethod
     def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
-        """Loss of each document and level, ``[B, D]``, from ``[B, V]`` logits and targets."""
-
-    @abstractmethod
-    def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
-        """Float32 probabilities ``[B, V]``."""
-
-    def initial_logits(self, level_sizes: Sequence[int]) -> Tensor:
-        """Float32 ``[V]``: what the scores' biases start at, as if each level had one true label on average.
-
-        At 0 all labels would start at 1/2, and the first steps would do nothing but push them down.
-        """
-        return of_nodes([-math.log(size) for size in level_sizes], level_sizes, torch.device("cpu"))
-
-    def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
-        """Bool ``[B, V]``: the nodes whose probability exceeds the threshold of their level."""
-        return probabilities > of_nodes(thresholds, level_sizes, probabilities.device)
+        """Return the loss of each document and level, ``[B, D]``, from ``[B, V]`` logits and targets."""
 
 
 class WASL(LabelLoss):
@@ -172,12 +146,9 @@ class WASL(LabelLoss):
             gamma_pos=self.gamma_pos,
             gamma_neg=self.gamma_neg,
             margin=self.margin,
-            weight=of_nodes(self.weights_of_levels(len(level_sizes)), level_sizes, logits.device),
+            weight=per_node(self.weights_of_levels(len(level_sizes)), level_sizes, logits.device),
         )
         return level_sums(loss_BV, level_sizes)
-
-    def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
-        return logits.float().sigmoid()
 
 
 class WeightedBCE(WASL):
@@ -209,48 +180,23 @@ class MeanBCE(LabelLoss):
         loss_BV = wasl(logits, targets, gamma_pos=self.gamma, gamma_neg=self.gamma, margin=0.0)
         return level_sums(loss_BV, level_sizes) * (self.weight / sum(level_sizes))
 
-    def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
-        return logits.float().sigmoid()
-
 
 class CrossEntropy(LabelLoss):
     """Cross-entropy over the labels of each level, for data with one path a document (end of section 2.2).
 
-    Each level has one more class, "the path has ended", whose logit is fixed at 0: without it a path that
-    ends early would have no target below its end, and the model no way to predict nothing there.
+    Each level has one more class, "the path has ended", see :class:`~ptmt_lightning.decisions.LevelSoftmax`.
     """
 
-    single_label = True
+    decision = DECISIONS["level_softmax"]
 
     def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
         losses = []
         for level_logits, level_targets in _levels(logits, targets, level_sizes):
             ended = ~level_targets.any(dim=-1)
-            log_p = _with_ended(level_logits).log_softmax(dim=-1)
+            log_p = with_end(level_logits).log_softmax(dim=-1)
             true = torch.where(ended, level_targets.shape[-1], level_targets.int().argmax(dim=-1))
             losses.append(-log_p.gather(-1, true[:, None]).squeeze(-1))
         return torch.stack(losses, dim=-1)
-
-    def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
-        levels = logits.split(list(level_sizes), dim=-1)
-        return torch.cat([_with_ended(level).softmax(dim=-1)[..., :-1] for level in levels], dim=-1)
-
-    def initial_logits(self, level_sizes: Sequence[int]) -> Tensor:
-        """Zeros: the softmax shares one among the labels of a level and its end."""
-        return torch.zeros(sum(level_sizes))
-
-    def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
-        """Bool ``[B, V]``: the most probable class of each level, nothing where that is the end; no threshold."""
-        chosen = []
-        for level in probabilities.split(list(level_sizes), dim=-1):
-            best, index = level.max(dim=-1, keepdim=True)
-            ended = 1 - level.sum(dim=-1, keepdim=True)
-            chosen.append(torch.zeros_like(level, dtype=torch.bool).scatter_(-1, index, best > ended))
-        return torch.cat(chosen, dim=-1)
-
-
-def _with_ended(logits: Tensor) -> Tensor:
-    return F.pad(logits.float(), (0, 1))
 
 
 def _levels(logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> zip[tuple[Tensor, Tensor]]:

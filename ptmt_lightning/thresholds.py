@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ptmt_lightning.losses import of_nodes
+from ptmt_lightning.decisions import per_node
 from ptmt_lightning.metrics import Classes, count, macro
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -45,7 +45,7 @@ def tune_thresholds(
     true = taxonomy.augment(targets)
 
     def quality(thresholds: list[float]) -> tuple[float, float]:
-        limits = of_nodes(thresholds, taxonomy.level_sizes, probabilities.device)
+        limits = per_node(thresholds, taxonomy.level_sizes, probabilities.device)
         counts = torch.zeros(3, len(taxonomy), dtype=torch.long, device=probabilities.device)
         for some_probabilities, some_true in zip(probabilities.split(_CHUNK), true.split(_CHUNK), strict=True):
             predicted = some_probabilities > limits

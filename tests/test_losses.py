@@ -21,7 +21,6 @@ from ptmt_lightning.losses import (
     level_sums,
     masked_lm,
     masked_mean,
-    of_nodes,
     wasl,
 )
 
@@ -146,21 +145,6 @@ def test_wasl_sums_each_level_under_its_weight(
     below = wasl(logits[:, 2:], targets[:, 2:], weight=expected[1], **ASYMMETRIC).sum(-1)
     assert loss.weights_of_levels(2) == pytest.approx(expected)
     torch.testing.assert_close(loss(logits, targets, LEVEL_SIZES), torch.stack([top, below], dim=-1))
-
-
-def test_wasl_probabilities_are_float32_sigmoids_and_predictions_exceed_the_threshold() -> None:
-    loss = WASL(**ASYMMETRIC, level_weights=[1, 1])
-    logits = torch.tensor([[0.0, 0.1, -0.1, 4.0, -4.0]], dtype=torch.bfloat16)
-    probabilities = loss.probabilities(logits, LEVEL_SIZES)
-    torch.testing.assert_close(probabilities, logits.float().sigmoid())
-    assert loss.predict(probabilities, LEVEL_SIZES, [0.5, 0.5]).tolist() == [[False, True, False, True, False]]
-
-
-def test_each_level_has_its_own_threshold_which_must_be_exceeded() -> None:
-    loss = WASL(**ASYMMETRIC, level_weights=[1, 1])
-    probabilities = torch.tensor([[0.25, 0.3, 0.25, 0.75, 0.8]])
-    assert loss.predict(probabilities, LEVEL_SIZES, [0.25, 0.75]).tolist() == [[False, True, False, False, True]]
-    assert loss.predict(probabilities, LEVEL_SIZES, [0.75, 0.25]).tolist() == [[False, False, False, True, True]]
 
 
 def test_a_list_of_another_length_than_the_levels_is_refused() -> None:
@@ -288,12 +272,6 @@ def test_counts_too_many_and_too_few_cancel_over_all_levels_only() -> None:
     assert count_l1(probabilities, targets, LEVEL_SIZES, slots, "all").item() == 0
 
 
-def test_values_of_levels_are_repeated_for_their_nodes() -> None:
-    values = of_nodes([0.25, 0.5, 4], (3, 1, 2), torch.device("cpu"))
-    assert values.tolist() == [0.25, 0.25, 0.25, 0.5, 4, 4]
-    assert values.dtype == torch.float32
-
-
 def test_level_sums_add_up_each_slice() -> None:
     values = torch.arange(10.0).reshape(2, 5)
     assert level_sums(values, LEVEL_SIZES).tolist() == [[0 + 1, 2 + 3 + 4], [5 + 6, 7 + 8 + 9]]
@@ -362,30 +340,6 @@ def test_cross_entropy_is_finite_at_extreme_logits() -> None:
     assert gradient.isfinite().all()
 
 
-@given(st.lists(st.floats(-20, 20, width=32), min_size=5, max_size=5))
-def test_cross_entropy_predicts_at_most_one_label_a_level_and_none_where_the_end_wins(scores: list[float]) -> None:
-    loss, logits = CrossEntropy(), torch.tensor([scores])
-    probabilities = loss.probabilities(logits, LEVEL_SIZES)
-    predicted = loss.predict(probabilities, LEVEL_SIZES, thresholds=[0.99, 0.99])
-    for level_logits, level_predicted in zip(
-        logits.split(LEVEL_SIZES, dim=-1), predicted.split(LEVEL_SIZES, dim=-1), strict=True
-    ):
-        assert level_predicted.sum() <= 1
-        best = level_logits.max().item()
-        if best > 1e-3:
-            assert level_predicted[0, level_logits.argmax()]
-        elif best < -1e-3:
-            assert not level_predicted.any()
-
-
-@given(st.lists(st.floats(-10, 10, width=32), min_size=5, max_size=5))
-def test_cross_entropy_probabilities_leave_room_for_the_end(scores: list[float]) -> None:
-    probabilities = CrossEntropy().probabilities(torch.tensor([scores], dtype=torch.float64), LEVEL_SIZES)
-    assert probabilities.dtype == torch.float32
-    assert (probabilities >= 0).all()
-    assert (level_sums(probabilities, LEVEL_SIZES) < 1).all()
-
-
-def test_only_cross_entropy_wants_single_labels() -> None:
-    assert CrossEntropy().single_label
-    assert not WASL(**ASYMMETRIC, level_weights=[1]).single_label
+def test_a_loss_names_its_decision() -> None:
+    assert CrossEntropy().decision.name == "level_softmax"
+    assert WASL(**ASYMMETRIC, level_weights=[1]).decision.name == "sigmoid"

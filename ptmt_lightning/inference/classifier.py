@@ -19,7 +19,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.inference.engines import TorchScorer, open_exported
 from ptmt_lightning.inference.model_folder import ModelFolder, Precision
-from ptmt_lightning.losses import CrossEntropy, LabelLoss, MeanBCE
 from ptmt_lightning.models.ptmt.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.utils.checks import check_range
 from ptmt_lightning.utils.tokens import is_unicode, text_token_ids
@@ -64,7 +63,7 @@ class Classifier:
         self.thresholds: list[float] = folder.settings["thresholds"]
         self.prune: bool = folder.settings["prune"]
         self.coherent: bool = folder.settings["coherent"]
-        self.label_loss: LabelLoss = CrossEntropy() if folder.settings["single_label"] else MeanBCE()
+        self.decision = folder.decision
         self.collate = PTMTCollator(self.template, mlm_probability=0.0, p_label=1.0, mlm_slots=False, seed=0)
 
     @classmethod
@@ -150,7 +149,7 @@ class Classifier:
         thresholds: list[float] | None
         if threshold is None:
             thresholds = self.thresholds if top_k is None else None
-        elif self.label_loss.single_label:
+        elif self.decision.single_label:
             raise ValueError(
                 f"threshold={threshold}: this model predicts the most probable label of each level, or none, without a "
                 "threshold; leave it out, or give top_k"
@@ -205,7 +204,7 @@ class Classifier:
         logits = self.score(self.collate(examples))
         if not logits.isfinite().all():
             raise ValueError("the model's scores are not finite numbers; try precision='float32'")
-        probabilities = self.label_loss.probabilities(logits, self.taxonomy.level_sizes)
+        probabilities = self.decision.probabilities(logits, self.taxonomy.level_sizes)
         return self.taxonomy.coherent(probabilities) if self.coherent else probabilities
 
     def _decide(
@@ -214,7 +213,7 @@ class Classifier:
         probabilities = self._probabilities(ids)
         predicted = torch.ones_like(probabilities, dtype=torch.bool)
         if thresholds is not None:
-            predicted = self.label_loss.predict(probabilities, self.taxonomy.level_sizes, thresholds)
+            predicted = self.decision.predict(probabilities, self.taxonomy.level_sizes, thresholds)
         if top_k is not None:
             predicted &= self._best(probabilities, top_k)
         if prune:

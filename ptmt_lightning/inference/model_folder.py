@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from huggingface_hub import snapshot_download
 
+from ptmt_lightning.decisions import DECISIONS, Decision, LevelSoftmax, Sigmoid
 from ptmt_lightning.models.ptmt.template import Template
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -16,7 +17,7 @@ ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
 Precision = Literal["float32", "bfloat16", "float16"]
 
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*", PROGRAM_FILE]  # of a hub's repository
-_SETTINGS = ("template", "prompts", "thresholds", "prune", "coherent", "single_label")
+_SETTINGS = ("template", "prompts", "thresholds", "prune", "coherent", "decision")
 
 
 class ModelFolder(NamedTuple):
@@ -26,6 +27,7 @@ class ModelFolder(NamedTuple):
     settings: dict[str, Any]  # of ptmt.json
     template: Template
     taxonomy: Taxonomy
+    decision: Decision
 
     @classmethod
     def open(cls, name: str) -> ModelFolder:
@@ -36,7 +38,10 @@ class ModelFolder(NamedTuple):
         """
         path = _path(name)
         settings = _settings(path, name)
-        return cls(path, settings, Template.from_json(settings["template"]), Taxonomy.from_json(path / "taxonomy.json"))
+        return cls(
+            path, settings, Template.from_json(settings["template"]), Taxonomy.from_json(path / "taxonomy.json"),
+            DECISIONS[settings["decision"]],
+        )  # fmt: skip
 
     @property
     def is_exported(self) -> bool:
@@ -87,10 +92,17 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
             hint = f": it is of model={other[0]}, which is there for comparison; expected one of model=ptmt"
         raise ValueError(f"{name!r} has no ptmt.json{hint}")
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if "single_label" in settings:  # versions before 0.2
+        settings["decision"] = (LevelSoftmax if settings.pop("single_label") else Sigmoid).name
     missing = [key for key in _SETTINGS if key not in settings]
     if missing or "form" not in settings["template"]:
         raise ValueError(
             f"{path} was written by version {settings.get('version')} of ptmt_lightning and lacks what this one needs "
             f"({', '.join(missing) or 'template.form'}); use that version, or train again"
+        )
+    if settings["decision"] not in DECISIONS:
+        raise ValueError(
+            f"{path}: decision {settings['decision']!r} is not known here; expected one of {', '.join(DECISIONS)}; "
+            f"use version {settings.get('version')} of ptmt_lightning, which wrote it"
         )
     return settings

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ptmt_lightning.run_folder.checkpoint_files import has_checkpoint
+
+# Modules and classes that runs of version 0.1 name in their config.yaml, and where they stand now.
+_MOVED = {
+    "ptmt_lightning.callbacks": "ptmt_lightning.training.callbacks",
+    "ptmt_lightning.checkpoints": "ptmt_lightning.training.checkpoints",
+    "ptmt_lightning.loggers": "ptmt_lightning.training.loggers",
+    "ptmt_lightning.data.amazon": "ptmt_lightning.data.benchmarks.amazon",
+    "ptmt_lightning.data.bgc": "ptmt_lightning.data.benchmarks.bgc",
+    "ptmt_lightning.data.bugs": "ptmt_lightning.data.benchmarks.bugs",
+    "ptmt_lightning.data.wos": "ptmt_lightning.data.benchmarks.wos",
+    "ptmt_lightning.data.datamodule.SampleDataModule": "ptmt_lightning.data.sample.SampleDataModule",
+    "ptmt_lightning.models.ptmt.PTMT": "ptmt_lightning.models.ptmt.module.PTMT",
+}
 
 
 def is_restarted(run_dir: Path) -> bool:
@@ -35,11 +50,32 @@ def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
     for name, found in (("config.yaml", saved.exists()), ("checkpoints/last.ckpt", has_checkpoint(folder))):
         if not found:
             raise ValueError(f"resume={str(run_dir)!r}: no {name} there; expected the folder of an earlier run")
-    earlier = OmegaConf.load(saved)
-    assert isinstance(earlier, DictConfig)
+    earlier = _load_config(saved)
     if Path(earlier.run.dir) != run_dir:
         raise ValueError(
             f"resume={str(run_dir)!r}: that run was made in {earlier.run.dir!r}; move the folder back there"
         )
     earlier.resume = config.resume
+    for key in config.keys() - earlier.keys():  # a setting that the earlier version did not have
+        earlier[key] = config[key]
     return earlier
+
+
+def _load_config(path: Path) -> DictConfig:
+    """Read a run's configuration; what has moved since is looked for in its new place."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = OmegaConf.create(_with_new_places(content))
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def _with_new_places(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_with_new_places(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    moved = {key: _with_new_places(value) for key, value in node.items()}
+    if isinstance(target := moved.get("_target_"), str):
+        module, _, name = target.rpartition(".")
+        moved["_target_"] = _MOVED.get(target) or (f"{_MOVED[module]}.{name}" if module in _MOVED else target)
+    return moved

@@ -53,7 +53,7 @@ class HTCModel(L.LightningModule):
 
     Args:
         max_length: longest sequence, in tokens.
-        label_loss: also says what probabilities the scores mean.
+        label_loss: also names the decision, what probabilities the scores mean.
         threshold: a node is predicted above this probability; a number, or a list with one a level.
         tune_threshold: choose other ones on validation after training: one for all levels (``global``), or one a
             level (``level``).
@@ -84,18 +84,19 @@ class HTCModel(L.LightningModule):
         super().__init__()
         if tune_threshold not in (None, "global", "level"):
             raise ValueError(f"model.tune_threshold={tune_threshold!r}: expected null, 'global' or 'level'")
-        if tune_threshold and label_loss.single_label:
+        if tune_threshold and label_loss.decision.single_label:
             raise ValueError(
                 f"model.tune_threshold={tune_threshold}: loss={type(label_loss).__name__} predicts the best label of "
                 "a level, without a threshold; set model.tune_threshold=null"
             )
-        if coherent and label_loss.single_label:
+        if coherent and label_loss.decision.single_label:
             raise ValueError(
                 f"model.coherent=true: loss={type(label_loss).__name__} compares the labels of a level with each "
                 "other; set model.coherent=false, or loss=wasl or loss=bce"
             )
         self.taxonomy, self.backbone, self.tokenizer = taxonomy, backbone, tokenizer
         self.max_length, self.label_loss, self.optimizer = max_length, label_loss, optimizer
+        self.decision = label_loss.decision
         self.thresholds = _thresholds(threshold, taxonomy.num_levels)
         self.tune_threshold, self.prune, self.coherent, self.seed = tune_threshold, prune, coherent, seed
         self.val_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)
@@ -151,7 +152,7 @@ class HTCModel(L.LightningModule):
             "thresholds": self.thresholds,
             "prune": self.prune,
             "coherent": self.coherent,
-            "single_label": self.label_loss.single_label,
+            "decision": self.decision.name,
             "version": ptmt_lightning.__version__,
         }
         (folder / f"{self.system}.json").write_text(json.dumps(settings, indent=2))
@@ -160,12 +161,12 @@ class HTCModel(L.LightningModule):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Float32 probabilities ``[B, V]``."""
-        probabilities = self.label_loss.probabilities(logits, self.taxonomy.level_sizes)
+        probabilities = self.decision.probabilities(logits, self.taxonomy.level_sizes)
         return self.taxonomy.coherent(probabilities) if self.coherent else probabilities
 
     def predict_nodes(self, probabilities: Tensor) -> Tensor:
         """Bool ``[B, V]``: threshold, then prune top-down."""
-        predicted = self.label_loss.predict(probabilities, self.taxonomy.level_sizes, self.thresholds)
+        predicted = self.decision.predict(probabilities, self.taxonomy.level_sizes, self.thresholds)
         return self.taxonomy.prune(predicted) if self.prune else predicted
 
     # ---- training ----

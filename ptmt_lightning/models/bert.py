@@ -34,7 +34,7 @@ class BERTClassifier(TextClassifier):
         self.dropout, self.head = nn.Dropout(dropout), nn.Linear(num_layers * config.hidden_size, len(self.taxonomy))
         nn.init.normal_(self.head.weight, std=config.initializer_range)
         with torch.no_grad():
-            self.head.bias.copy_(self.label_loss.initial_logits(self.taxonomy.level_sizes))
+            self.head.bias.copy_(self.decision.initial_logits(self.taxonomy.level_sizes))
 
     def forward(self, batch: TextBatch) -> Tensor:
         first = batch.input_ids.new_zeros(len(batch.input_ids), 1)

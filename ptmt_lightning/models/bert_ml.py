@@ -39,7 +39,7 @@ class BERTML(BERTClassifier):
     def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
         logits_BV = self(batch)
         label = self.mean_label_loss(logits_BV, batch.targets)
-        own_BV = self.label_loss.probabilities(logits_BV, self.taxonomy.level_sizes)  # coherent ones have no gaps
+        own_BV = self.decision.probabilities(logits_BV, self.taxonomy.level_sizes)  # coherent ones have no gaps
         gaps, distances = match_penalties(own_BV, self.head.weight, self.edges)
         gaps = gaps * (dist.get_world_size() if dist.is_initialized() else 1)  # gradients are averaged over ranks
         loss = label + self.output_penalty * gaps + self.weight_penalty * distances

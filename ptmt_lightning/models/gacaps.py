@@ -85,7 +85,7 @@ class GACaps(TextClassifier):
     def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
         logits_BV = self(batch)
         label = self.mean_label_loss(logits_BV, batch.targets)
-        own_BV = self.label_loss.probabilities(logits_BV, self.taxonomy.level_sizes)  # coherent ones hide gaps
+        own_BV = self.decision.probabilities(logits_BV, self.taxonomy.level_sizes)  # coherent ones hide gaps
         gaps = child_gaps(own_BV, self.edges)
         return {"loss": label + self.hierarchy_penalty * gaps, "label": label, "gaps": gaps}
 

@@ -47,7 +47,7 @@ def build(
     # Once on nothing: settings that don't fit the taxonomy are refused here, not at the first step.
     nothing = torch.zeros(1, len(model.taxonomy))
     model.label_loss(nothing, nothing.bool(), model.taxonomy.level_sizes)
-    if model.label_loss.single_label:
+    if model.decision.single_label:
         most, document_id, level = datamodule.most_labels_at_a_level("train")
         if most > 1:
             raise ValueError(

@@ -194,7 +194,7 @@ def test_settings_are_plain_json(tmp_path: Path, toy_taxonomy: Taxonomy) -> None
     model = saved_ptmt(tmp_path, toy_taxonomy)
     settings = json.loads((tmp_path / "model/ptmt.json").read_text())
     assert settings["thresholds"] == model.thresholds
-    assert settings["single_label"] is False
+    assert settings["decision"] == "sigmoid"
 
 
 def test_no_training_code_is_imported() -> None:
@@ -259,9 +259,9 @@ def test_devices_and_damaged_folders_are_named(tmp_path: Path, toy_taxonomy: Tax
     with pytest.raises(ValueError, match=r"^backbone\.name="):
         Classifier.from_pretrained(tmp_path / "model")
     settings = json.loads((tmp_path / "model/ptmt.json").read_text())
-    del settings["single_label"]
+    del settings["decision"]
     (tmp_path / "model/ptmt.json").write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match=r"lacks what this one needs \(single_label\); use that version"):
+    with pytest.raises(ValueError, match=r"lacks what this one needs \(decision\); use that version"):
         Classifier.from_pretrained(tmp_path / "model")
 
 

@@ -105,7 +105,7 @@ class PTMT(HTCModel):
                     matrix[-num_labels:] = name_embeddings(
                         self.backbone, self.tokenizer, self.taxonomy.names, reduction="mean", of_output=of_output
                     )
-        label_bias_V = self.label_loss.initial_logits(self.taxonomy.level_sizes)
+        label_bias_V = self.decision.initial_logits(self.taxonomy.level_sizes)
         self.backbone.add_token_rows(rows, F.pad(label_bias_V, (num_rows - num_labels, 0)), output_rows)
 
     def collator(self, *, training: bool, pad_to_multiple_of: int = 1) -> PTMTCollator:
