@@ -193,7 +193,7 @@ def test_wrong_folders_are_refused(tmp_path: Path, toy_taxonomy: Taxonomy) -> No
 def test_settings_are_plain_json(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
     model = saved_ptmt(tmp_path, toy_taxonomy)
     settings = json.loads((tmp_path / "model/ptmt.json").read_text())
-    assert settings["thresholds"] == model.thresholds
+    assert settings["thresholds"] == list(model.rule.thresholds or ())
     assert settings["decision"] == "sigmoid"
 
 

@@ -1,0 +1,57 @@
+"""The other systems: which families they work with, and which they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ptmt_settings, toy_examples
+from family_backbones import opened
+
+from ptmt_lightning.losses import MeanBCE
+from ptmt_lightning.models.bert import BERTClassifier
+from ptmt_lightning.models.bert_ml import BERTML
+from ptmt_lightning.models.gacaps import GACaps
+from ptmt_lightning.models.hbgl import HBGL
+from ptmt_lightning.taxonomy import Taxonomy
+
+
+def test_hbgl_is_for_bert_only(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    backbone, tokenizer, longest = opened(tmp_path, "roberta")
+    shared = {name: value for name, value in ptmt_settings().items() if name in ("seed", "optimizer")}
+    with pytest.raises(ValueError, match=r"written for model type 'bert' only, not 'roberta'; set backbone"):
+        HBGL(
+            taxonomy=toy_taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=longest, pretraining_steps=0,
+            pretraining_rate=1e-3, label_loss=MeanBCE(gamma=0, weight=1), **shared,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "albert", "modernbert"])
+def test_the_other_systems_work_with_it_too(tmp_path: Path, model_type: str, toy_taxonomy: Taxonomy) -> None:
+    shared = {name: value for name, value in ptmt_settings().items() if name in ("seed", "optimizer")}
+    shared |= {"taxonomy": toy_taxonomy, "label_loss": MeanBCE(gamma=0, weight=1)}
+    penalties = {"output_penalty": 1e-3, "weight_penalty": 1e-3}
+    capsules = {"num_features": 8, "capsule_size": 4, "hierarchy_penalty": 1e-3, "frozen_epochs": 0}
+    systems: list[tuple[Any, dict[str, Any]]] = [
+        (BERTML, {"dropout": 0.0, "num_layers": 2, **penalties}),
+        (GACaps, capsules),
+    ]
+    for system, settings in systems:
+        backbone, tokenizer, longest = opened(tmp_path / system.__name__, model_type)
+        model = system(backbone=backbone, tokenizer=tokenizer, max_length=longest, **shared, **settings)
+        batch = model.collator(training=True)(toy_examples(tokenizer, toy_taxonomy))
+        model.loss_terms(batch)["loss"].backward()
+        missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert missing == []  # distributed training would wait for them
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "t5"])
+def test_the_other_systems_refuse_what_is_no_encoder(tmp_path: Path, model_type: str, toy_taxonomy: Taxonomy) -> None:
+    shared = {name: value for name, value in ptmt_settings().items() if name in ("seed", "optimizer")}
+    backbone, tokenizer, longest = opened(tmp_path, model_type)
+    with pytest.raises(ValueError, match=rf"^model=bert reads the states of an encoder, and model type '{model_type}'"):
+        BERTClassifier(
+            taxonomy=toy_taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=longest, dropout=0.0,
+            label_loss=MeanBCE(gamma=0, weight=1), **shared,
+        )  # fmt: skip
