@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ptmt_lightning.launch.devices import has_gpus, share_of_devices
 from ptmt_lightning.launch.errors import compact_errors
 from ptmt_lightning.launch.jobs import Job, JobQueue, returns
+from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.utils.checks import check_range
 
 
@@ -69,7 +70,7 @@ class ProcessLauncher(Launcher):
         folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
         HydraConfig.instance().set_config(self.config)
         own = [override for override in filter_overrides(overrides) if override not in shared]
-        return Job(" ".join([f"[{folder.name}]", *own]), overrides, config, folder)
+        return Job(" ".join([f"[{folder.name}]", *own]), overrides, config, RunFolder(folder))
 
 
 def _uses_gpus(job: Job) -> bool:

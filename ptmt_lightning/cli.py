@@ -1,4 +1,4 @@
-"""``ptmt``: what there is to do besides training."""
+"""``ptmt``: data, training, the use of trained models, reports."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import os
 import sys
 from collections.abc import Sequence
 
+from ptmt_lightning.commands.train import train
+
 _COMMANDS = {
+    "train": "train and test a configuration, or start a sweep or a search; ptmt train --help shows the settings",
     "dashboard": "views of a W&B project: runs side by side, trials of searches",
     "data": "download a benchmark; compare it with the paper's Table 2",
+    "evaluate": "score a saved model on labelled data",
     "export": "write a trained model as one file: ONNX, or a program of PyTorch",
     "push": "send a trained model to a model hub",
     "predict": "label paths for the texts of a file",
@@ -21,13 +25,17 @@ _COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the ``ptmt`` command."""
+    """Run the ``ptmt`` command, with the arguments of the command line where no others are given."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="ptmt", description="Hierarchical text classification: data, use, reports.")
+    if "train" in arguments[:1]:  # Hydra reads what follows
+        train(arguments[1:])
+        return
+    description = "Hierarchical text classification: data, training, use, reports."
+    parser = argparse.ArgumentParser(prog="ptmt", description=description)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        if name in arguments[:1]:  # a prediction should not wait for what a report imports
+        if name in arguments[:1]:
             importlib.import_module(f"ptmt_lightning.commands.{name}").add_arguments(command)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")

@@ -1,1 +1,1 @@
-"""The subcommands of ``ptmt``, a module each; only the one that is called is imported."""
+"""The subcommands of ``ptmt``, a module each, which imports what is heavy where it runs."""

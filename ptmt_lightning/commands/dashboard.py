@@ -7,11 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import wandb
-from wandb.sdk.lib.service.service_connection import WandbApiFailedError
-
 from ptmt_lightning.launch.conf import conf_folder
-from ptmt_lightning.training.loggers import why_offline
 from ptmt_lightning.utils.files import check_folder_of, write_json
 
 if TYPE_CHECKING:
@@ -27,7 +23,7 @@ query View($entity: String!, $project: String!, $view: String!) {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of the command."""
+    """Add the command's arguments."""
     parser.add_argument("--project", required=True, metavar="P", help="that runs were logged to: logger.wandb.project")
     parser.add_argument("--entity", metavar="E", help="user or team (default: WANDB_ENTITY, or the login's own)")
     parser.add_argument("--name", default="ptmt", help="the views' title begins with it (default: %(default)s)")
@@ -43,6 +39,9 @@ def _dashboard(options: argparse.Namespace) -> None:
         from ptmt_lightning.reporting import dashboard
     except ImportError as error:
         raise ValueError(f"{error}; install it with pip install 'ptmt_lightning[dashboard]'") from error
+    import wandb
+    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+
     try:
         reason = _why_not()
         own = None if reason else wandb.Api().default_entity
@@ -66,12 +65,16 @@ def _write(file: Path, content: dict[str, Any], reason: str) -> None:
 
 
 def _why_not() -> str | None:
+    """Return why W&B is left alone; None where it is not."""
+    from ptmt_lightning.training.loggers import why_offline
+
     mode = os.environ.get("WANDB_MODE", "online")
     return f"WANDB_MODE={mode} (unset it)" if mode in ("offline", "dryrun", "disabled") else why_offline()
 
 
 def _publish(view: Workspace) -> str:
-    """Create the view, or replace the one of its name; says which."""
+    """Create the view, or replace the one of its name; say which."""
+    import wandb
     from wandb_workspaces._graphql import execute_graphql
 
     wanted = {"entity": view.entity, "project": view.project, "view": view._internal_name}

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import yaml
 
-from ptmt_lightning.data.benchmarks.amazon import AmazonDataModule
-from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule, FoldedDataModule
-from ptmt_lightning.data.benchmarks.bgc import BGCDataModule
-from ptmt_lightning.data.benchmarks.bugs import BugsDataModule
-from ptmt_lightning.data.benchmarks.folds import NUM_FOLDS
-from ptmt_lightning.data.benchmarks.table2 import compare
-from ptmt_lightning.data.benchmarks.wos import WOSDataModule
+from ptmt_lightning.launch.conf import conf_folder
 
-BENCHMARKS: dict[str, type[BenchmarkDataModule]] = {
-    "wos": WOSDataModule, "bgc": BGCDataModule, "bugs": BugsDataModule, "amazon": AmazonDataModule,
-}  # fmt: skip
+if TYPE_CHECKING:
+    from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule
+
+_ROOM = "ptmt_lightning.data.benchmarks."
+NUM_FOLDS = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of the command."""
+    """Add the command's arguments."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     for name, run, text in (
         ("download", _download, "fetch the official files, or go on with that, or check them"),
         ("info", _info, "documents, labels, lengths and splits beside the paper's"),
     ):
         action = actions.add_parser(name, help=text, description=text)
-        action.add_argument("name", choices=BENCHMARKS)
+        action.add_argument("name", choices=benchmarks())
         action.add_argument("--path", help="folder of the benchmark (default: data/NAME)")
         action.add_argument("--mirror", help="base address to download from instead: https://, http:// or file://")
         if run is _info:
@@ -40,8 +36,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.set_defaults(run=run)
 
 
+def benchmarks() -> dict[str, str]:
+    """Return the benchmarks, by the names of their files in ``conf/dataset``, with the places of their data modules."""
+    targets = {
+        path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"]
+        for path in sorted((conf_folder() / "dataset").glob("*.yaml"))
+    }
+    return {name: target for name, target in targets.items() if target.startswith(_ROOM)}
+
+
+def benchmark_class(name: str) -> type[BenchmarkDataModule]:
+    """Return the data module of a benchmark."""
+    module, _, kind = benchmarks()[name].rpartition(".")
+    found: type[BenchmarkDataModule] = getattr(importlib.import_module(module), kind)
+    return found
+
+
 def _benchmark(options: argparse.Namespace) -> BenchmarkDataModule:
-    kind = BENCHMARKS[options.name]
+    from ptmt_lightning.data.benchmarks.base import FoldedDataModule
+
+    kind = benchmark_class(options.name)
     settings = {"fold": options.fold} if issubclass(kind, FoldedDataModule) and "fold" in options else {}
     return kind(
         name=options.name,
@@ -60,6 +74,12 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ptmt_lightning.data.benchmarks.table2 import compare
+
     data = _benchmark(options)
     data.prepare_data()
     table = Table(title=escape(f"{options.name}, from {data.summary['form']}"))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 
-from ptmt_lightning.inference import Classifier
-from ptmt_lightning.inference.predict_file import check_files, predict_file
-from ptmt_lightning.inference.text_files import INPUT_FORMATS
-
 log = logging.getLogger(__name__)
+
+INPUT_FORMATS = ("txt", "csv", "jsonl", "parquet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of the command."""
+    """Add the command's arguments."""
     parser.add_argument(
         "model", metavar="MODEL", help="model/ folder of a run, what ptmt export wrote, or a hub's name"
     )
@@ -41,6 +39,9 @@ def _numbers(text: str) -> float | list[float]:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    from ptmt_lightning.inference import Classifier
+    from ptmt_lightning.inference.predict_file import check_files, predict_file
+
     files = {"input_format": options.input_format, "overwrite": options.overwrite}
     check_files(options.input, options.output, **files)
     counts = predict_file(

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError  # type: ignore[attr-defined]
-
-from ptmt_lightning.inference.model_folder import WANTED, ModelFolder
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of the command."""
+    """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="model/ folder of a run, or what ptmt export wrote")
     parser.add_argument("name", metavar="OWNER/NAME", help="of the hub's repository; made where there is none")
     parser.add_argument("--private", action="store_true", help="where the repository is made: for its owner alone")
@@ -19,6 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _push(options: argparse.Namespace) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HFValidationError,
+        HTTPError,
+        LocalTokenNotFoundError,
+    )
+
+    from ptmt_lightning.inference.model_folder import WANTED, ModelFolder
+
     folder = ModelFolder.open(options.model)
     api = HfApi()
     try:

@@ -7,23 +7,22 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from rich.console import Console
-
-from ptmt_lightning.reporting import report
-from ptmt_lightning.reporting.report import METRICS
 from ptmt_lightning.run_folder.finished import Run, find_runs
 from ptmt_lightning.utils.files import check_folder_of, write_text
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 log = logging.getLogger(__name__)
 
+METRICS = ("h_f1_macro", "h_f1_micro", "h_auprc")
 _WIDE = 1000  # characters, of an output that is no terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of the command."""
+    """Add the command's arguments."""
     parser.add_argument("paths", nargs="+", type=Path, metavar="FOLDER", help="a run, or a folder with runs below it")
     parser.add_argument("--split", default="test", choices=("val", "test"))
     parser.add_argument(
@@ -45,6 +44,15 @@ def _report(options: argparse.Namespace) -> None:
         log.warning("left out: %s", line)
     if not runs:
         raise ValueError(f"no finished run in {', '.join(map(str, options.paths))}")
+    _show(options, runs, left_out)
+
+
+def _show(options: argparse.Namespace, runs: Sequence[Run], left_out: Sequence[str]) -> None:
+    """Print the table, or write the page."""
+    from rich.console import Console
+
+    from ptmt_lightning.reporting import report
+
     metrics = options.metrics.split(",")
     unscored = sum(not run.result[options.split] for run in runs)
     if 0 < unscored < len(runs):

@@ -6,7 +6,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of the command."""
+    """Add the command's arguments."""
     parser.add_argument(
         "model", metavar="MODEL", help="model/ folder of a run, what ptmt export wrote, or a hub's name"
     )

@@ -12,9 +12,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from ptmt_lightning.launch.checks import check_multirun, check_overrides
 from ptmt_lightning.launch.conf import conf_folder
 from ptmt_lightning.launch.errors import user_errors
-from ptmt_lightning.launch.overrides import arguments_for_hydra, check_multirun, check_overrides
+from ptmt_lightning.launch.overrides import arguments_for_hydra
 from ptmt_lightning.launch.run_name import register_resolvers
 
 register_resolvers()  # at import: on a cluster, a job composes its settings in a process that never comes to main()

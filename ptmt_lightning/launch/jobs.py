@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import lock_descriptor
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,7 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from ptmt_lightning.launch.devices import without_ranks
 from ptmt_lightning.launch.errors import JobNotRunError
 from ptmt_lightning.launch.overrides import config_options, quoted
-from ptmt_lightning.run_folder.checkpoint_files import has_checkpoint
+from ptmt_lightning.launch.program import this_program
+from ptmt_lightning.run_folder.paths import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Job:
     name: str  # what tells it from the others
     overrides: list[str]
     config: DictConfig
-    folder: Path
+    folder: RunFolder
     process: subprocess.Popen[bytes] | None = None
     waits: bool = False
     started: float = 0.0
@@ -85,37 +86,29 @@ class JobQueue:
 
     def _start(self, job: Job, environment: dict[str, str]) -> bool:
         """Start ``job`` unless it is finished; False while another process still is at it."""
-        job.folder.mkdir(parents=True, exist_ok=True)
-        path = job.folder / "job.log"
-        with path.open("ab") as file:
+        job.folder.path.mkdir(parents=True, exist_ok=True)
+        with job.folder.job_log.open("ab") as output:
             # The job's processes inherit the lock with their output: it holds until the last of them has ended, be
             # this process killed or not.
-            if not lock_descriptor(file.fileno(), blocking=False):
+            if not lock_descriptor(output.fileno(), blocking=False):
                 if not job.waits:
                     log.info("%s: waiting for another process that has the folder", job.name)
                 job.waits = True
                 return False
-            arguments = f"arguments: {json.dumps(_own_arguments(job))}"
-            with path.open() as log_file:
-                earlier = log_file.readline().rstrip("\n")
-            if not earlier:
-                file.write(f"{arguments}\n".encode())
-                file.flush()
-            elif earlier != arguments:
-                job.has_run = True
-                job.error = f"{job.name}: {job.folder} is of another job ({earlier}); choose another hydra.sweep.subdir"
+            job.error = _claim(job, output)
+            if job.error:
                 log.error(job.error)
+            elif job.folder.is_finished:
+                log.info("%s: has a result already, in %s", job.name, job.folder.path)
+            job.has_run = bool(job.error) or job.folder.is_finished
+            if job.has_run:
                 return True
-            if (job.folder / "result.json").exists():
-                log.info("%s: has a result already, in %s", job.name, job.folder)
-                job.has_run = True
-                return True
-            log.info("%s: started, output in %s", job.name, path)
+            log.info("%s: started, output in %s", job.name, job.folder.job_log)
             job.process = subprocess.Popen(
                 self._command(job),
                 env=without_ranks(os.environ) | environment,
                 stdin=subprocess.DEVNULL,
-                stdout=file,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # its ranks and loaders can be ended with it
                 preexec_fn=_end_with_parent(),
@@ -125,16 +118,16 @@ class JobQueue:
         return True
 
     def _command(self, job: Job) -> list[str]:
-        program = _this_program()
-        if has_checkpoint(job.folder / "checkpoints") and (job.folder / "config.yaml").exists():
-            return [*program, f"resume={job.folder}"]
+        program = this_program()
+        if job.folder.is_resumable:
+            return [*program, f"resume={job.folder.path}"]
         hydra = job.config.hydra
         # Those of the sweep itself are not the job's.
         of_hydra = [o for o in hydra.overrides.hydra if not _key(o).startswith(_OF_SWEEP)]
         overrides = [o for o in job.overrides if not _key(o).startswith(_OF_SWEEP)]
         if job.config.run.group is None:
             overrides.append(f"run.group={self.group}")
-        folder = f"hydra.run.dir={quoted(str(job.folder))}"
+        folder = f"hydra.run.dir={quoted(str(job.folder.path))}"
         return [*program, *config_options(hydra), *of_hydra, *overrides, "hydra.mode=RUN", folder]
 
     def _has_ended(self, job: Job) -> bool:
@@ -151,7 +144,7 @@ class JobQueue:
             reason = f"exit code {job.process.returncode}"
             if job.timed_out:
                 reason = f"longer than hydra.launcher.timeout_minutes={self.timeout_minutes:g}"
-            job.error = f"{job.name}: {reason}, see {job.folder / 'job.log'}: {_last_line(job.folder / 'job.log')}"
+            job.error = f"{job.name}: {reason}, see {job.folder.job_log}: {_last_line(job.folder.job_log)}"
             log.error("failed after %.1f minutes: %s", took, job.error)
         else:
             log.info("%s: done in %.1f minutes, score %s", job.name, took, _score(job.folder))
@@ -184,6 +177,19 @@ class JobQueue:
 _OF_SWEEP = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep", "hydra.mode")
 
 
+def _claim(job: Job, output: BinaryIO) -> str | None:
+    """Write the job's arguments as the first line of its output; give an error where those of another job stand."""
+    arguments = f"arguments: {json.dumps(_own_arguments(job))}"
+    with job.folder.job_log.open() as file:
+        earlier = file.readline().rstrip("\n")
+    if not earlier:
+        output.write(f"{arguments}\n".encode())
+        output.flush()
+    elif earlier != arguments:
+        return f"{job.name}: {job.folder.path} is of another job ({earlier}); choose another hydra.sweep.subdir"
+    return None
+
+
 def _own_arguments(job: Job) -> list[str]:
     """Those that decide what is run: not where it is kept, how it is named, nor where its trial is reported."""
     apart = ("hydra.", "hydra/", "run.group", "callbacks.pruning.")
@@ -205,7 +211,7 @@ def returns(jobs: Sequence[Job]) -> list[JobReturn]:
             overrides=job.overrides,
             cfg=job.config,
             hydra_cfg=OmegaConf.create({"hydra": job.config.hydra}),
-            working_dir=str(job.folder),
+            working_dir=str(job.folder.path),
             task_name=job.config.hydra.job.name,
             status=JobStatus.COMPLETED if done else JobStatus.FAILED,
         )
@@ -219,24 +225,15 @@ def _key(override: str) -> str:
     return OverridesParser.create().parse_override(override).key_or_group
 
 
-def _score(folder: Path) -> float | None:
-    """None of a run that leaves no result, as debug=fast_dev_run."""
-    path = folder / "result.json"
-    score: float | None = json.loads(path.read_text())["best_score"] if path.exists() else None
+def _score(folder: RunFolder) -> float | None:
+    """Return a finished run's score; None where none was left, as by debug=fast_dev_run."""
+    score: float | None = json.loads(folder.result.read_text())["best_score"] if folder.is_finished else None
     return score
 
 
 def _last_line(path: Path) -> str:
     lines = path.read_text(errors="replace").split("\n")[1:]
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def _this_program() -> list[str]:
-    """Return the command that started this process, without its arguments."""
-    spec = sys.modules["__main__"].__spec__
-    if spec is not None:  # python -m, ptmt train
-        return [sys.executable, "-m", spec.name.removesuffix(".__main__")]
-    return [sys.executable, str(Path(sys.argv[0]).absolute())]
 
 
 def _signal(process: subprocess.Popen[bytes], signal_: signal.Signals) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ptmt_lightning.run_folder.checkpoint_files import has_checkpoint
+from ptmt_lightning.run_folder.paths import RunFolder
 
 # Modules and classes that runs of version 0.1 name in their config.yaml, and where they stand now.
 _MOVED = {
@@ -28,7 +28,8 @@ _MOVED = {
 def is_restarted(run_dir: Path) -> bool:
     """Whether SLURM or torchrun has started this run before, and it left something to go on from, or its result."""
     restarts = (os.environ.get(name) for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
-    left = has_checkpoint(run_dir / "checkpoints") or (run_dir / "result.json").exists()
+    folder = RunFolder(run_dir)
+    left = folder.has_checkpoint or folder.is_finished
     return left and any(int(count or 0) for count in restarts)
 
 
@@ -42,15 +43,15 @@ def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
         if not is_restarted(run_dir):
             return config
         config.resume = str(run_dir)
-    saved, folder = run_dir / "config.yaml", run_dir / "checkpoints"
-    if (run_dir / "result.json").exists() and not has_checkpoint(folder):
+    folder = RunFolder(run_dir)
+    if folder.is_finished and not folder.has_checkpoint:
         raise ValueError(
             f"resume={str(run_dir)!r}: that run is finished and kept no checkpoints; its weights are in model/"
         )
-    for name, found in (("config.yaml", saved.exists()), ("checkpoints/last.ckpt", has_checkpoint(folder))):
+    for name, found in (("config.yaml", folder.config.exists()), ("checkpoints/last.ckpt", folder.has_checkpoint)):
         if not found:
             raise ValueError(f"resume={str(run_dir)!r}: no {name} there; expected the folder of an earlier run")
-    earlier = _load_config(saved)
+    earlier = _load_config(folder.config)
     if Path(earlier.run.dir) != run_dir:
         raise ValueError(
             f"resume={str(run_dir)!r}: that run was made in {earlier.run.dir!r}; move the folder back there"

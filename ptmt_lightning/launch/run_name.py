@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from ptmt_lightning.run_folder.finished import NO_CHOICE
+from ptmt_lightning.run_folder.finished import IGNORED_SETTINGS
 
 
 def run_name() -> str:
@@ -30,7 +30,7 @@ def run_name() -> str:
     return name
 
 
-_UNNAMED = ("dataset=", "model=", "dataset.name", *NO_CHOICE)  # the first three begin every name
+_UNNAMED = ("dataset=", "model=", "dataset.name", *IGNORED_SETTINGS)  # the first three begin every name
 
 
 def run_choices() -> str:

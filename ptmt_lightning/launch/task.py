@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 from ptmt_lightning.launch.errors import user_errors
 from ptmt_lightning.launch.overrides import plain
 from ptmt_lightning.launch.resume import resumed
-from ptmt_lightning.run_folder.result import show, write_config
+from ptmt_lightning.run_folder.paths import RunFolder
+from ptmt_lightning.run_folder.result import show
 from ptmt_lightning.training.build import build
 from ptmt_lightning.training.checks import check_monitor, check_trainer
 from ptmt_lightning.training.train import train
@@ -53,14 +54,12 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
         check_trainer(trainer, datamodule)
         check_monitor(config.monitor, model)
         _check_launcher(trainer)
-    write_config(run_dir, settings)
     try:
         result = train(
             datamodule=datamodule,
             model=model,
             trainer=trainer,
             run_dir=run_dir,
-            description=settings["run"],
             config=settings,
             test=config.test,
             keep_checkpoints=config.keep_checkpoints,
@@ -70,7 +69,7 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
         sys.exit(128 + signal.SIGTERM)  # Lightning's own exit code is 0: a sweep would take the run for finished
     finally:
         wandb.finish()
-    show(result, run_dir)
+    show(result, RunFolder(run_dir))
     score: float | None = result["best_score"]
     return score
 

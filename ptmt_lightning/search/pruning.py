@@ -2,60 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
-import re
-import time
 
 import lightning as L
 import optuna
 from optuna.pruners import SuccessiveHalvingPruner
-from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import Trial
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+
+from ptmt_lightning.search.storage import PRUNED, open_storage
 
 log = logging.getLogger(__name__)
 
-PRUNED = "pruned_after_epoch"  # attribute of a trial
-HEARTBEAT_SECONDS = 60
-
-
-def open_storage(url: str) -> RDBStorage:
-    """The storage of studies at ``url``.
-
-    Raises:
-        ValueError: it can't be opened.
-    """
-    wait = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}  # seconds, for another's lock
-    for attempt in itertools.count(1):
-        try:
-            return RDBStorage(
-                url,
-                engine_kwargs=wait,
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=5 * HEARTBEAT_SECONDS,
-            )
-        except (IntegrityError, OperationalError, ProgrammingError) as error:
-            if attempt == 4:
-                raise _unusable(url, error) from error
-            time.sleep(1)  # another machine may be making the tables of a new database
-        except (ImportError, SQLAlchemyError) as error:
-            raise _unusable(url, error) from error
-    raise AssertionError
-
-
-def _unusable(url: str, error: Exception) -> ValueError:
-    shown = re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", url)
-    return ValueError(
-        f"hydra.sweeper.storage={shown}: {str(error).splitlines()[0]}; expected a URL of SQLAlchemy, as "
-        "postgresql://USER@HOST/DATABASE, with the package that it needs installed"
-    )
-
 
 class Pruning(L.Callback):
-    """Reports the best score so far to an Optuna study after each epoch; ends training where the study says so.
+    """Report the best score so far to an Optuna study after each epoch; end training where the study says so.
 
     Successive halving (Li et al. 2020, ASHA). The first rank asks, all do as it is told.
 
@@ -74,12 +36,13 @@ class Pruning(L.Callback):
         self.pruner = SuccessiveHalvingPruner(min_resource=min_epochs, reduction_factor=reduction_factor)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A run that was pruned, then cut off, does not train on."""
+        """Train no further where the run was pruned before it was cut off."""
         pruned = PRUNED in self._trial().user_attrs if trainer.is_global_zero else False
         if trainer.strategy.broadcast(pruned):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """End training on all ranks where the study says so."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         pruned = self._is_pruned(trainer) if trainer.is_global_zero else False

@@ -10,7 +10,7 @@ from optuna.trial import Trial
 
 
 def distribution_of(override: Override) -> BaseDistribution:
-    """The distribution of a range such as ``loss.margin=interval(0.02,0.1)``.
+    """Return the distribution of a range such as ``loss.margin=interval(0.02,0.1)``.
 
     Raises:
         ValueError: it is none that can be searched.
@@ -38,7 +38,7 @@ def distribution_of(override: Override) -> BaseDistribution:
 
 
 def any_value(distribution: BaseDistribution) -> Any:
-    """One of its values."""
+    """Return one value of the distribution."""
     return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # type: ignore[attr-defined]
 
 

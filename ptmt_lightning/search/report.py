@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def write_report(shared: SharedStudy, command: Sequence[str]) -> str | None:
-    """Write it all to the study's folder.
+    """Write what was found to the study's folder.
 
     Args:
         command: a trial's, without what is searched.
@@ -28,11 +28,11 @@ def write_report(shared: SharedStudy, command: Sequence[str]) -> str | None:
     Returns:
         The best trial's command.
     """
-    study, folder = shared.study, shared.folder
+    study, folder = shared.study, shared.settings.folder
     with shared.lock:
         results: dict[str, Any] = {
-            "name": "optuna", "study": shared.name, "direction": study.direction.name.lower(),
-            "sampler": shared.sampler, "trials": shared.states(),
+            "name": "optuna", "study": shared.settings.study, "direction": study.direction.name.lower(),
+            "sampler": shared.settings.sampler, "trials": shared.states(),
         }  # fmt: skip
         done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
         if done:
@@ -53,7 +53,7 @@ def write_report(shared: SharedStudy, command: Sequence[str]) -> str | None:
 
 
 def _draw(study: optuna.Study, folder: Path) -> None:
-    """Pictures of the study: history, importance of settings, parallel coordinates."""
+    """Draw the study: history, importance of settings, parallel coordinates."""
     import matplotlib.pyplot as plt  # slow to import, and most starts of the sweeper come to nothing drawn
     from optuna.visualization import matplotlib as pictures
 

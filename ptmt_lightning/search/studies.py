@@ -17,24 +17,22 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from ptmt_lightning.search.pruning import HEARTBEAT_SECONDS, PRUNED, open_storage
 from ptmt_lightning.search.ranges import suggest
+from ptmt_lightning.search.settings import SearchSettings
+from ptmt_lightning.search.storage import HEARTBEAT_SECONDS, PRUNED, open_storage
 
 log = logging.getLogger(__name__)
 
 
 class SharedStudy:
-    """An Optuna study, of which the storage is all the state there is.
+    """Share an Optuna study, of which the storage is all the state there is.
 
     Trials of a process that was killed are taken over, with their settings and number. Drawing depends on the seed and
     the trial's number only.
 
     Args:
-        name: of the study.
-        folder: on this machine, for locks.
-        storage: URL of Optuna's.
-        sampler: one of :data:`SAMPLERS`.
-        n_trials: of the study in all, failed and pruned ones counted.
+        settings: of the search; its folder, on this machine, is for locks, too.
+        direction: of the score.
         fixed: settings that all trials have.
         space: those that are searched.
 
@@ -44,25 +42,22 @@ class SharedStudy:
 
     def __init__(
         self,
-        name: str,
+        settings: SearchSettings,
         *,
-        folder: Path,
-        storage: str,
         direction: StudyDirection,
-        sampler: str,
-        seed: int,
-        n_trials: int,
         fixed: list[str],
         space: Mapping[str, BaseDistribution],
     ) -> None:
-        self.name, self.folder, self.sampler, self.seed = name, folder, sampler, seed
-        self.n_trials, self.space = n_trials, space
-        folder.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(folder / ".study.lock")
+        self.settings, self.space = settings, space
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(settings.folder / ".study.lock")
         self._owner = secrets.token_hex(8)
         with self.lock:
             self.study = optuna.create_study(
-                study_name=name, storage=open_storage(storage), direction=direction, load_if_exists=True
+                study_name=settings.study,
+                storage=open_storage(settings.storage_url),
+                direction=direction,
+                load_if_exists=True,
             )
             self._storage: Any = self.study._storage  # keeps what it has read
             fixed = [argument for argument in fixed if not argument.startswith("keep_checkpoints=")]
@@ -71,21 +66,21 @@ class SharedStudy:
             for what, value in ours.items():
                 if theirs.get(what, value) != value:
                     raise ValueError(
-                        f"hydra.sweeper.study={name}: that study has other settings ({what}: {theirs[what]}, here "
-                        f"{value}); repeat its command, or choose another name"
+                        f"hydra.sweeper.study={settings.study}: that study has other settings ({what}: {theirs[what]}, "
+                        f"here {value}); repeat its command, or choose another name"
                     )
                 self.study.set_user_attr(what, value)
         if self.study.trials:
-            log.info("study %s goes on: %s", name, self.states())
+            log.info("study %s goes on: %s", settings.study, self.states())
 
     def states(self) -> dict[str, int]:
-        """How many trials are in each state."""
+        """Return how many trials are in each state."""
         states = [trial.state.name.lower() for trial in self.study.get_trials(deepcopy=False)]
         return {state: states.count(state) for state in sorted(set(states))}
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Others see by a lock, held as long as this process lives, whether its trials are still at work."""
+        """Hold a lock as long as this process lives, by which others see whether its trials are still at work."""
         with self._owner_file(self._owner).open("w") as alive:
             lock_descriptor(alive.fileno())
             yield
@@ -93,7 +88,7 @@ class SharedStudy:
             self._owner_file(self._owner).unlink()
 
     def next_trials(self, number: int) -> list[Trial]:
-        """Up to so many: those that a killed process left, then new ones."""
+        """Return up to ``number`` trials: those that a killed process left, then new ones."""
         with self.lock:
             known = self.study.get_trials(deepcopy=False)
             running = [trial for trial in known if trial.state == TrialState.RUNNING]
@@ -102,21 +97,21 @@ class SharedStudy:
             for trial_id in taken:
                 self._storage.set_trial_user_attr(trial_id, "owner", self._owner)
             template = create_trial(state=TrialState.RUNNING, user_attrs={"owner": self._owner})
-            for _ in range(len(known), min(len(known) + number - len(taken), self.n_trials)):
+            for _ in range(len(known), min(len(known) + number - len(taken), self.settings.n_trials)):
                 taken.append(self._storage.create_new_trial(self.study._study_id, template))
             trials = [self._drawn(trial_id, len(known)) for trial_id in taken]
         return [trial for trial in trials if trial is not None]
 
     def _drawn(self, trial_id: int, num_known: int) -> Trial | None:
-        """The trial with its settings; None for one too many."""
+        """Return the trial with its settings; None for one too many."""
         self._storage.record_heartbeat(trial_id)
         number = self._storage.get_trial(trial_id).number
-        if number >= self.n_trials:  # another machine was faster
+        if number >= self.settings.n_trials:  # another machine was faster
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
             return None
         # A generator of its own for each trial: a resumed study draws what an uninterrupted one would have, and two
         # processes don't draw the same.
-        self.study.sampler = SAMPLERS[self.sampler](self.seed * 1_000_003 + number)
+        self.study.sampler = _sampler(self.settings.sampler, self.settings.seed * 1_000_003 + number)
         trial = Trial(self.study, trial_id)
         for key, distribution in self.space.items():
             suggest(trial, key, distribution)
@@ -143,7 +138,7 @@ class SharedStudy:
             thread.join()
 
     def tell(self, trial: Trial, score: float | None) -> None:
-        """How a trial ended; None for a failure."""
+        """Tell the study how a trial ended: its score, or None for a failure."""
         if score is None:
             self.study.tell(trial, state=TrialState.FAIL)
         elif PRUNED in self._storage.get_trial(trial._trial_id).user_attrs:
@@ -152,7 +147,7 @@ class SharedStudy:
             self.study.tell(trial, score)
 
     def _is_abandoned(self, trial: FrozenTrial, stale: list[int]) -> bool:
-        """Whether the process that took it is gone: seen by its lock here, by missing heartbeats from elsewhere."""
+        """Return whether the process that took the trial is gone: by its lock, from elsewhere by missing heartbeats."""
         owner = trial.user_attrs["owner"]
         path = self._owner_file(owner)
         if owner == self._owner or not path.exists():
@@ -167,19 +162,15 @@ class SharedStudy:
         )
 
     def _owner_file(self, owner: str) -> Path:
-        return self.folder / f".{owner}.lock"
+        return self.settings.folder / f".{owner}.lock"
 
 
-def _gp(seed: int) -> BaseSampler:
-    return GPSampler(seed=seed)
-
-
-def _tpe(seed: int) -> BaseSampler:
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True)  # trials that run keep others away
-
-
-def _random(seed: int) -> BaseSampler:
-    return RandomSampler(seed=seed)
-
-
-SAMPLERS = {"gp": _gp, "tpe": _tpe, "random": _random}
+def _sampler(name: str, seed: int) -> BaseSampler:
+    match name:
+        case "gp":
+            return GPSampler(seed=seed)
+        case "tpe":
+            return TPESampler(seed=seed, multivariate=True, constant_liar=True)  # trials that run keep others away
+        case "random":
+            return RandomSampler(seed=seed)
+    raise AssertionError(name)

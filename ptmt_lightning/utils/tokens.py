@@ -1,21 +1,26 @@
-"""From texts to token ids."""
+"""Conversion of texts to token ids."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-_CHARACTERS = 1_000_000  # tokenised at a time: the tokenizer takes some 80 bytes for each
+_CHARACTERS = 1_000_000  # tokenised at a time, because the tokenizer takes some 80 bytes of memory for each
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Rows that its token ids need: the next token added gets this id. Ids may have holes."""
+    """Return the number of embedding rows that a tokenizer needs: its largest id plus one, as ids may have gaps."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def text_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Tokens of each text, cut, without special tokens; a text that spells ``[MASK]`` does not become one."""
+    """Return the token ids of each text, at most ``max_tokens``, without special tokens.
+
+    A text that spells a special token, such as ``[MASK]``, does not become one.
+    """
     token_ids: list[list[int]] = []
     for group in _groups(texts):
         encoded = tokenizer(
@@ -32,7 +37,7 @@ def text_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max
 
 
 def is_unicode(text: str) -> bool:
-    """Whether it has no half of a pair, as text has that was not UTF-8."""
+    """Return whether a text holds no half of a surrogate pair, as undecodable input leaves them."""
     try:
         text.encode()
     except UnicodeEncodeError:

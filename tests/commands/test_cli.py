@@ -17,7 +17,7 @@ from ptmt_lightning.cli import main
         (["data", "upload", "bgc"], "argument ACTION: invalid choice: 'upload' (choose from"),
         (["data"], "the following arguments are required: ACTION"),
         ([], "the following arguments are required: COMMAND"),
-        (["train"], "argument COMMAND: invalid choice: 'train' (choose from"),
+        (["learn"], "argument COMMAND: invalid choice: 'learn' (choose from"),
         (["data", "info", "bugs", "--fold", "6"], "argument --fold: invalid choice: 6 (choose from"),
         (["data", "info", "bugs", "--fold", "one"], "argument --fold: invalid int value: 'one'"),
         (["data", "download", "bugs", "--fold", "1"], "unrecognized arguments: --fold 1"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT_DIR, SHARED
 
-from ptmt_lightning.commands.data import BENCHMARKS
+from ptmt_lightning.commands.data import benchmark_class
 from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule
 from ptmt_lightning.data.benchmarks.table2 import compare
 from ptmt_lightning.taxonomy import Taxonomy
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the real taxonomies
 
 
 def prepared(name: str, folder: Path) -> BenchmarkDataModule:
-    data = BENCHMARKS[name](name=name, path=str(folder), batch_size=1, cache_dir=str(folder / "cache"))
+    data = benchmark_class(name)(name=name, path=str(folder), batch_size=1, cache_dir=str(folder / "cache"))
     data.prepare_data()
     return data
 

@@ -53,7 +53,7 @@ def test_a_run_that_was_cut_off_ends_as_the_last_version_would_have_ended_it(tmp
 @pytest.mark.parametrize(("name", "decision"), [("model", "sigmoid"), ("single_label_model", "level_softmax")])
 def test_a_saved_model_predicts_as_it_did(name: str, decision: str) -> None:
     classifier = Classifier.from_pretrained(LEFT / name)
-    assert classifier.decision.name == decision
+    assert classifier.rule.decision.name == decision
     predicted = classifier.predict([document["text"] for document in TOY_DOCUMENTS])
     expected = json.loads((LEFT / "expected.json").read_text())[name]
     assert [[list(path.labels) for path in paths] for paths in predicted] == [

@@ -12,8 +12,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from ptmt_lightning.launch.app import main  # noqa: F401 (its resolvers)
+from ptmt_lightning.launch.checks import check_multirun, check_overrides
 from ptmt_lightning.launch.errors import user_errors
-from ptmt_lightning.launch.overrides import arguments_for_hydra, check_multirun, check_overrides, quoted
+from ptmt_lightning.launch.overrides import arguments_for_hydra, quoted
 from ptmt_lightning.launch.resume import resumed
 from ptmt_lightning.launch.run_name import run_name
 from ptmt_lightning.search.ranges import distribution_of
@@ -105,6 +106,56 @@ def test_quoted_texts_are_read_back_as_they_were(text: str) -> None:
 def test_misspelt_keys_and_choices(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_overrides(arguments)
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path) -> Path:
+    """A user's configurations: a data set, and a group that ``conf/`` does not have."""
+    folder = tmp_path / "it's mine, [1]"
+    for name, text in (("dataset/poems", "defaults: [sample]\nstanzas: 4\n"), ("corpus/small", "lines: 10\n")):
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    (folder / "thesis.yaml").write_text("defaults: [config, _self_]\nchapter: 3\n")
+    return folder
+
+
+def test_choices_keys_and_groups_of_a_users_folder_are_known(own_folder: Path) -> None:
+    for option in (["--config-dir", str(own_folder)], [f"-cd={own_folder}"]):
+        check_overrides(["dataset=poems", "dataset.stanzas=5", "+corpus=small", "corpus.lines=20", *option])
+        check_overrides(["-m", *option, "dataset=poems,bgc"])
+    check_overrides(["--config-dir", str(own_folder), "--config-name", "thesis", "chapter=4", "dataset=poems"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("dataset=peoms", r"no dataset 'peoms'; did you mean 'poems'\? Known: amazon, bgc, bugs, jsonl, poems, sample"),
+        ("+corpus=smal", r"no corpus 'smal'; did you mean 'small'\? Known: small$"),
+        ("loss.margn=0.1", r"no key 'loss.margn' in the configuration; did you mean 'loss.margin'\?"),
+    ],
+)
+def test_misspelt_keys_and_choices_beside_a_users_folder(own_folder: Path, argument: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_overrides([argument, "--config-dir", str(own_folder)])
+
+
+def test_a_users_folder_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^--config-dir nowhere: no such folder; give one that holds groups"):
+        check_overrides(["seed=1", "--config-dir", "nowhere"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--config-path", "other", "x=1"], ["hydra.searchpath=[pkg://other]", "dataset=x"], ["-sc", "install=bash"]],
+)
+def test_what_only_hydra_knows_is_left_to_it(arguments: list[str]) -> None:
+    check_overrides(arguments)
+
+
+def test_options_stand_before_overrides() -> None:
+    arguments = arguments_for_hydra(["seed=1", "--config-dir", "mine", "loss=bce", "-m", "dataset=bgc"])
+    assert arguments == ["--config-dir", "mine", "-m", "seed=1", "loss=bce", "dataset=bgc"]
 
 
 def test_valid_overrides_pass() -> None:

@@ -21,8 +21,9 @@ from optuna.trial import FrozenTrial, TrialState
 from processes import pids, wait_for
 
 from hydra_plugins.optuna_sweeper import OptunaSweeper
-from ptmt_lightning.search.pruning import PRUNED, Pruning, open_storage
+from ptmt_lightning.search.pruning import Pruning
 from ptmt_lightning.search.ranges import distribution_of
+from ptmt_lightning.search.storage import PRUNED, open_storage
 
 SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.study=s", "hydra.sweeper.folder=s", "x=interval(0.0,6.0)"]
 

@@ -11,9 +11,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-if "-m" in sys.argv:  # jobs do without the plugins, whose imports take seconds
-    sys.path.insert(0, str(Path(__file__).parents[3]))
-
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:

@@ -1,0 +1,45 @@
+"""Where Optuna keeps studies."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+
+PRUNED = "pruned_after_epoch"  # attribute of a trial
+HEARTBEAT_SECONDS = 60
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Open the storage of studies at ``url``.
+
+    Raises:
+        ValueError: it can't be opened.
+    """
+    wait = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}  # seconds, for another's lock
+    for attempt in itertools.count(1):
+        try:
+            return RDBStorage(
+                url,
+                engine_kwargs=wait,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=5 * HEARTBEAT_SECONDS,
+            )
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            if attempt == 4:
+                raise _unusable(url, error) from error
+            time.sleep(1)  # another machine may be making the tables of a new database
+        except (ImportError, SQLAlchemyError) as error:
+            raise _unusable(url, error) from error
+    raise AssertionError
+
+
+def _unusable(url: str, error: Exception) -> ValueError:
+    shown = re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", url)
+    return ValueError(
+        f"hydra.sweeper.storage={shown}: {str(error).splitlines()[0]}; expected a URL of SQLAlchemy, as "
+        "postgresql://USER@HOST/DATABASE, with the package that it needs installed"
+    )

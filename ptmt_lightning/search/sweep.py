@@ -1,0 +1,132 @@
+"""A search: an Optuna study is asked for settings, jobs are run with them, and the study is told their scores."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+
+import optuna
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobStatus
+from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+from optuna.trial import Trial
+
+from ptmt_lightning.launch.errors import JobNotRunError, compact_errors
+from ptmt_lightning.launch.overrides import config_options, quoted
+from ptmt_lightning.launch.program import typed_program
+from ptmt_lightning.search.ranges import any_value, distribution_of
+from ptmt_lightning.search.report import write_report
+from ptmt_lightning.search.settings import SearchSettings
+from ptmt_lightning.search.studies import SharedStudy
+
+log = logging.getLogger(__name__)
+
+
+class Search:
+    """Launch the trials of a study until it has all of them.
+
+    Args:
+        config: the sweep's own, with what all trials have.
+        config_loader: composes the trials' configurations.
+        launcher: of the jobs.
+    """
+
+    def __init__(
+        self, settings: SearchSettings, *, config: DictConfig, config_loader: ConfigLoader, launcher: Launcher
+    ) -> None:
+        self.settings, self.config, self.config_loader, self.launcher = settings, config, config_loader, launcher
+
+    def run(self, arguments: list[str]) -> None:
+        """Launch trials until the study has all of them; write what was found.
+
+        Raises:
+            CompactHydraException: some trials failed; says which.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        with compact_errors():
+            fixed, space = self._space(arguments)
+        # What can't be composed is refused before the study is begun.
+        values = [f"{key}={any_value(distribution)}" for key, distribution in space.items()]
+        self.config_loader.load_sweep_config(self.config, [*fixed, *values])
+        direction = StudyDirection[f"{self.config.mode}imize".upper()]
+        with compact_errors():
+            study = SharedStudy(self.settings, direction=direction, fixed=fixed, space=space)
+        fail_fast = bool(OmegaConf.select(self.config, "hydra.launcher.fail_fast"))
+        command = self._command(fixed)
+        failed = []
+        with study.at_work():
+            while trials := study.next_trials(self.settings.n_jobs):
+                failed += self._launch(study, trials, fixed)
+                write_report(study, command)
+                if failed and fail_fast:
+                    break
+        if best := write_report(study, command):
+            log.info("%s\nthe best trial's command: %s", study.states(), best)
+        if failed:
+            raise CompactHydraException("\n".join(["error: trials failed:", *failed]))
+
+    def _space(self, arguments: list[str]) -> tuple[list[str], dict[str, BaseDistribution]]:
+        """Return the arguments without a range, and the ranges by key: of the configuration's what the loss has."""
+        parser = OverridesParser.create(config_loader=self.config_loader)
+        fixed, space = dict[str, str](), dict[str, BaseDistribution]()
+        # An argument replaces a range of the configuration.
+        for override in parser.parse_overrides([*self.settings.ranges, *arguments]):
+            key = override.get_key_element()
+            fixed.pop(key, None)
+            space.pop(key, None)
+            if override.is_sweep_override():
+                space[key] = distribution_of(override)
+            else:
+                fixed[key] = key + "=" + override.get_value_element_as_str()
+        chosen = self.config_loader.load_sweep_config(self.config, list(fixed.values()))
+        typed = {override.get_key_element() for override in parser.parse_overrides(arguments)}
+        for key in [key for key in space if key.startswith("loss.") and key not in typed]:
+            if key.removeprefix("loss.") not in chosen.loss:
+                log.warning("%s is not searched: %s has no such setting", key, chosen.loss._target_)
+                del space[key]
+        if not space:
+            raise ValueError(
+                "hydra/sweeper=optuna: no setting with a range; add one, as in 'loss.margin=interval(0.02,0.1)', or "
+                "search=ptmt"
+            )
+        return list(fixed.values()), space
+
+    def _command(self, fixed: list[str]) -> list[str]:
+        """Return the command of one run with what all trials have."""
+        options = config_options(self.config.hydra)
+        return [*typed_program(), *options, *(a for a in fixed if not a.startswith("search="))]
+
+    def _launch(self, study: SharedStudy, trials: list[Trial], fixed: list[str]) -> list[str]:
+        """Launch trials and tell the study how they ended; give those that failed, in words."""
+        failed = []
+        overrides = [[*fixed, *self._overrides(trial)] for trial in trials]
+        with study.beating(trials):
+            returns = self.launcher.launch(overrides, initial_job_idx=trials[0].number)
+        for trial, returned in zip(trials, returns, strict=True):
+            if isinstance(returned._return_value, JobNotRunError):
+                continue  # the next start takes it up
+            score = returned._return_value if returned.status == JobStatus.COMPLETED else None
+            if score is None or math.isnan(score):
+                score = None
+                failed.append(f"trial {trial.number}, see {self.settings.folder / str(trial.number)}")
+            study.tell(trial, score)
+        return failed
+
+    def _overrides(self, trial: Trial) -> list[str]:
+        settings = self.settings
+        overrides = [f"{key}={value}" for key, value in trial.params.items()]
+        overrides += [f"hydra.sweep.subdir={trial.number}", f"run.group={quoted(settings.study)}"]
+        if settings.pruning:
+            pruning = {
+                "_target_": "ptmt_lightning.search.pruning.Pruning", "storage": settings.storage_url,
+                "study": settings.study, "trial": trial.number, "monitor": self.config.monitor, **settings.pruning,
+            }  # fmt: skip
+            overrides += [f"+callbacks.pruning.{key}={quoted(value)}" for key, value in pruning.items()]
+        return overrides
