@@ -1,0 +1,44 @@
+"""``ptmt evaluate``: the scores of a saved model on labelled data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="model/ folder of a run, what ptmt export wrote, or a hub's name"
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help="a data folder, or one file of labelled JSON lines")
+    parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="of a folder (default: test)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER",
+        help="for result.json, predictions.jsonl, per_label.csv, reliability.csv and figures "
+        "(default: evaluations/DATA-SPLIT)",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier evaluation left in FOLDER")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--device", help="default: a GPU where there is one")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from ptmt_lightning.inference import Classifier
+    from ptmt_lightning.inference.evaluate import documents_of, evaluate
+    from ptmt_lightning.run_folder.evaluation import check_folder, write_evaluation
+    from ptmt_lightning.run_folder.result import show_scores
+
+    name = options.data.resolve().name.split(".")[0]
+    split = options.split if options.data.is_dir() else name
+    target = options.output or Path("evaluations", f"{name}-{split}" if options.data.is_dir() else name)
+    check_folder(target, overwrite=options.overwrite)
+    classifier = Classifier.from_pretrained(options.model, device=options.device, precision=options.precision)
+    documents = documents_of(options.data, options.split, classifier.taxonomy)
+    evaluation = evaluate(classifier, documents, batch_size=options.batch_size)
+    description = {"dataset": name, "split": split, "model": options.model}
+    write_evaluation(target, description, classifier.rule, *evaluation)
+    show_scores(f"{name} / {options.model}", {split: evaluation.metrics.values})
+    print(f"evaluation: {target}")

@@ -1,0 +1,115 @@
+"""``ptmt evaluate``: a saved model's scores on labelled data are those that its run reported."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import TOY_EDGES, write_folder
+from helpers import FAST, run
+
+from ptmt_lightning.cli import main
+from ptmt_lightning.inference import Classifier
+from ptmt_lightning.inference.evaluate import documents_of, evaluate
+
+
+@pytest.fixture
+def trained(toy_folder: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """A run's folder and result, with thresholds of its own."""
+    settings: dict[str, Any] = {"optimizer": FAST, "tune_threshold": "level", "trainer": {"max_epochs": 8}}
+    result, _ = run(toy_folder, tmp_path, tmp_path / "run", **settings)
+    return tmp_path / "run", result
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_scores_are_those_of_the_run(
+    trained: tuple[Path, dict[str, Any]], toy_folder: Path, tmp_path: Path, split: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run_dir, result = trained
+    main(["evaluate", str(run_dir / "model"), str(toy_folder), "--split", split, "-o", str(tmp_path / "scores")])
+    found = json.loads((tmp_path / "scores/result.json").read_text())
+    assert found["metrics"] == pytest.approx(result[split], abs=1e-6)
+    assert found["thresholds"] == result["thresholds"]
+    assert (found["split"], found["num_documents"]) == (split, result["num_documents"][split])
+    assert "h_f1_macro" in capsys.readouterr().out
+    if split == "test":
+        assert (tmp_path / "scores/predictions.jsonl").read_text() == (run_dir / "predictions.jsonl").read_text()
+        for name in ("per_label.csv", "reliability.csv"):
+            pd.testing.assert_frame_equal(*(pd.read_csv(folder / name) for folder in (tmp_path / "scores", run_dir)))
+        assert {path.name for path in (tmp_path / "scores").iterdir()} == {
+            "result.json", "predictions.jsonl", "per_label.csv", "reliability.csv", "figures",
+        }  # fmt: skip
+
+
+def test_one_file_without_a_taxonomy_will_do(
+    trained: tuple[Path, dict[str, Any]], toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, result = trained
+    with gzip.open(tmp_path / "more.jsonl.gz", "wb") as file:
+        file.write((toy_folder / "test.jsonl").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    main(["evaluate", str(run_dir / "model"), "more.jsonl.gz"])
+    found = json.loads((tmp_path / "evaluations/more/result.json").read_text())
+    assert found["metrics"] == pytest.approx(result["test"], abs=1e-6)
+
+
+def test_the_size_of_batches_does_not_change_scores(trained: tuple[Path, dict[str, Any]], toy_folder: Path) -> None:
+    classifier = Classifier.from_pretrained(trained[0] / "model")
+    found = [
+        evaluate(classifier, documents_of(toy_folder, "test", classifier.taxonomy), batch_size=size) for size in (1, 5)
+    ]
+    assert found[0].metrics.values == pytest.approx(found[1].metrics.values, abs=1e-6)
+    assert found[0].document_ids == [f"test:{number}" for number in range(1, 8)]
+    assert [prediction.row for prediction in found[0].predictions] == list(range(7))
+
+
+def refused(arguments: list[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(["evaluate", *arguments])
+    return str(caught.value)
+
+
+def test_what_does_not_fit_is_one_line(trained: tuple[Path, dict[str, Any]], toy_folder: Path, tmp_path: Path) -> None:
+    model = str(trained[0] / "model")
+    out = ["-o", str(tmp_path / "scores")]
+    assert refused([model, str(tmp_path / "nothing"), *out]) == (
+        f"error: {tmp_path}/nothing: no such folder or file; expected data in the project's form"
+    )
+    (toy_folder / "test.jsonl").rename(tmp_path / "kept")
+    assert refused([model, str(toy_folder), *out]) == (
+        f"error: {toy_folder}: no test.jsonl (or .gz) there; set --split to one of: train, val"
+    )
+    other = write_folder(tmp_path / "other", [*TOY_EDGES, ("C", "CB")], test=[{"text": "x", "labels": [["C", "CB"]]}])
+    assert "other/taxonomy.tsv: the model lacks the edge 'C' -> 'CB' (and 0 more); expected" in refused(
+        [model, str(other), *out]
+    )
+    fewer = write_folder(tmp_path / "fewer", TOY_EDGES[:-1], test=[{"text": "x", "labels": [["C"]]}])
+    assert "fewer/taxonomy.tsv: lacks the edge 'C' -> 'CA'" in refused([model, str(fewer), *out])
+    assert "test.jsonl:1: labels: label 'CB' is not in the taxonomy" in refused(
+        [model, str(other / "test.jsonl"), *out]
+    )
+    assert not (tmp_path / "scores").exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(
+    trained: tuple[Path, dict[str, Any]], toy_folder: Path, tmp_path: Path
+) -> None:
+    model = str(trained[0] / "model")
+    out = tmp_path / "scores"
+    main(["evaluate", model, str(toy_folder), "-o", str(out)])
+    assert "holds an evaluation already; give another folder, or --overwrite" in refused(
+        [model, str(toy_folder), "-o", str(out)]
+    )
+    main(["evaluate", model, str(toy_folder), "--split", "val", "-o", str(out), "--overwrite"])
+    assert json.loads((out / "result.json").read_text())["split"] == "val"
+    (trained[0] / "config.yaml").touch()
+    for place in (trained[0], toy_folder):  # a run, and data
+        assert "is there already, and holds no evaluation" in refused(
+            [model, str(toy_folder), "-o", str(place), "--overwrite"]
+        )
+    assert (toy_folder / "train.jsonl").exists()
