@@ -24,7 +24,7 @@ import pandas as pd
 from collect import rows
 from omegaconf import OmegaConf
 
-from ptmt_lightning.run_folder.checkpoint_files import has_checkpoint
+from ptmt_lightning.run_folder.paths import RunFolder
 
 RUN = Path(__file__).parents[1] / "run.py"
 
@@ -47,7 +47,7 @@ def main() -> None:
         _collect(table, jobs)
         return
     for number, job in enumerate(jobs, start=1):
-        if job.folder.name not in known and not (job.folder / "result.json").exists():
+        if job.folder.name not in known and not RunFolder(job.folder).is_finished:
             print(f"[{number}/{len(jobs)}] {job.folder.name}", flush=True)
             if not options.dry_run and _run(job):
                 failed.append(job.folder)
@@ -101,7 +101,7 @@ def _jobs(options: argparse.Namespace, further: list[str]) -> Iterator[Job]:
 
 def _run(job: Job) -> int:
     """Exit status; the output goes to a ``.log`` beside the run's folder."""
-    begun = has_checkpoint(job.folder / "checkpoints")
+    begun = RunFolder(job.folder).has_checkpoint
     if job.folder.exists() and not begun:
         shutil.rmtree(job.folder)  # cut off before its first checkpoint
     arguments = [f"resume={job.folder}"] if begun else [*job.arguments, f"hydra.run.dir={job.folder}"]
@@ -116,7 +116,7 @@ def _collect(path: Path, jobs: list[Job]) -> None:
     found = [
         row | {"run": job.folder.name, "variant": job.variant or row["variant"]}
         for job in jobs
-        if (job.folder / "result.json").exists()
+        if RunFolder(job.folder).is_finished
         for row in rows(job.folder)
     ]
     table = pd.concat([pd.DataFrame(found), pd.read_csv(path) if path.exists() else pd.DataFrame()])

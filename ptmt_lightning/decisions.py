@@ -1,6 +1,6 @@
-"""What the scores of labels mean: their probabilities, the labels that these predict, and where scores start.
+"""Decisions: how scores of labels become probabilities, how these become predicted labels, and where scores start.
 
-A loss names the decision that its scores are trained for; a saved model names it, too, and is used without its loss.
+A loss names the decision that its scores are trained for. A saved model names it as well, and is used without its loss.
 
 Shape legend: ``B`` documents, ``V`` nodes (ordered by level), ``D`` levels.
 """
@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.utils.checks import check_range
 
 
 class Decision(ABC):
     """Turns scores into probabilities, and probabilities into predicted labels.
 
     Attributes:
-        name: stands for the decision in the folder of a saved model.
+        name: identifies the decision in the folder of a saved model.
         single_label: whether at most one label a level is expected and predicted, without a threshold.
     """
 
@@ -30,53 +34,60 @@ class Decision(ABC):
 
     @abstractmethod
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
-        """Return float32 probabilities ``[B, V]`` of scores ``[B, V]``."""
+        """Return float32 probabilities ``[B, V]`` of scores (logits) ``[B, V]``."""
 
     @abstractmethod
     def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
-        """Return which nodes are predicted, bool ``[B, V]``, given ``D`` thresholds."""
+        """Return which nodes are predicted, bool ``[B, V]``, by probabilities ``[B, V]`` and one threshold a level."""
 
     @abstractmethod
     def initial_logits(self, level_sizes: Sequence[int]) -> Tensor:
-        """Return where the biases of scores start, float32 ``[V]``: as if each level had one true label on average."""
+        """Return the initial biases of scores, float32 ``[V]``: they expect about one true label on each level."""
 
 
 class Sigmoid(Decision):
-    """Decides for each label by itself: any number of labels a level, those above the threshold of their level."""
+    """Decides for each label on its own: it is predicted if its probability is above the threshold of its level."""
 
     name = "sigmoid"
     single_label = False
 
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return the sigmoid of each score, float32 ``[B, V]``."""
         return logits.float().sigmoid()
 
     def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
+        """Return the labels that are above the threshold of their level, bool ``[B, V]``."""
         return probabilities > per_node(thresholds, level_sizes, probabilities.device)
 
     def initial_logits(self, level_sizes: Sequence[int]) -> Tensor:
-        """Return the logarithms of one over the sizes of levels.
+        """Return ``log(1 / n)`` for each label, ``n`` being the number of labels on its level.
 
-        At 0 all labels would start at 1/2, and the first steps would do nothing but push them down.
+        With biases of 0 every label would start at probability 1/2, and the first training steps would do little but
+        push them all down.
         """
         return per_node([-math.log(size) for size in level_sizes], level_sizes, torch.device("cpu"))
 
 
 class LevelSoftmax(Decision):
-    """Decides among the labels of a level and "the path has ended", whose logit is fixed at 0: at most one label each.
+    """Chooses at most one label on each level, by a softmax over its labels and "the path has ended", with logit 0.
 
-    Without the end a path that ends early would have no target below its end, and the model no way to predict
-    nothing there (end of section 2.2).
+    Without that class a path that ends early would have no target on the levels below, and the model could not
+    predict that there is no label (end of section 2.2).
     """
 
     name = "level_softmax"
     single_label = True
 
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return the softmax over each level, float32 ``[B, V]``; the rest to 1 is that the path has ended."""
         levels = logits.split(list(level_sizes), dim=-1)
         return torch.cat([with_end(level).softmax(dim=-1)[..., :-1] for level in levels], dim=-1)
 
     def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
-        """Return the most probable label of each level, none where the end is more probable; thresholds are ignored."""
+        """Return the most probable label of each level, bool ``[B, V]``; thresholds are ignored.
+
+        A level has none where "the path has ended" is at least as probable.
+        """
         chosen = []
         for level in probabilities.split(list(level_sizes), dim=-1):
             best, index = level.max(dim=-1, keepdim=True)
@@ -85,15 +96,107 @@ class LevelSoftmax(Decision):
         return torch.cat(chosen, dim=-1)
 
     def initial_logits(self, level_sizes: Sequence[int]) -> Tensor:
-        """Return zeros: the softmax shares one among the labels of a level and its end."""
+        """Return zeros: a softmax already expects at most one label on each level."""
         return torch.zeros(sum(level_sizes))
 
 
 DECISIONS: dict[str, Decision] = {decision.name: decision for decision in (Sigmoid(), LevelSoftmax())}
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecisionRule:
+    """The rule by which labels are predicted from scores, in validation and test and with a saved model.
+
+    Args:
+        taxonomy: hierarchy of the labels.
+        decision: turns scores into probabilities, and these into labels.
+        thresholds: one a level; a node is predicted if its probability is above that of its level. None to leave the
+            decision out and predict all nodes that ``top_k`` and ``prune`` allow.
+        top_k: highest number of nodes predicted on a level, the most probable ones; None for any number.
+        prune: drop predicted nodes below level 1 without a predicted parent.
+        coherent: lower the probability of a node to at most that of its most probable parent.
+    """
+
+    taxonomy: Taxonomy
+    decision: Decision
+    thresholds: tuple[float, ...] | None
+    top_k: int | None = None
+    prune: bool = True
+    coherent: bool = False
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return float32 probabilities ``[B, V]`` of scores (logits) ``[B, V]``."""
+        probabilities = self.decision.probabilities(logits, self.taxonomy.level_sizes)
+        return self.taxonomy.coherent(probabilities) if self.coherent else probabilities
+
+    def predict(self, probabilities: Tensor) -> Tensor:
+        """Return which nodes are predicted, bool ``[B, V]``, by probabilities ``[B, V]``."""
+        predicted = torch.ones_like(probabilities, dtype=torch.bool)
+        if self.thresholds is not None:
+            predicted = self.decision.predict(probabilities, self.taxonomy.level_sizes, self.thresholds)
+        if self.top_k is not None:
+            predicted = predicted & self._most_probable(probabilities, self.top_k)
+        return self.taxonomy.prune(predicted) if self.prune else predicted
+
+    def _most_probable(self, probabilities: Tensor, top_k: int) -> Tensor:
+        """Return the ``top_k`` most probable nodes of each level, bool ``[B, V]``."""
+        kept = torch.zeros_like(probabilities, dtype=torch.bool)
+        for nodes in self.taxonomy.level_slices:
+            level = probabilities[:, nodes]
+            best = level.topk(min(top_k, level.shape[1]), dim=-1).indices
+            kept[:, nodes] = torch.zeros_like(level, dtype=torch.bool).scatter_(-1, best, True)
+        return kept
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that a saved model keeps, as plain types: all but the taxonomy and ``top_k``."""
+        return {
+            "decision": self.decision.name,
+            "thresholds": None if self.thresholds is None else list(self.thresholds),
+            "prune": self.prune,
+            "coherent": self.coherent,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], taxonomy: Taxonomy) -> DecisionRule:
+        """Return the rule whose fields :meth:`to_json` returned.
+
+        Raises:
+            ValueError: the name of the decision is not known.
+        """
+        name = content["decision"]
+        if name not in DECISIONS:
+            raise ValueError(f"decision {name!r} is not known; expected one of {', '.join(DECISIONS)}")
+        thresholds = content["thresholds"]
+        return cls(
+            taxonomy=taxonomy,
+            decision=DECISIONS[name],
+            thresholds=None if thresholds is None else tuple(thresholds),
+            prune=content["prune"],
+            coherent=content["coherent"],
+        )
+
+
+def per_level(key: str, threshold: float | Sequence[float], num_levels: int) -> tuple[float, ...]:
+    """Return one threshold for each level.
+
+    Args:
+        key: name of the setting in error messages.
+        threshold: a number for all levels, or a sequence with one a level.
+        num_levels: number of levels of the taxonomy.
+
+    Raises:
+        ValueError: another number of thresholds than levels, or one outside of [0, 1].
+    """
+    thresholds = tuple(threshold) if isinstance(threshold, Sequence) else (threshold,) * num_levels
+    if len(thresholds) != num_levels:
+        raise ValueError(f"{key}={threshold}: expected a number, or {num_levels} numbers, one a level of the taxonomy")
+    for value in thresholds:
+        check_range(key, value, 0, 1)
+    return thresholds
+
+
 def per_node(values: Sequence[float], level_sizes: Sequence[int], device: torch.device) -> Tensor:
-    """Repeat one value a level for each of the level's nodes: float32 ``[V]``."""
+    """Repeat the value of each level for all of its nodes: float32 ``[V]`` of ``D`` values."""
     sizes = torch.tensor(level_sizes, device=device)
     return torch.tensor(values, dtype=torch.float32, device=device).repeat_interleave(
         sizes, output_size=sum(level_sizes)
@@ -101,5 +204,5 @@ def per_node(values: Sequence[float], level_sizes: Sequence[int], device: torch.
 
 
 def with_end(logits: Tensor) -> Tensor:
-    """Append the logit of "the path has ended", 0, to the float32 logits of a level: ``[B, V_level + 1]``."""
+    """Append the logit 0 of "the path has ended" to the logits of a level: float32 ``[..., V_level + 1]``."""
     return F.pad(logits.float(), (0, 1))

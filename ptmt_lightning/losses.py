@@ -1,13 +1,14 @@
-"""The losses of the method (Eq. 1-3), as pure functions and as the exchangeable label losses.
+"""The losses of PTMTTaxoFormer (Eq. 1-3): as pure functions, and as label losses that a setting exchanges.
 
 Shape legend: ``B`` documents, ``V`` nodes (ordered by level), ``D`` levels, ``N`` masked text tokens, ``T`` vocabulary.
-All are computed in float32 whatever the precision of the logits.
+All are computed in float32 or better, whatever the precision of the logits.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -19,13 +20,15 @@ from ptmt_lightning.utils.checks import check_range
 
 CountScope = Literal["level", "all"]
 
+GROWING: Mapping[str, float] = MappingProxyType({"first": 1.0, "step": 0.5})  # weights of levels grow with depth
+
 _TINY = 1e-12
 
 
 def wasl(
     logits: Tensor, targets: Tensor, *, gamma_pos: float, gamma_neg: float, margin: float, weight: Tensor | float = 1.0
 ) -> Tensor:
-    """Weighted asymmetric focal loss of each logit, Eq. 1 with its missing minus sign.
+    """Return the weighted asymmetric focal loss of each logit: Eq. 1, with the minus sign that it lacks in print.
 
     ``-[y w (1-p)^g+ log p + (1-y) pm^g- log(1-pm)]`` with ``pm = max(p - margin, 0)``. The published code of the
     asymmetric loss takes logs of clamped probabilities and gives NaN in half precision; this one works on logits.
@@ -33,10 +36,13 @@ def wasl(
     Args:
         logits: any shape.
         targets: 0 or 1, the shape of ``logits``.
-        weight: of the positive term, broadcast to ``logits``.
+        gamma_pos: focusing exponent g+ of the positive term; 0 for none.
+        gamma_neg: focusing exponent g- of the negative term; 0 for none.
+        margin: what is taken off the probability in the negative term, so that easy negatives cost nothing.
+        weight: factor w of the positive term, broadcast to ``logits``.
 
     Returns:
-        float, the shape of ``logits``.
+        The loss, float of the shape of ``logits``.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     positive = targets.to(logits.dtype)
@@ -45,7 +51,8 @@ def wasl(
     if margin == 0:
         loss_neg = -(gamma_neg * log_p).exp() * log_not_p
     else:
-        # The bounds keep the slope of pm ** gamma finite at pm = 0 for gamma < 1, and the log at a minute margin.
+        # The lower bound keeps the slope of pm ** gamma finite at pm = 0 for gamma < 1, the upper one the log finite
+        # at a tiny margin.
         shifted = (logits.sigmoid() - margin).clamp(_TINY, 1 - torch.finfo(logits.dtype).eps)
         loss_neg = -(shifted**gamma_neg) * torch.log1p(-shifted)
     return positive * loss_pos + (1 - positive) * loss_neg
@@ -54,12 +61,14 @@ def wasl(
 def count_l1(
     probabilities: Tensor, targets: Tensor, level_sizes: Sequence[int], slots: Tensor, scope: CountScope = "level"
 ) -> Tensor:
-    """Mean distance between the expected and the true number of labels (section 2.2, "L1-Loss").
+    """Return the mean distance between the expected and the true number of labels (section 2.2, "L1-Loss").
 
     Args:
-        probabilities, targets: ``[B, V]``.
+        probabilities: ``[B, V]``; their sum is the expected number of labels.
+        targets: true nodes, bool ``[B, V]``.
+        level_sizes: number of nodes on each level.
         slots: bool ``[B, D]``, the levels that count.
-        scope: one distance a level, summed over levels, or one over all levels together.
+        scope: ``level`` for one distance a level, summed over levels; ``all`` for one over all levels together.
     """
     excess_BD = level_sums(probabilities.float() - targets.float(), level_sizes) * slots
     distance_B = excess_BD.abs().sum(dim=-1) if scope == "level" else excess_BD.sum(dim=-1).abs()
@@ -67,51 +76,61 @@ def count_l1(
 
 
 def masked_lm(logits: Tensor, token_ids: Tensor) -> Tensor:
-    """Mean cross-entropy over the masked text tokens; 0 when a batch has none.
+    """Return the mean cross-entropy over the masked text tokens, 0 when a batch has none.
 
     Args:
-        logits: ``[N, T]`` at the masked positions.
-        token_ids: ``[N]``, the tokens that were there.
+        logits: ``[N, T]``, scores of all tokens at the masked positions.
+        token_ids: int64 ``[N]``, the tokens that were masked.
     """
     total = F.cross_entropy(logits.float(), token_ids, reduction="sum")
     return total / max(token_ids.numel(), 1)
 
 
 def level_sums(values: Tensor, level_sizes: Sequence[int]) -> Tensor:
-    """Sum ``[B, V]`` over the nodes of each level: ``[B, D]``."""
+    """Sum values ``[B, V]`` over the nodes of each level: ``[B, D]``."""
     return torch.stack([level.sum(dim=-1) for level in values.split(list(level_sizes), dim=-1)], dim=-1)
 
 
 def masked_mean(loss_BD: Tensor, slots_BD: Tensor) -> Tensor:
-    """Sum over the levels whose slot counts, mean over the batch (Eq. 2)."""
+    """Sum losses ``[B, D]`` over the levels whose slot counts, and average them over documents (Eq. 2)."""
     return (loss_BD * slots_BD).sum() / loss_BD.shape[0]
 
 
 class LabelLoss(nn.Module):
-    """Trains scores towards the true labels; :attr:`decision` says what probabilities they then mean."""
+    """Base of the losses that train scores of labels.
+
+    Attributes:
+        decision: turns scores that this loss has trained into probabilities and labels.
+    """
 
     decision: Decision = DECISIONS["sigmoid"]
 
     @abstractmethod
     def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
-        """Return the loss of each document and level, ``[B, D]``, from ``[B, V]`` logits and targets."""
+        """Return the loss of each document and level, ``[B, D]``, of logits and targets ``[B, V]``."""
 
 
 class WASL(LabelLoss):
     """Weighted asymmetric focal loss (Eq. 1), summed over the labels of a level (Eq. 2).
 
     Args:
+        gamma_pos: see :func:`wasl`.
+        gamma_neg: see :func:`wasl`.
+        margin: see :func:`wasl`.
         level_weights: weight of the positive term at each level: a list with one number a level,
             or ``{first: a, step: b}`` for ``a, a + b, a + 2b, ...``.
+
+    Raises:
+        ValueError: a setting that is out of range.
     """
 
     def __init__(
         self,
         *,
-        gamma_pos: float,
-        gamma_neg: float,
-        margin: float,
-        level_weights: Sequence[float] | Mapping[str, float],
+        gamma_pos: float = 1,
+        gamma_neg: float = 4,
+        margin: float = 0.05,
+        level_weights: Sequence[float] | Mapping[str, float] = GROWING,
     ) -> None:
         super().__init__()
         check_range("loss.gamma_pos", gamma_pos, 0)
@@ -122,7 +141,11 @@ class WASL(LabelLoss):
         self.level_weights = level_weights
 
     def weights_of_levels(self, num_levels: int) -> list[float]:
-        """The weight of the positive term at each level."""
+        """Return the weight of the positive term at each level.
+
+        Raises:
+            ValueError: a list with another number of weights than levels, or a weight below 0.
+        """
         if isinstance(self.level_weights, Mapping):
             first, step = self.level_weights["first"], self.level_weights["step"]
             weights = [first + step * level for level in range(num_levels)]
@@ -140,6 +163,7 @@ class WASL(LabelLoss):
         return list(self.level_weights)
 
     def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return the loss of each document and level, ``[B, D]``, of logits and targets ``[B, V]``."""
         loss_BV = wasl(
             logits,
             targets,
@@ -152,22 +176,22 @@ class WASL(LabelLoss):
 
 
 class WeightedBCE(WASL):
-    """Weighted binary cross-entropy (Table 3): without focus and margin.
+    """Weighted binary cross-entropy (Table 3): :class:`WASL` without focusing and margin.
 
     Args:
         level_weights: see :class:`WASL`.
     """
 
-    def __init__(self, *, level_weights: Sequence[float] | Mapping[str, float]) -> None:
+    def __init__(self, *, level_weights: Sequence[float] | Mapping[str, float] = GROWING) -> None:
         super().__init__(gamma_pos=0, gamma_neg=0, margin=0, level_weights=level_weights)
 
 
 class MeanBCE(LabelLoss):
-    """Binary cross-entropy, its mean over all labels, focal where ``gamma`` > 0 (Lin et al. 2017): the peers' loss.
+    """Binary cross-entropy averaged over all labels, as the systems that PTMT is compared with use it.
 
     Args:
-        gamma: exponent of the focus on what is predicted badly.
-        weight: of the whole.
+        gamma: focusing exponent of the focal loss (Lin et al. 2017); 0 for plain cross-entropy.
+        weight: factor of the whole loss.
     """
 
     def __init__(self, *, gamma: float = 0.0, weight: float = 1.0) -> None:
@@ -177,6 +201,7 @@ class MeanBCE(LabelLoss):
         self.gamma, self.weight = gamma, weight
 
     def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return the loss of each document and level, ``[B, D]``, of logits and targets ``[B, V]``."""
         loss_BV = wasl(logits, targets, gamma_pos=self.gamma, gamma_neg=self.gamma, margin=0.0)
         return level_sums(loss_BV, level_sizes) * (self.weight / sum(level_sizes))
 
@@ -184,12 +209,13 @@ class MeanBCE(LabelLoss):
 class CrossEntropy(LabelLoss):
     """Cross-entropy over the labels of each level, for data with one path a document (end of section 2.2).
 
-    Each level has one more class, "the path has ended", see :class:`~ptmt_lightning.decisions.LevelSoftmax`.
+    Each level has one class more, "the path has ended"; see :class:`~ptmt_lightning.decisions.LevelSoftmax`.
     """
 
     decision = DECISIONS["level_softmax"]
 
     def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return the loss of each document and level, ``[B, D]``, of logits and targets ``[B, V]``."""
         losses = []
         for level_logits, level_targets in _levels(logits, targets, level_sizes):
             ended = ~level_targets.any(dim=-1)

@@ -1,4 +1,4 @@
-"""Hierarchical and flat metrics from counts, so that they add up over batches and ranks.
+"""Hierarchical and flat metrics, computed from counts, which add up over batches and ranks.
 
 Shape legend: ``B`` documents, ``V`` nodes.
 Counts are int64 ``[3, V]``: true positives, false positives, false negatives.
@@ -6,6 +6,7 @@ Counts are int64 ``[3, V]``: true positives, false positives, false negatives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,11 +17,11 @@ from ptmt_lightning.taxonomy import Taxonomy
 
 Classes = Literal["present", "all"]
 
-_NUM_BINS = 1000  # of probabilities, for the threshold-free metric
+_NUM_BINS = 1000  # ranges of probabilities that h_auprc tells apart
 
 
 class Scores(NamedTuple):
-    """Precision, recall and F1; 0 where the denominator is 0."""
+    """Precision, recall and F1, each 0 where its denominator is 0."""
 
     precision: Tensor
     recall: Tensor
@@ -28,27 +29,32 @@ class Scores(NamedTuple):
 
 
 def count(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Counts ``[3, V]`` of bool predictions and targets ``[B, V]``."""
+    """Count the true positives, false positives and false negatives of each node: int64 ``[3, V]``.
+
+    Args:
+        predicted: bool ``[B, V]``.
+        targets: bool ``[B, V]``.
+    """
     return torch.stack([(predicted & targets).sum(0), (predicted & ~targets).sum(0), (~predicted & targets).sum(0)])
 
 
 def scores(counts: Tensor) -> Scores:
-    """Scores of counts ``[3, ...]``, each of shape ``[...]``, float64."""
+    """Return precision, recall and F1 of counts ``[3, ...]``, each float64 ``[...]``."""
     tp, fp, fn = counts.double()
     return Scores(_ratio(tp, tp + fp), _ratio(tp, tp + fn), _ratio(2 * tp, 2 * tp + fp + fn))
 
 
 def micro(counts: Tensor) -> Scores:
-    """Scores over all classes together, of counts ``[3, ..., V]``: Eq. 4-5 on augmented labels."""
+    """Return the scores of all classes together, from counts ``[3, ..., V]``; of augmented labels they are Eq. 4-5."""
     return scores(counts.sum(-1))
 
 
 def macro(counts: Tensor, classes: Classes = "present") -> Scores:
-    """Mean of the per-class scores; the F1 is the mean of per-class F1.
+    """Return the means of the per-class scores; the F1 is the mean of per-class F1.
 
     Args:
         counts: ``[3, ..., V]``.
-        classes: average over the classes that occur in the truth or the predictions, or over all.
+        classes: average over ``present`` classes, which occur in the truth or the predictions, or over ``all``.
     """
     per_class = scores(counts)
     counted = counts.sum(0) > 0 if classes == "present" else torch.ones_like(counts[0], dtype=torch.bool)
@@ -57,7 +63,7 @@ def macro(counts: Tensor, classes: Classes = "present") -> Scores:
 
 
 def harmonic(precision: Tensor, recall: Tensor) -> Tensor:
-    """Harmonic mean, 0 where both are 0 (Eq. 8)."""
+    """Return the harmonic mean of precision and recall, 0 where both are 0 (Eq. 8)."""
     return _ratio(2 * precision * recall, precision + recall)
 
 
@@ -66,36 +72,71 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def average_precision(scored: Tensor) -> Tensor:
-    """Area under the precision-recall curve (average precision) of binned scores.
+    """Return the area under the precision-recall curve (average precision) of binned scores.
 
     Args:
-        scored: counts ``[2, bins]`` of true and of other nodes by ascending score.
+        scored: counts ``[2, bins]`` of true nodes and of others, by ascending score.
     """
-    true, other = scored.flip(-1).cumsum(-1).double()  # at or above each score, from the highest down
+    true, other = scored.flip(-1).cumsum(-1).double()  # nodes at or above each score, from the highest score down
     recall = _ratio(true, true[-1:])
     gained = recall.diff(prepend=recall.new_zeros(1))
     return (gained * _ratio(true, true + other)).sum()
 
 
-class MetricValues(NamedTuple):
-    """What :class:`HierarchicalMetrics` computes."""
+class Counts(NamedTuple):
+    """The counts over documents from which every metric is computed."""
 
-    values: dict[str, float]
-    flat_counts: Tensor  # [3, V], for :func:`per_label`
-    scored: Tensor  # [2, bins], for :func:`reliability`
+    flat: Tensor  # int64 [3, V], counts of labels as they are
+    augmented: Tensor  # int64 [3, V], counts of labels with all of their ancestors
+    scored: Tensor  # int64 [2, bins], counts of true nodes and of others by ascending score
+    num_exact: Tensor  # int64, documents with exactly their true labels predicted
+    num_documents: Tensor  # int64
+    classes: Classes  # classes that macro averages run over
+
+
+# One line adds a metric: result.json, curves, W&B, `monitor` and `ptmt report --metrics` read its name from here.
+METRICS: dict[str, Callable[[Counts], Tensor]] = {
+    "h_f1_macro": lambda counts: macro(counts.augmented, counts.classes).f1,
+    "h_f1_macro_harmonic": lambda counts: harmonic(*macro(counts.augmented, counts.classes)[:2]),
+    "h_f1_micro": lambda counts: micro(counts.augmented).f1,
+    "h_precision_micro": lambda counts: micro(counts.augmented).precision,
+    "h_recall_micro": lambda counts: micro(counts.augmented).recall,
+    "f1_macro": lambda counts: macro(counts.flat, counts.classes).f1,
+    "f1_micro": lambda counts: micro(counts.flat).f1,
+    "h_auprc": lambda counts: average_precision(counts.scored),
+    "exact_match": lambda counts: _ratio(counts.num_exact.double(), counts.num_documents.double()),
+}
+# Metrics of one level, from the flat counts [3, nodes of the level]; reported names end in the level's number.
+LEVEL_METRICS: dict[str, Callable[[Tensor, Classes], Tensor]] = {
+    "f1_macro_level": lambda flat, classes: macro(flat, classes).f1,
+    "f1_micro_level": lambda flat, classes: micro(flat).f1,
+}
+
+
+class MetricValues(NamedTuple):
+    """The result of :meth:`HierarchicalMetrics.compute`."""
+
+    values: dict[str, float]  # by name of the metric
+    flat_counts: Tensor  # int64 [3, V], for :func:`per_label`
+    scored: Tensor  # int64 [2, bins], for :func:`reliability`
 
 
 class HierarchicalMetrics(Metric):
-    """All reported metrics of one split, from two sets of counts.
+    """All metrics that are reported of one split.
 
-    ``h_*`` are on predictions and truth augmented with all ancestors (Kiritchenko et al. 2006): ``h_f1_macro`` is
-    the mean of per-class F1 (the figure that the field reports), ``h_f1_macro_harmonic`` the harmonic mean of
-    macro precision and macro recall (Eq. 6-8), never lower. ``h_auprc`` needs no threshold: the area under the curve
-    of micro h-precision over h-recall as the threshold of pruned predictions falls. The others are flat: on labels
-    as they are, overall and at each level (``f1_macro_level_1``, ...).
+    Those named ``h_*`` compare predictions and truth after both are augmented with all ancestors (Kiritchenko et al.
+    2006). ``h_f1_macro`` is the mean of per-class F1, which the field reports; ``h_f1_macro_harmonic`` is the harmonic
+    mean of macro precision and macro recall (Eq. 6-8), which is never lower. ``h_auprc`` needs no threshold: it is the
+    area under the curve of micro h-precision over micro h-recall as the threshold of pruned predictions falls. The
+    other metrics are flat: they compare labels as they are, overall and on each level (``f1_macro_level_1``, ...).
 
     Args:
+        taxonomy: hierarchy of the labels.
         classes: which classes macro averages run over, see :func:`macro`.
+        kwargs: options of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: ``classes`` is neither ``present`` nor ``all``.
 
     Example:
         >>> taxonomy = Taxonomy([("ROOT", "A"), ("A", "AA"), ("A", "AB")])
@@ -125,7 +166,13 @@ class HierarchicalMetrics(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, targets: Tensor, probabilities: Tensor) -> None:
-        """Count ``[B, V]`` bool predictions and targets, both not yet augmented, and the probabilities before."""
+        """Add the counts of a batch of documents.
+
+        Args:
+            predicted: predicted nodes, bool ``[B, V]``, not augmented.
+            targets: true nodes, bool ``[B, V]``, not augmented.
+            probabilities: ``[B, V]``, those behind the predictions.
+        """
         true = self.taxonomy.augment(targets)
         self.flat_counts += count(predicted, targets)
         self.h_counts += count(self.taxonomy.augment(predicted), true)
@@ -138,28 +185,20 @@ class HierarchicalMetrics(Metric):
         self.num_documents += predicted.shape[0]
 
     def compute(self) -> MetricValues:
-        """The metrics over all documents of all ranks; float64 arithmetic."""
-        h_macro, h_micro = macro(self.h_counts, self.classes), micro(self.h_counts)
-        result = {
-            "h_f1_macro": h_macro.f1,
-            "h_f1_macro_harmonic": harmonic(h_macro.precision, h_macro.recall),
-            "h_f1_micro": h_micro.f1,
-            "h_precision_micro": h_micro.precision,
-            "h_recall_micro": h_micro.recall,
-            "f1_macro": macro(self.flat_counts, self.classes).f1,
-            "f1_micro": micro(self.flat_counts).f1,
-            "h_auprc": average_precision(self.scored),
-            "exact_match": _ratio(self.num_exact.double(), self.num_documents.double()),
-        }
+        """Return the metrics over all documents of all ranks, in float64 arithmetic."""
+        counts = Counts(
+            self.flat_counts, self.h_counts, self.scored, self.num_exact, self.num_documents, self.classes
+        )  # fmt: skip
+        result = {name: metric(counts) for name, metric in METRICS.items()}
         for level, nodes in enumerate(self.taxonomy.level_slices, start=1):
-            result[f"f1_macro_level_{level}"] = macro(self.flat_counts[:, nodes], self.classes).f1
-            result[f"f1_micro_level_{level}"] = micro(self.flat_counts[:, nodes]).f1
+            for name, level_metric in LEVEL_METRICS.items():
+                result[f"{name}_{level}"] = level_metric(self.flat_counts[:, nodes], self.classes)
         values = {name: value.item() for name, value in result.items()}
         return MetricValues(values, self.flat_counts.clone(), self.scored.clone())
 
 
 def per_label(taxonomy: Taxonomy, flat_counts: Tensor) -> list[dict[str, Any]]:
-    """One row a node: ``label, level, support, predicted, precision, recall, f1``."""
+    """Return one row a node: ``label, level, support, predicted, precision, recall, f1``, of flat counts ``[3, V]``."""
     counts = flat_counts.cpu()
     columns = {
         "label": taxonomy.names,
@@ -172,10 +211,16 @@ def per_label(taxonomy: Taxonomy, flat_counts: Tensor) -> list[dict[str, Any]]:
 
 
 def reliability(scored: Tensor, num_bins: int = 20) -> list[dict[str, float]]:
-    """One row a range of the probabilities that ``h_auprc`` ranks: ``low, high, probability`` (mean), ``labels, true``.
+    """Return how often labels of about the same probability are true, one row a range of probabilities.
+
+    The probabilities are those that ``h_auprc`` ranks.
 
     Args:
-        scored: counts ``[2, bins]`` of true and of other nodes by ascending score.
+        scored: counts ``[2, bins]`` of true nodes and of others, by ascending score.
+        num_bins: number of ranges, a divisor of ``bins``.
+
+    Returns:
+        Rows of ``low, high`` (the range), ``probability`` (the mean in it), ``labels`` (how many), ``true`` (of these).
     """
     true, other = scored.cpu().double().unflatten(-1, (num_bins, -1))
     labels = true + other

@@ -1,4 +1,4 @@
-"""The optimiser and its schedule."""
+"""The optimiser and its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from ptmt_lightning.utils.checks import check_range
 
 @dataclass(frozen=True, kw_only=True)
 class LinearAdamW:
-    """AdamW with warm-up, then linear decay to 0 or a constant rate; no weight decay on biases and norms.
+    """AdamW with a warm-up, then linear decay to 0 or a constant rate; biases and norms have no weight decay.
 
     Args:
-        learning_rate: at the end of the warm-up.
-        new_rate_factor: the learning rate of what is not pretrained (heads, rows of added tokens), in learning rates.
-        warmup_ratio: share of all steps that the warm-up takes.
-        schedule: what follows the warm-up.
+        learning_rate: rate at the end of the warm-up.
+        new_rate_factor: factor of the rate for parameters that are not pretrained (heads, embeddings of added tokens).
+        weight_decay: coefficient of AdamW's decoupled weight decay.
+        warmup_ratio: share of all steps in which the rate rises linearly from 0, in [0, 1].
+        schedule: what follows the warm-up: ``linear`` decay to 0 at the last step, or a ``constant`` rate.
+
+    Raises:
+        ValueError: a setting that is out of range.
     """
 
-    learning_rate: float
-    new_rate_factor: float
-    weight_decay: float
-    warmup_ratio: float
+    learning_rate: float = 5e-5
+    new_rate_factor: float = 10
+    weight_decay: float = 0.01
+    warmup_ratio: float = 0.05
     schedule: Literal["linear", "constant"] = "linear"
 
     def __post_init__(self) -> None:
@@ -47,9 +51,12 @@ class LinearAdamW:
         fused: bool,
         new: Iterable[nn.Parameter] = (),
     ) -> tuple[AdamW, LambdaLR]:
-        """Optimiser and per-step schedule over ``num_steps`` steps; vectors (biases, norms) do not decay.
+        """Return the optimiser of a module's trainable parameters, and its schedule, to be advanced every step.
 
         Args:
+            module: what is trained; its vectors (biases, norms) have no weight decay.
+            num_steps: number of optimiser steps of the whole run.
+            fused: whether AdamW runs as a fused kernel.
             new: parameters of ``module`` that are not pretrained.
         """
         new_ids = {id(parameter) for parameter in new}

@@ -1,4 +1,4 @@
-"""The taxonomy: a rooted tree or DAG of labels, and the array work over it.
+"""The taxonomy: a tree or DAG of labels under one root, with operations on arrays over its nodes.
 
 Shape legend: ``B`` documents, ``V`` nodes (the root is not one of them), ``E`` edges.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROOT = "ROOT"
+from ptmt_lightning.edges import ROOT, check_edges, longest_path_levels
 
 
 class Taxonomy:
-    """Nodes ordered by level, so that the nodes of one level are one contiguous slice.
+    """A label hierarchy with its nodes ordered by level, so that the nodes of one level are one contiguous slice.
 
     The level of a node is the length of its longest path from the root (top nodes have level 1);
     in a tree that is its depth, in a DAG it puts every parent on a level above all of its children.
@@ -28,7 +27,14 @@ class Taxonomy:
 
     Args:
         edges: ``(parent, child)`` names in file order; top nodes hang under ``ROOT``.
-        source: what error messages call the origin of the edges; entry ``i`` is its line ``i + 1``.
+        source: what error messages call the origin of the edges; edge ``i`` is on its line ``i + 1``.
+
+    Attributes:
+        names: name of each node.
+        index: node of each name.
+        level_sizes: number of nodes on each level.
+        parents: parents of each node, the root left out.
+        tops: nodes that are children of the root.
 
     Raises:
         ValueError: no edges, a duplicate edge, a cycle, or a node with no way to the root.
@@ -36,8 +42,8 @@ class Taxonomy:
 
     def __init__(self, edges: Iterable[tuple[str, str]], *, source: str = "edges") -> None:
         self.edges = tuple(edges)
-        line_of = _check_edges(self.edges, source)
-        level_of_name = _longest_path_levels(self.edges, line_of, source)
+        line_of = check_edges(self.edges, source)
+        level_of_name = longest_path_levels(self.edges, line_of, source)
         # sorted() is stable: within a level the nodes keep the order in which the file names them.
         self.names: tuple[str, ...] = tuple(sorted(level_of_name, key=level_of_name.__getitem__))
         self.index: Mapping[str, int] = {name: node for node, name in enumerate(self.names)}
@@ -48,7 +54,11 @@ class Taxonomy:
 
     @classmethod
     def from_tsv(cls, path: Path | str) -> Taxonomy:
-        """Read one ``parent<TAB>child`` edge a line (UTF-8; blank lines are ignored only at the end)."""
+        """Read a UTF-8 file with one ``parent<TAB>child`` edge a line; blank lines are allowed only at its end.
+
+        Raises:
+            ValueError: no such file, an empty or malformed one, or edges that are no taxonomy.
+        """
         path = Path(path)
         try:
             lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
@@ -72,12 +82,12 @@ class Taxonomy:
 
     @classmethod
     def from_json(cls, path: Path | str) -> Taxonomy:
-        """Read what :meth:`to_json` wrote; the node order is the same."""
+        """Read a file written by :meth:`to_json`; the nodes keep their order."""
         edges = json.loads(Path(path).read_text(encoding="utf-8"))["edges"]
         return cls([(parent, child) for parent, child in edges], source=str(path))
 
     def to_json(self, path: Path | str) -> None:
-        """Write the edges as JSON."""
+        """Write the edges to a JSON file."""
         Path(path).write_text(json.dumps({"root": ROOT, "edges": self.edges}, ensure_ascii=False), encoding="utf-8")
 
     def __len__(self) -> int:
@@ -85,11 +95,12 @@ class Taxonomy:
 
     @property
     def num_levels(self) -> int:
+        """Number of levels."""
         return len(self.level_sizes)
 
     @cached_property
     def level_slices(self) -> tuple[slice, ...]:
-        """The slice of nodes of each level."""
+        """Slice of the nodes on each level."""
         slices, start = [], 0
         for size in self.level_sizes:
             slices.append(slice(start, start + size))
@@ -98,7 +109,7 @@ class Taxonomy:
 
     @cached_property
     def levels(self) -> tuple[int, ...]:
-        """The level (1 = top) of each node."""
+        """Level of each node, 1 for top nodes."""
         return tuple(level for level, size in enumerate(self.level_sizes, start=1) for _ in range(size))
 
     def _parents(self) -> tuple[tuple[int, ...], ...]:
@@ -109,17 +120,17 @@ class Taxonomy:
         return tuple(tuple(nodes) for nodes in parents)
 
     def edge_index(self) -> Tensor:
-        """int64 ``[2, E]``: parents and children of the edges between nodes, those from the root left out."""
+        """Return the edges between nodes, int64 ``[2, E]``: parents, then children; the root's edges are left out."""
         pairs = [(parent, node) for node, parents in enumerate(self.parents) for parent in parents]
         return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T.contiguous()
 
-    # ---- array work: a loop over levels, never over nodes or documents ----
+    # ---- operations on arrays: they loop over levels, never over nodes or documents ----
 
     def prune(self, predicted: Tensor) -> Tensor:
-        """Drop every node below level 1 none of whose parents survived, top-down (section 2.3).
+        """Drop every predicted node that has no remaining parent, from level 2 down (section 2.3).
 
         Args:
-            predicted: bool ``[..., V]``.
+            predicted: bool ``[..., V]``. Children of the root are never dropped.
 
         Returns:
             bool ``[..., V]``, a new tensor.
@@ -132,7 +143,7 @@ class Taxonomy:
         return kept
 
     def augment(self, labels: Tensor) -> Tensor:
-        """Add all ancestors of every node, bottom-up (Kiritchenko et al. 2006).
+        """Add all ancestors of every labelled node (Kiritchenko et al. 2006).
 
         Args:
             labels: bool ``[..., V]``.
@@ -147,10 +158,10 @@ class Taxonomy:
         return counts > 0
 
     def coherent(self, scores: Tensor) -> Tensor:
-        """Lower every node below level 1 to its highest parent, top-down.
+        """Lower the score of every node to at most that of its highest-scored parent, from level 2 down.
 
-        No child is then above its parents, and exceeding a threshold means what pruning leaves of it:
-        ``coherent(p) > t`` is ``prune(p > t)`` for every ``t``.
+        No node is then above all of its parents, and ``coherent(p) > t`` equals ``prune(p > t)`` for every threshold
+        ``t``. Children of the root keep their scores.
 
         Args:
             scores: probabilities or logits, ``[..., V]``.
@@ -168,9 +179,10 @@ class Taxonomy:
         return bounded
 
     def raised(self, scores: Tensor) -> Tensor:
-        """Raise every node to its highest descendant, bottom-up.
+        """Raise the score of every node to at least that of its highest-scored descendant.
 
-        ``raised(p) > t`` is ``augment(p > t)`` for every ``t``. In a tree it changes nothing of coherent scores.
+        ``raised(p) > t`` equals ``augment(p > t)`` for every threshold ``t``. In a tree, the scores that
+        :meth:`coherent` returns stay as they are.
 
         Args:
             scores: probabilities or logits, ``[..., V]``.
@@ -185,9 +197,9 @@ class Taxonomy:
         return raised
 
     def _blocks(self, device: torch.device) -> list[_EdgeBlock]:
-        """The edges grouped by the level they lead into, from level 2 down, made once a device."""
+        """Return the edges grouped by the level of their child, from level 2 down; they are made once a device."""
         if device not in self._edge_blocks:
-            with torch.inference_mode(False):  # they may be needed in training, later
+            with torch.inference_mode(False):  # training, which may use them later, refuses inference tensors
                 self._edge_blocks[device] = [self._block(nodes, device) for nodes in self.level_slices[1:]]
         return self._edge_blocks[device]
 
@@ -201,7 +213,10 @@ class Taxonomy:
     # ---- paths ----
 
     def encode(self, paths: Sequence[Sequence[str]]) -> list[int]:
-        """Nodes on the given label paths, each path from a top node down, sorted.
+        """Return the nodes on label paths, sorted and each once.
+
+        Args:
+            paths: label names of each path, from a top node down.
 
         Raises:
             ValueError: an unknown label, a path that skips a level, or one that is not in the taxonomy.
@@ -238,8 +253,8 @@ class Taxonomy:
         )
 
     def _way_down(self, above: int | None, node: int) -> list[int]:
-        """Nodes on a way from ``above`` (None: any top node) down to ``node``, both included; or none."""
-        below: dict[int, int] = {}  # on the way down from each node seen, the next one
+        """Return the nodes on a way from ``above`` (None: any top node) down to ``node``, both included; [] if none."""
+        below: dict[int, int] = {}  # maps each node that was reached to the next one on its way down
         queue = [node]
         for here in queue:
             for parent in self.parents[here]:
@@ -255,9 +270,10 @@ class Taxonomy:
         return way
 
     def label_paths(self, nodes: Iterable[int]) -> list[list[int]]:
-        """The maximal paths through a set of nodes: one for each way from a node with no selected child upwards.
+        """Return the longest paths through a set of nodes, each from its highest node down.
 
-        In a pruned prediction every path starts at a top node.
+        There is one for each way up from a node without a child in the set. In a pruned prediction every path starts
+        at a top node.
         """
         selected = set(nodes)
         inner = {parent for node in selected for parent in self.parents[node]}
@@ -274,72 +290,12 @@ class Taxonomy:
 
 
 class _EdgeBlock(NamedTuple):
-    """The edges into one level."""
+    """The edges that lead into one level."""
 
-    nodes: slice  # of the level
-    parents: Tensor  # [E] nodes
-    children: Tensor  # [E] positions within the level
-    under_root: Tensor  # int32, one a node of the level: 1 where the root itself is a parent (a DAG's short cut)
-
-
-def _check_edges(edges: Sequence[tuple[str, str]], source: str) -> dict[tuple[str, str], int]:
-    """Refuse an empty list and duplicate edges; give the line of each edge."""
-    if not edges:
-        raise ValueError(f"{source}: no edges; expected at least one, top nodes under {ROOT}")
-    line_of: dict[tuple[str, str], int] = {}
-    for number, edge in enumerate(edges, start=1):
-        if edge in line_of:
-            raise ValueError(
-                f"{source}:{number}: duplicate edge {edge[0]!r} -> {edge[1]!r}, first on line {line_of[edge]}; "
-                "delete one of the two"
-            )
-        line_of[edge] = number
-    return line_of
-
-
-def _longest_path_levels(
-    edges: Sequence[tuple[str, str]], line_of: Mapping[tuple[str, str], int], source: str
-) -> dict[str, int]:
-    """Level of each node by Kahn's algorithm, names in the order in which they first occur as a child."""
-    children: dict[str, list[str]] = defaultdict(list)
-    num_open_parents: dict[str, int] = defaultdict(int)
-    for parent, child in edges:
-        children[parent].append(child)
-        num_open_parents[child] += 1
-    for parent, child in edges:
-        if parent != ROOT and parent not in num_open_parents:
-            raise ValueError(
-                f"{source}:{line_of[parent, child]}: {parent!r} has no way to the root; "
-                f"add an edge from its parent, or '{ROOT}<TAB>{parent}' if it is a top node"
-            )
-    if ROOT not in children:
-        raise ValueError(f"{source}: no edge starts at {ROOT}; add '{ROOT}<TAB>NAME' for each top node")
-    level = dict.fromkeys(num_open_parents, 0)
-    level[ROOT] = 0
-    ready = [] if ROOT in num_open_parents else [ROOT]
-    while ready:
-        parent = ready.pop()
-        for child in children[parent]:
-            level[child] = max(level[child], level[parent] + 1)
-            num_open_parents[child] -= 1
-            if not num_open_parents[child]:
-                ready.append(child)
-    del level[ROOT]
-    stuck = {name for name, count in num_open_parents.items() if count}
-    if stuck:
-        cycle = _find_cycle(edges, stuck)
-        closing = line_of[cycle[-2], cycle[-1]]
-        raise ValueError(f"{source}:{closing}: cycle {' -> '.join(cycle)}; delete one of these edges")
-    return level
-
-
-def _find_cycle(edges: Sequence[tuple[str, str]], stuck: set[str]) -> list[str]:
-    """A cycle among the nodes that Kahn's algorithm never freed, walked against the edges and turned round."""
-    parent_of = {child: parent for parent, child in edges if child in stuck and parent in stuck}
-    walk = [next(iter(parent_of))]
-    while walk[-1] not in walk[:-1]:
-        walk.append(parent_of[walk[-1]])
-    return walk[walk.index(walk[-1]) :][::-1]
+    nodes: slice  # the nodes of the level
+    parents: Tensor  # int64 [E], node of each parent
+    children: Tensor  # int64 [E], position of each child within its level
+    under_root: Tensor  # int32, one a node of the level: 1 where the root is among its parents, possible in a DAG
 
 
 def _level_sizes(levels: Sequence[int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Thresholds chosen on validation: one for all levels, or one a level.
+"""Choice of decision thresholds on validation documents: one for all levels, or one a level.
 
 Shape legend: ``N`` documents, ``V`` nodes, ``D`` levels.
 """
@@ -17,8 +17,8 @@ from ptmt_lightning.taxonomy import Taxonomy
 Tuning = Literal["global", "level"]
 
 _CANDIDATES = tuple(i / 40 for i in range(1, 40))
-_CHUNK = 4096  # documents at a time
-_ROUNDS = 3  # at most, over the levels
+_CHUNK = 4096  # documents that are decided at a time, to bound memory
+_ROUNDS = 3  # highest number of passes over the levels
 
 
 def tune_thresholds(
@@ -30,13 +30,15 @@ def tune_thresholds(
     prune: bool,
     classes: Classes = "present",
 ) -> list[float]:
-    """Thresholds with the highest ``h_f1_macro``; of equal ones those nearest to 0.5.
-
-    ``level`` starts from the best common threshold and changes one level at a time for as long as that helps.
+    """Return the candidate thresholds with the highest ``h_f1_macro``; of equally good ones those nearest to 0.5.
 
     Args:
         probabilities: ``[N, V]``.
-        targets: bool ``[N, V]``.
+        targets: true nodes, bool ``[N, V]``, not augmented.
+        taxonomy: hierarchy of the labels.
+        tuning: ``global`` for one threshold for all levels; ``level`` for one a level, which starts from the best
+            common one and changes one level at a time for as long as that helps.
+        prune: whether predictions are pruned.
         classes: see :func:`~ptmt_lightning.metrics.macro`.
 
     Returns:
@@ -51,7 +53,8 @@ def tune_thresholds(
             predicted = some_probabilities > limits
             predicted = taxonomy.augment(taxonomy.prune(predicted) if prune else predicted)
             counts += count(predicted, some_true)
-        # Rounded: the same labels' F1 at another threshold, in another order, has another sum in the last digit.
+        # Rounded: where two thresholds give labels the same F1 values in another order, the last digits of the means
+        # differ.
         return round(macro(counts, classes).f1.item(), 12), -sum(abs(threshold - 0.5) for threshold in thresholds)
 
     num_levels = taxonomy.num_levels

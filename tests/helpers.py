@@ -97,8 +97,7 @@ def run(folder: Path, tmp_path: Path, run_dir: Path, **settings: Any) -> tuple[d
         model=model,
         trainer=trainer,
         run_dir=run_dir,
-        description=description,
-        config={},
+        config={"run": description},
         **options,
     )
     return result, model

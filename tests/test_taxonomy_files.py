@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from random_taxonomies import DAG_EDGES, Edges, quick, trees_or_dags
 
-from ptmt_lightning.taxonomy import ROOT, Taxonomy
+from ptmt_lightning.edges import ROOT
+from ptmt_lightning.taxonomy import Taxonomy
 
 
 def test_json_round_trip_keeps_the_node_order(tmp_path: Path) -> None:

@@ -213,10 +213,10 @@ def short_run() -> dict[str, Any]:
 
 def test_without_tuning_thresholds_are_the_configured_ones(toy_folder: Path, tmp_path: Path) -> None:
     result, model = run(toy_folder, tmp_path, tmp_path / "run", trainer={"max_epochs": 1})
-    assert result["thresholds"] == model.thresholds == [0.5, 0.5, 0.5]
+    assert result["thresholds"] == list(model.rule.thresholds or ()) == [0.5, 0.5, 0.5]
     settings: dict[str, Any] = {"threshold": [0.3, 0.4, 0.6], "trainer": {"max_epochs": 1}}
     result, model = run(toy_folder, tmp_path, tmp_path / "other", **settings)
-    assert result["thresholds"] == model.thresholds == [0.3, 0.4, 0.6]
+    assert result["thresholds"] == list(model.rule.thresholds or ()) == [0.3, 0.4, 0.6]
     assert json.loads((tmp_path / "other/model/ptmt.json").read_text())["thresholds"] == [0.3, 0.4, 0.6]
 
 
@@ -229,9 +229,10 @@ def test_a_run_uses_the_thresholds_it_chose(
     result, model = run(toy_folder, tmp_path, run_dir, tune_threshold=tuning, prune=prune, **short_run)
     chosen = result["thresholds"]
     assert chosen != [0.5, 0.5, 0.5]
-    assert json.loads((run_dir / "result.json").read_text())["thresholds"] == chosen == model.thresholds
+    assert (
+        json.loads((run_dir / "result.json").read_text())["thresholds"] == chosen == list(model.rule.thresholds or ())
+    )
     assert json.loads((run_dir / "model/ptmt.json").read_text())["thresholds"] == chosen
-    assert model.val_scores is None
 
     # The choice, from scores taken anew; then what it reaches, as a plain validation and test see it.
     module, _ = make(toy_folder, tmp_path)
@@ -246,9 +247,9 @@ def test_a_run_uses_the_thresholds_it_chose(
     if tuning == "global":
         assert result["val"]["h_f1_macro"] == pytest.approx(best)
     make_trainer(tmp_path / "again").validate(model, module, verbose=False)
-    assert model.val_results == result["val"]
+    assert model.val_metrics.compute().values == result["val"]
     make_trainer(tmp_path / "again").test(model, module, verbose=False)
-    assert model.test_results == result["test"]
+    assert model.test_metrics.compute().values == result["test"]
 
     limits = torch.tensor([chosen[level - 1] for level in model.taxonomy.levels])
     expected: dict[int, set[int]] = {}
@@ -295,7 +296,7 @@ def test_tuning_works_without_a_test_split_and_before_the_first_validation(toy_f
     (toy_folder / "test.jsonl").unlink()
     result, model = run(toy_folder, tmp_path, tmp_path / "run", tune_threshold="global", trainer={"max_steps": 1})
     assert result["test"] == {}
-    assert result["thresholds"] == model.thresholds
+    assert result["thresholds"] == list(model.rule.thresholds or ())
     assert set(result["val"]) >= {"h_f1_macro", "h_auprc"}
 
 
@@ -303,7 +304,7 @@ def test_a_fast_dev_run_tunes_too(toy_folder: Path, tmp_path: Path) -> None:
     trainer = {"fast_dev_run": True}
     result, _ = run(toy_folder, tmp_path, tmp_path / "run", tune_threshold="level", trainer=trainer)
     assert len(result["thresholds"]) == 3
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
 
 # ---- two ranks ----
@@ -326,8 +327,7 @@ def whole_run(folder: Path, tmp_path: Path, run_dir: Path, tuning: Tuning, **tra
         model=model,
         trainer=make_trainer(run_dir, max_epochs=1, **trainer),
         run_dir=run_dir,
-        description={"model": "ptmt", "backbone": "tiny", "loss": "wasl"},
-        config={},
+        config={"run": {"model": "ptmt", "backbone": "tiny", "loss": "wasl"}},
     )
 
 

@@ -23,6 +23,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ptmt_lightning.run_folder.paths import RunFolder
+
 HERE = Path(__file__).parent
 RUN = HERE.parents[1] / "run.py"
 ARGUMENTS = [
@@ -74,7 +76,7 @@ def _kill_and_resume(folder: Path, arguments: list[str], options: argparse.Names
     moments = random.Random(options.seed)
     kills = 0
     while True:
-        begun = any((folder / "checkpoints" / name).exists() for name in ("last.ckpt", "previous.ckpt"))
+        begun = RunFolder(folder).has_checkpoint
         if folder.exists() and not begun:
             shutil.rmtree(folder)
         process = _start(folder, [f"resume={folder}"] if begun else arguments)
@@ -99,8 +101,7 @@ def _kill_and_resume(folder: Path, arguments: list[str], options: argparse.Names
 
 
 def _step(folder: Path) -> int | None:
-    for name in ("last.ckpt", "previous.ckpt"):
-        path = folder / "checkpoints" / name
+    for path in (RunFolder(folder).last_checkpoint, RunFolder(folder).previous_checkpoint):
         if path.exists():
             return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
     return None

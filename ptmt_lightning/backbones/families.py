@@ -1,4 +1,4 @@
-"""The families of backbones: what form each has, where it keeps its head, and whether its layers are BERT's."""
+"""The families of backbones: their form, the modules of their head, and whether they are built like BERT."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ Form = Literal["encoder", "decoder", "encoder-decoder"]
 
 @dataclass(frozen=True)
 class Family:
-    """What the backbone needs to know of a ``model_type``.
+    """The properties of a family (a ``model_type`` of Transformers) that backbones depend on.
+
+    The head's transform is what a language-modelling head does with states before it compares them with token
+    embeddings.
 
     Args:
-        head_modules: of the head's transform, applied one after the other: dotted names within the model; "gelu" is
-            the function.
-        form: an encoder that fills masks, a decoder that continues its text, or both in a row.
-        trained_length: longest sequence it was pretrained with, where its positions are relative and have no table.
-        is_bert_like: embeddings, layers and attention have BERT's names and order.
-        counts_positions_from_padding: position numbers start after the padding token's id, as in fairseq's models.
+        head_modules: modules of the head's transform, applied one after the other: dotted names within the model, or
+            "gelu" for the function.
+        form: an encoder fills masks, a decoder continues its text, an encoder-decoder reads a text and writes another.
+        is_bert_like: whether embeddings, layers and attention have BERT's names and order.
+        counts_positions_from_padding: whether position numbers start after the padding token's id, as in models that
+            stem from fairseq.
+        trained_length: longest sequence of the pretraining, in tokens, for models with relative positions and without a
+            position table; else None.
     """
 
     head_modules: tuple[str, ...] = ()
@@ -31,19 +36,19 @@ class Family:
     trained_length: int | None = None
 
     def head(self, model: nn.Module) -> list[nn.Module]:
-        """The modules of the head's transform."""
+        """Return the modules of a model's head transform."""
         return [model.get_submodule(name) for name in self.head_modules if name != "gelu"]
 
     def transform(self, model: Any, states: Tensor) -> Tensor:
-        """What the head does with states before it compares them with token embeddings."""
+        """Apply a model's head transform to states ``[..., H]``: ``[..., E]``, the size of token embeddings."""
         for name in self.head_modules:
             states = F.gelu(states) if name == "gelu" else model.get_submodule(name)(states)
-        if getattr(model.config, "scale_decoder_outputs", False):  # T5, where its matrices are tied
+        if getattr(model.config, "scale_decoder_outputs", False):  # T5 with tied matrices
             states = states * model.config.hidden_size**-0.5
         return states
 
     def max_positions(self, config: Any) -> int:
-        """The longest sequence that the position table holds, or that the model was made for."""
+        """Return the longest sequence that the position table holds; without a table, what the model was made for."""
         if self.trained_length is not None:
             return self.trained_length
         positions: int = config.max_position_embeddings
@@ -75,10 +80,14 @@ FAMILIES = {
 
 
 def family_of(model_type: str, name: str) -> Family:
-    """The family of a ``model_type``.
+    """Return the family of a model.
+
+    Args:
+        model_type: ``model_type`` of the model's configuration.
+        name: name of the model in error messages.
 
     Raises:
-        ValueError: it is not supported; lists what is.
+        ValueError: the family is not supported.
     """
     if model_type not in FAMILIES:
         raise ValueError(

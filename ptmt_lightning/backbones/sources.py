@@ -1,4 +1,4 @@
-"""Where backbones come from: a hub, a folder, or a configuration."""
+"""The sources of backbones: a model of a hub or a folder, or a small one with random weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from ptmt_lightning.utils.tokens import vocabulary_size
 
 log = logging.getLogger(__name__)
 
-_CLASSES: dict[Form, Any] = {
+_AUTO_CLASSES: dict[Form, Any] = {
     "encoder": AutoModelForMaskedLM,
     "decoder": AutoModelForCausalLM,
     "encoder-decoder": AutoModelForSeq2SeqLM,
@@ -43,22 +43,24 @@ _CLASSES: dict[Form, Any] = {
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Pretrained:
-    """A model of a hub or of a local folder.
+    """A pretrained model of a hub or of a local folder.
 
     Args:
         name: hub name or folder.
-        max_length: longest sequence, template included; None for what the model allows.
+        max_length: longest sequence in tokens, template included; None for what the model allows.
         attention: attention implementation of Transformers (``sdpa``, ``eager``, ...); None for the fastest that the
             model has.
-        freeze: train prompts, label tokens and head only.
-        lora_rank: train low-rank updates of this rank in place of the model's layers (extra ``lora``).
-        lora_alpha: updates are scaled by it, over the rank.
-        lora_dropout: of what they read.
+        freeze: whether to train prompts, label tokens and head only.
+        lora_rank: rank of low-rank updates (LoRA) that are trained in place of the model's layers; needs the extra
+            ``lora``. None to train the layers.
+        lora_alpha: updates are scaled by ``lora_alpha / lora_rank``.
+        lora_dropout: dropout probability of the updates' inputs.
     """
 
     name: str
+    _: KW_ONLY
     max_length: int | None = None
     attention: str | None = None
     freeze: bool = False
@@ -67,7 +69,10 @@ class Pretrained:
     lora_dropout: float = 0.0
 
     def load(self, texts: Iterable[str]) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
-        """Open model and tokenizer; gives them with the longest sequence to use. ``texts`` is not read.
+        """Return backbone, tokenizer and the longest sequence to use, in tokens.
+
+        Args:
+            texts: not read; :class:`FromScratch` needs them.
 
         Raises:
             ValueError: nothing usable under that name, an unsupported family, or a bad setting.
@@ -77,12 +82,12 @@ class Pretrained:
         try:
             config = AutoConfig.from_pretrained(self.name, trust_remote_code=False)
         except (OSError, ValueError, SafetensorError) as error:
-            raise _unusable(self.name, error) from error
+            raise _unusable_model_error(self.name, error) from error
         family = family_of(config.model_type, self.name)
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
             with quiet_transformers():
-                model, info = _CLASSES[family.form].from_pretrained(
+                model, info = _AUTO_CLASSES[family.form].from_pretrained(
                     self.name,
                     output_loading_info=True,
                     attn_implementation=self.attention,
@@ -90,9 +95,9 @@ class Pretrained:
                     trust_remote_code=False,
                 )
         except (OSError, ValueError, SafetensorError) as error:
-            raise _unusable(self.name, error) from error
+            raise _unusable_model_error(self.name, error) from error
         if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
-            model.config.tie_word_embeddings = False  # whatever the file says, or a resize would tie them
+            model.config.tie_word_embeddings = False  # whatever the file says, as a resize would tie them
         prefixes = family.head_modules or ("lm_head.",)
         untrained = [key for key in info["missing_keys"] if key.startswith(prefixes)]
         if untrained and family.head_modules:
@@ -107,7 +112,7 @@ class Pretrained:
             backbone.freeze()
         if self.lora_rank is not None:
             backbone.add_adapters(self.lora_rank, self.lora_alpha, self.lora_dropout)
-        return _ready(backbone, tokenizer, self.max_length, self.name)
+        return _fit_to_tokenizer(backbone, tokenizer, self.max_length, self.name)
 
     def _check_adapters(self) -> None:
         if self.lora_rank is None:
@@ -129,24 +134,37 @@ class Pretrained:
 
 @dataclass(frozen=True, kw_only=True)
 class FromScratch:
-    """A small BERT with random weights and a vocabulary of the training texts, for samples and tests.
+    """A small BERT with random weights and a vocabulary made from the training texts, for samples and tests.
 
     Args:
-        name: what messages and tables call it.
-        vocabulary_size: most frequent words kept; the others are spelt in characters.
+        name: name of the backbone in messages and tables.
+        hidden_size: size of hidden states.
+        num_layers: number of layers.
+        num_heads: number of attention heads.
+        intermediate_size: size of the feed-forward networks' inner layer.
+        vocabulary_size: number of words, the most frequent ones; others are spelt in characters.
+        max_length: longest sequence, in tokens.
+        dropout: dropout probability of hidden states and of attention.
     """
 
-    name: str
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    intermediate_size: int
-    vocabulary_size: int
-    max_length: int
+    name: str = "tiny"
+    hidden_size: int = 128
+    num_layers: int = 2
+    num_heads: int = 4
+    intermediate_size: int = 256
+    vocabulary_size: int = 2000
+    max_length: int = 128
     dropout: float = 0.1
 
     def load(self, texts: Iterable[str]) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
-        """Make the tokenizer from ``texts`` and the model from a config."""
+        """Return backbone, tokenizer and the longest sequence to use, in tokens.
+
+        Args:
+            texts: the training texts, whose words make the vocabulary.
+
+        Raises:
+            ValueError: a setting that is out of range.
+        """
         check_range("backbone.vocabulary_size", self.vocabulary_size, 1, integer=True)
         tokenizer = word_tokenizer(texts, self.vocabulary_size)
         config = BertConfig(
@@ -160,13 +178,19 @@ class FromScratch:
             attention_probs_dropout_prob=self.dropout,
             pad_token_id=tokenizer.pad_token_id,
         )
-        return _ready(Backbone(BertForMaskedLM(config), trained_head=False), tokenizer, self.max_length, self.name)
+        return _fit_to_tokenizer(
+            Backbone(BertForMaskedLM(config), trained_head=False), tokenizer, self.max_length, self.name
+        )
 
 
 def word_tokenizer(texts: Iterable[str], size: int) -> BertTokenizer:
-    """A lower-casing WordPiece tokenizer: the ``size`` most frequent words, and single characters for the rest.
+    """Return a lower-casing WordPiece tokenizer that knows the most frequent words and spells others in characters.
 
-    Ties go by spelling, so every process makes the same one.
+    Equally frequent words are ordered by spelling, so that every process makes the same tokenizer.
+
+    Args:
+        texts: the texts whose words are counted.
+        size: number of words.
     """
     split = pre_tokenizers.BertPreTokenizer()
     normalize = normalizers.BertNormalizer(lowercase=True)
@@ -182,9 +206,14 @@ def word_tokenizer(texts: Iterable[str], size: int) -> BertTokenizer:
     return BertTokenizer(vocab=vocabulary, tokenizer_object=backend)
 
 
-def _ready(
+def _fit_to_tokenizer(
     backbone: Backbone, tokenizer: PreTrainedTokenizerBase, max_length: int | None, name: str
 ) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
+    """Fit the vocabulary of a backbone to its tokenizer; return both and the longest sequence to use, in tokens.
+
+    Raises:
+        ValueError: ``max_length`` is more than the model's position table holds.
+    """
     size, rows = vocabulary_size(tokenizer), len(backbone.token_embeddings)
     if rows < size:
         log.warning("%s has rows for %d tokens, its tokenizer has %d: the others start at random", name, rows, size)
@@ -201,7 +230,11 @@ def _ready(
 
 
 def _check_folder(name: str) -> None:
-    """Say what a local folder lacks, before Transformers looks for it on a hub."""
+    """Refuse a local folder that lacks a part of a model, before Transformers looks for it on a hub.
+
+    Raises:
+        ValueError: names the missing part.
+    """
     folder = Path(name)
     if not folder.is_dir():
         return
@@ -220,7 +253,7 @@ def _check_folder(name: str) -> None:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no reports: what matters in them is said by the caller."""
+    """Silence the progress bars and reports of Transformers; the caller logs what matters in them."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -231,7 +264,7 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.enable_progress_bar()
 
 
-def _unusable(name: str, error: Exception) -> ValueError:
+def _unusable_model_error(name: str, error: Exception) -> ValueError:
     return ValueError(
         f"backbone.name={name!r}: {str(error).strip()}; expected a folder or hub name of a language model with "
         "config.json, weights (model.safetensors) and tokenizer"
@@ -239,7 +272,7 @@ def _unusable(name: str, error: Exception) -> ValueError:
 
 
 def _start_head_at_identity(head: list[nn.Module]) -> None:
-    """A new head transform passes the encoder's states on, where random weights would scramble them."""
+    """Set a new head transform to pass the encoder's states on, where random weights would scramble them."""
     [dense] = [module for part in head for module in part.modules() if isinstance(module, nn.Linear)]
     with torch.no_grad():
         nn.init.eye_(dense.weight)

@@ -1,1 +1,1 @@
-"""From raw files to batches."""
+"""Data sets: from raw files to batches of token ids."""

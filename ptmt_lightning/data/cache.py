@@ -1,7 +1,7 @@
-"""Documents tokenised once into an Arrow file that every later start maps into memory.
+"""A cache of tokenised documents: an Arrow file that is made once and mapped into memory at every later start.
 
-The key is the content: the raw file, the taxonomy, the tokenizer and the length at which texts are cut. A cache
-is written under a temporary name and renamed when whole, under a lock, so that two processes never write it at once.
+Its key is a digest of the raw file, the taxonomy, the tokenizer and the length at which texts are cut. A cache is
+written under a temporary name and renamed when it is whole, under a lock, so that two processes never write it at once.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ from ptmt_lightning.utils.tokens import text_token_ids
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # of the file format: part of the key
+_VERSION = 1  # version of the file format; part of the key
 _CHUNK = 1000  # documents tokenised at a time; the Rust tokenizer spreads them over all cores
 _SCHEMA = pa.schema({"id": pa.string(), "input_ids": pa.list_(pa.int32()), "nodes": pa.list_(pa.int32())})
 
 
 class TokenizedDocuments:
-    """A memory-mapped file of documents, or some of its rows in a given order.
+    """A memory-mapped cache of documents, or a selection of its rows in a given order.
 
-    ``__getitems__`` takes ``(epoch, row)`` pairs, as :mod:`.sampler` yields them.
+    PyTorch's loader passes the ``(epoch, row)`` pairs of :mod:`.sampler` to ``__getitems__``. The attribute ``lengths``
+    is ``[number of rows]``, in tokens.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,7 +52,7 @@ class TokenizedDocuments:
         return len(self._rows)
 
     def select(self, rows: npt.NDArray[np.int64]) -> TokenizedDocuments:
-        """The same file, some rows of it; nothing is copied."""
+        """Return the given rows, in that order, as a view on the same file; no data are copied."""
         selection = copy.copy(self)
         selection._rows, selection.lengths = self._rows[rows], self.lengths[rows]
         return selection
@@ -62,13 +63,13 @@ class TokenizedDocuments:
         return [Example(row, epoch, i, n) for (epoch, row), i, n in zip(keys, input_ids, nodes, strict=True)]
 
     def ids(self, rows: Sequence[int] | npt.NDArray[np.int64] | None = None) -> list[str]:
-        """The ids of the documents in the given rows (default: all)."""
+        """Return the ids of the documents in the given rows (default: all)."""
         wanted = self._rows if rows is None else self._rows[list(rows)]
         ids: list[str] = self._table[wanted.tolist()]["id"].to_pylist()
         return ids
 
     def nodes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """All (row, node) pairs, as two arrays."""
+        """Return all pairs of a row and one of its nodes, as an array of rows and an array of nodes."""
         column = self._table.data.column("nodes")
         counts = _list_lengths(column)
         starts = np.cumsum(counts) - counts
@@ -80,7 +81,7 @@ class TokenizedDocuments:
 
 
 def _list_lengths(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    # By chunk: the column of a large data set as one piece would be a copy of it in memory.
+    # Chunk by chunk, because joining the chunks of a large column would copy it into memory.
     lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return np.concatenate(lengths).astype(np.int64)
 
@@ -101,12 +102,15 @@ def tokenized(
     max_tokens: int,
     cache_dir: Path,
 ) -> TokenizedDocuments:
-    """Open the cache of a raw file, making it first where there is none or a damaged one.
+    """Return the tokenised documents of a raw file from its cache; make the cache if it is missing or damaged.
 
     Args:
         raw: the file behind ``documents``; its content is part of the key.
-        documents: read only when the cache has to be made.
-        max_tokens: texts are cut to so many tokens.
+        documents: read only if the cache has to be made.
+        taxonomy: the taxonomy of the nodes; part of the key.
+        tokenizer: cuts texts into tokens; its fingerprint is part of the key.
+        max_tokens: texts are cut to at most so many tokens; part of the key.
+        cache_dir: the folder of all caches, made if it is missing.
     """
     folder = cache_dir / _key(raw, taxonomy, tokenizer, max_tokens)
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -121,9 +125,9 @@ def tokenized(
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Identity of everything that decides how a text is cut into tokens."""
+    """Return a digest of everything that decides how a tokenizer cuts a text into tokens."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    # Set by the last call, or special: neither changes the tokens of a text.
+    # Truncation and padding are those of the last call, the third adds special tokens: the tokens of a text stay.
     for key in ("truncation", "padding", "post_processor"):
         backend.pop(key, None)
     backend["added_tokens"] = [token for token in backend["added_tokens"] if not token["special"]]
@@ -159,7 +163,10 @@ def _write(folder: Path, chunks: Iterable[dict[str, list[Any]]]) -> None:
 
 
 def _problem(folder: Path) -> str | None:
-    """Why the cache can't be used, or None. Reads it once: about a second a gigabyte."""
+    """Return why a cache can't be used, or None if it can.
+
+    Reads the cache once, which takes about a second a gigabyte.
+    """
     if not folder.exists():
         return "missing"
     try:

@@ -1,4 +1,4 @@
-"""The LightningDataModule of every data set: a folder in the JSON-lines form, tokenised once, batched by length."""
+"""The LightningDataModule of every data set: a folder of JSON-lines files, tokenised once and batched by length."""
 
 from __future__ import annotations
 
@@ -24,24 +24,34 @@ Collator = Callable[[Sequence[Example]], Any]
 
 
 class HTCDataModule(L.LightningDataModule):
-    """Anyone's data: a folder with ``taxonomy.tsv`` and ``{train,val,test}.jsonl`` (plain or ``.gz``).
+    """Data from a folder with ``taxonomy.tsv`` and ``{train,val,test}.jsonl`` (plain or ``.gz``).
 
-    ``test`` may be missing. The model decides how texts are cut and batched: :meth:`connect` comes before a Trainer.
+    ``test`` may be missing. The model decides how texts are cut and batched, so :meth:`connect` must be called before a
+    Trainer uses the data.
 
     Args:
+        path: the folder.
+        name: the name of the data in tables (default: that of the folder).
         batch_size: documents of a training step.
         batch_per: ``device``: each device takes so many at a step; ``step``: they are split over the devices.
-        eval_batch_size: documents a device and evaluation step (default: twice ``batch_size``).
+        eval_batch_size: documents of one device at an evaluation step (default: twice ``batch_size``).
         train_fraction: share of the training split to use, drawn with ``seed``; a smaller share is part of a larger.
+        seed: decides which documents are drawn, and their order in training.
+        num_workers: processes that load batches, for each device; 0 loads them in the main process.
+        pin_memory: whether batches are put into page-locked memory, from which a GPU copies faster.
+        pad_to_multiple_of: batches are padded to a length that is a multiple of so many tokens.
         cache_dir: where tokenised splits are kept.
+
+    Raises:
+        ValueError: a setting is out of its range; the message names it.
     """
 
     def __init__(
         self,
-        *,
-        name: str,
         path: str,
-        batch_size: int,
+        *,
+        name: str | None = None,
+        batch_size: int = 32,
         batch_per: BatchPer = "device",
         eval_batch_size: int | None = None,
         train_fraction: float = 1.0,
@@ -49,7 +59,7 @@ class HTCDataModule(L.LightningDataModule):
         num_workers: int = 0,
         pin_memory: bool = False,
         pad_to_multiple_of: int = 1,
-        cache_dir: str,
+        cache_dir: str = "data/cache",
     ) -> None:
         super().__init__()
         check_range("dataset.batch_size", batch_size, 1, integer=True)
@@ -62,19 +72,19 @@ class HTCDataModule(L.LightningDataModule):
             raise ValueError("dataset.train_fraction=0: expected a number above 0; set dataset.train_fraction to one")
         check_range("impl.num_workers", num_workers, 0, integer=True)
         check_range("impl.pad_to_multiple_of", pad_to_multiple_of, 1, integer=True)
-        self.name, self.path, self.cache_dir = name, Path(path), Path(cache_dir)
+        self.name, self.path, self.cache_dir = name or Path(path).name, Path(path), Path(cache_dir)
         self.batch_size, self.batch_per, self.eval_batch_size = batch_size, batch_per, eval_batch_size or 2 * batch_size
         self.train_fraction, self.seed = train_fraction, seed
         self.num_workers, self.pin_memory, self.pad_to_multiple_of = num_workers, pin_memory, pad_to_multiple_of
         self._splits: dict[str, TokenizedDocuments] = {}
         self._collators: dict[bool, Collator] = {}
-        self._start = 0, 0  # epoch, and batches of it that a resumed run has seen
+        self._start = 0, 0  # epoch to begin with, and how many of its batches a resumed run has seen
 
     def prepare_data(self) -> None:
-        """Check that the folder holds what is needed; idempotent.
+        """Check that the folder holds what training needs; change nothing.
 
         Raises:
-            ValueError: says what is missing and what to put where.
+            ValueError: something is missing; the message says what to put where.
         """
         expected = (
             "expected a folder with taxonomy.tsv, train.jsonl, val.jsonl and, if there is one, test.jsonl (or .gz)"
@@ -89,15 +99,19 @@ class HTCDataModule(L.LightningDataModule):
 
     @cached_property
     def taxonomy(self) -> Taxonomy:
-        """The taxonomy of the folder."""
+        """The taxonomy in ``taxonomy.tsv`` of the folder."""
         return Taxonomy.from_tsv(self.path / "taxonomy.tsv")
 
     def has_split(self, split: str) -> bool:
-        """Whether the folder has that split."""
+        """Return whether the data have a split of that name."""
         return split_file(self.path, split) is not None
 
     def texts(self, split: str) -> Iterator[str]:
-        """Stream the raw texts of a split."""
+        """Return an iterator over the raw texts of a split.
+
+        Raises:
+            ValueError: the folder has no such split.
+        """
         path = split_file(self.path, split)
         if path is None:
             raise ValueError(f"dataset.path={str(self.path)!r}: no {split}.jsonl (or .gz) there")
@@ -111,10 +125,13 @@ class HTCDataModule(L.LightningDataModule):
         train_collator: Collator,
         eval_collator: Collator,
     ) -> None:
-        """Tokenise all splits, or open their caches, and take the collators of a model.
+        """Tokenise all splits, or open their caches, and take over the collators of a model.
 
         Args:
-            max_tokens: texts are cached up to so many tokens; the collator cuts to what its template leaves.
+            tokenizer: the tokenizer of the model.
+            max_tokens: texts are cached up to so many tokens; the collator cuts them to what its template leaves.
+            train_collator: makes a training batch of examples.
+            eval_collator: makes a batch for validation or test.
         """
         self._splits = self._tokenized_splits(tokenizer, max_tokens)
         self._collators = {True: train_collator, False: eval_collator}
@@ -139,22 +156,22 @@ class HTCDataModule(L.LightningDataModule):
         )
 
     def document_ids(self, split: str, rows: Sequence[int]) -> list[str]:
-        """The ids of documents, for messages and predictions."""
+        """Return the ids of the documents in the given rows of a split, for messages and predictions."""
         return self._splits[split].ids(rows)
 
     def split_ids(self) -> dict[str, list[str]]:
-        """The ids of each split's documents; of ``train`` of those that are used."""
+        """Return the ids of the documents of each split; for ``train``, only of those that ``train_fraction`` draws."""
         return {
             split: documents.ids(self._train_rows if split == "train" else None)
             for split, documents in self._splits.items()
         }
 
     def num_documents(self, split: str) -> int:
-        """Documents of a split; of ``train`` those that are used."""
+        """Return the number of documents of a split; for ``train``, only of those that ``train_fraction`` draws."""
         return len(self._train_rows) if split == "train" else len(self._splits[split])
 
     def most_labels_at_a_level(self, split: str) -> tuple[int, str, int]:
-        """The largest number of true labels on one level, with the document and the level where it occurs."""
+        """Return the largest number of true labels on one level, with the document's id and the level (from 1)."""
         rows, nodes = self._splits[split].nodes()
         num_levels = self.taxonomy.num_levels
         keys = rows * num_levels + np.array(self.taxonomy.levels)[nodes] - 1
@@ -169,17 +186,20 @@ class HTCDataModule(L.LightningDataModule):
         return np.sort(np.random.default_rng(self.seed).permutation(size)[:count])
 
     def train_dataloader(self) -> DataLoader[Example]:
+        """Return a loader of the training documents that ``train_fraction`` draws."""
         return self._loader("train", training=True)
 
     def val_dataloader(self) -> DataLoader[Example]:
+        """Return a loader of the validation split."""
         return self._loader("val", training=False)
 
     def test_dataloader(self) -> DataLoader[Example]:
+        """Return a loader of the test split."""
         return self._loader("test", training=False)
 
     def _loader(self, split: str, *, training: bool) -> DataLoader[Example]:
         documents = self._splits[split]
-        overfits = bool(getattr(self.trainer, "overfit_batches", 0))  # on the same documents again and again
+        overfits = bool(getattr(self.trainer, "overfit_batches", 0))  # then the same documents must come each epoch
         num_devices = self.trainer.world_size if self.trainer else 1
         sampler = LengthBatchSampler(
             documents.lengths,
@@ -202,10 +222,10 @@ class HTCDataModule(L.LightningDataModule):
         )
 
     def device_batch_size(self, num_devices: int) -> int:
-        """Documents that each of so many devices takes at a training step.
+        """Return the number of documents that each device takes at a training step.
 
         Raises:
-            ValueError: they can't be split evenly.
+            ValueError: the documents of a step can't be split evenly over the devices.
         """
         if self.batch_per == "device":
             return self.batch_size
@@ -218,5 +238,5 @@ class HTCDataModule(L.LightningDataModule):
         return size
 
     def start_at(self, epoch: int, num_batches: int) -> None:
-        """Let training go on within an epoch, after its first batches."""
+        """Resume training within ``epoch``, after its first ``num_batches`` batches."""
         self._start = epoch, num_batches

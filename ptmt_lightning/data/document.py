@@ -1,7 +1,7 @@
-"""Documents, and the JSON-lines form in which every data set arrives.
+"""Documents, and the JSON-lines files that hold them.
 
-One document a line: ``{"text": "...", "labels": [["level-1 node", "level-2 node", ...], ...]}``, each label a path
-from a top node down; other keys are ignored. Files are ``{train,val,test}.jsonl`` or ``.jsonl.gz``.
+Each line is one document: ``{"text": "...", "labels": [["level-1 node", "level-2 node", ...], ...]}``. A label is a
+path that starts at a top node; other keys are ignored. A split is the file ``{train,val,test}.jsonl`` or ``.jsonl.gz``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FORMAT = '{"text": "...", "labels": [["level-1 node", "level-2 node"], ...]}'
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text and the nodes of its label paths."""
+    """A text and the nodes on its label paths."""
 
     id: str  # "<split>:<line number>"
     text: str
@@ -33,16 +33,16 @@ class Document:
 
 
 class Example(NamedTuple):
-    """One document as batches see it."""
+    """One tokenised document, as a collator receives it."""
 
-    row: int  # in its split's cache
-    epoch: int  # lets a collator draw other masks each epoch, in any worker
-    input_ids: npt.NDArray[np.int32]  # text only, no special tokens
+    row: int  # index in its split
+    epoch: int  # lets a collator draw other masks in each epoch, whichever worker runs it
+    input_ids: npt.NDArray[np.int32]  # of the text, without special tokens
     nodes: npt.NDArray[np.int32]
 
 
 def split_file(folder: Path, split: str) -> Path | None:
-    """The file of a split, or None where the folder has none.
+    """Return the file of a split, or None if ``folder`` has none.
 
     Raises:
         ValueError: both the plain and the compressed file are there.
@@ -54,10 +54,10 @@ def split_file(folder: Path, split: str) -> Path | None:
 
 
 def read_documents(path: Path, split: str, taxonomy: Taxonomy) -> Iterator[Document]:
-    """Stream the documents of one split; blank lines are skipped.
+    """Yield the documents of one split; skip blank lines.
 
     Raises:
-        ValueError: names file, line and key of whatever is wrong, or says that the file holds no document.
+        ValueError: the file holds no document, or a line is not a valid one; the message names file, line and key.
     """
     empty = True
     for number, where, record in read_records(path):
@@ -68,10 +68,12 @@ def read_documents(path: Path, split: str, taxonomy: Taxonomy) -> Iterator[Docum
 
 
 def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Stream line number, ``path:line`` and content of each line; text is checked, ``labels`` only for being there.
+    """Yield number, place (``path:line``) and content of each line that is not blank.
+
+    The text of the content is checked; of its ``labels`` only that they are there.
 
     Raises:
-        ValueError: names file and line.
+        ValueError: a line is not such a document, or the file is damaged; the message names file and line.
     """
     for number, line in _numbered_lines(path):
         if line.strip():
@@ -82,10 +84,10 @@ def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Stream ``path:line`` and content of each line of a text file, plain or gzip, with the end of the line.
+    """Yield place (``path:line``) and content, line break included, of each line of a text file, plain or gzip.
 
     Raises:
-        ValueError: names the line that is not UTF-8.
+        ValueError: a line is not UTF-8, or the file is damaged; the message names file and line.
     """
     for number, line in _numbered_lines(path):
         yield f"{path}:{number}", _decoded(line, f"{path}:{number}")

@@ -1,8 +1,8 @@
 """The built-in sample: a made-up taxonomy and made-up texts, written in the project's own data format.
 
-Every node has a vocabulary of its own making, drawn from a pool that it shares with its siblings, so that no word
-gives a node away and siblings differ only in the mixture. A document follows one to three paths, a path may end
-early, and the words of its paths are shuffled together among filler words.
+Siblings share a pool of words and differ only in which of them they use most, so that no single word gives a node
+away. A document follows one to three paths, which may end above a leaf. The words of its paths are shuffled together
+with filler words.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ import numpy as np
 from filelock import FileLock
 
 from ptmt_lightning.data.datamodule import HTCDataModule
-from ptmt_lightning.taxonomy import ROOT
+from ptmt_lightning.edges import ROOT
 from ptmt_lightning.utils.files import new_folder
 
 _SIZES = {"train": 6000, "val": 600, "test": 1200}
 _BRANCHING = (5, 3, 3)  # children of the root, of a top node, of a level-2 node
 _POOL_SIZE = 15  # words that siblings share
-_NODE_WORDS = 5  # of the pool, used by one of them
-_WORDS_A_NODE = 6  # in a document, for each node on its paths
+_NODE_WORDS = 5  # words of the pool that one sibling uses
+_WORDS_A_NODE = 6  # words in a document for each node on its paths
 _FILLER_SHARE = 0.25
 _PATH_COUNTS = (0.6, 0.3, 0.1)  # probability of 1, 2, 3 paths
-_END_EARLY = 0.15  # probability to stop at a node that has children
-_NOISE = 0.03  # share of a node's words drawn from all of its siblings' pool
+_END_EARLY = 0.15  # probability that a path ends at a node that has children
+_NOISE = 0.03  # share of a node's words that are drawn from the whole pool
 
 
 class SampleDataModule(HTCDataModule):
-    """The built-in sample, written to ``path`` at the first start."""
+    """Data module of the built-in sample, which it writes to ``path`` at the first start."""
 
     def prepare_data(self) -> None:
+        """Write the sample unless it is there already, then check its folder."""
         write_sample(self.path)
         super().prepare_data()
 
@@ -47,7 +48,10 @@ class _Node:
 
 
 def write_sample(folder: Path, *, seed: int = 0) -> None:
-    """Write ``taxonomy.tsv`` and ``{train,val,test}.jsonl`` into ``folder``, once; the same on every machine."""
+    """Write ``taxonomy.tsv`` and ``{train,val,test}.jsonl`` into ``folder``, unless it exists.
+
+    The files depend on ``seed`` alone: they are the same on every machine.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if folder.exists():
@@ -69,7 +73,7 @@ def _write_files(folder: Path, seed: int) -> None:
 
 
 class _Words:
-    """An endless supply of different invented words."""
+    """A supply of distinct invented words."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
@@ -77,12 +81,16 @@ class _Words:
         rng.shuffle(self._words)
 
     def take(self, count: int) -> list[str]:
+        """Return the next ``count`` words, none of which was returned before."""
         taken, self._words = self._words[:count], self._words[count:]
         return taken
 
 
 def _grow(words: _Words, rng: np.random.Generator, branching: tuple[int, ...]) -> list[_Node]:
-    """Siblings with overlapping vocabularies, and what grows below them; every third branch stops a level early."""
+    """Return siblings with overlapping vocabularies, and their descendants.
+
+    The third child of each top node is a leaf, so that not all branches are equally deep.
+    """
     if not branching:
         return []
     pool = words.take(_POOL_SIZE)

@@ -1,4 +1,4 @@
-"""Batches of documents of like length, reproducible for a seed, split evenly over ranks."""
+"""Batches of documents of similar length, reproducible for a seed and split evenly over the ranks."""
 
 from __future__ import annotations
 
@@ -10,24 +10,31 @@ import numpy.typing as npt
 from torch.utils.data import Sampler
 
 Rows = npt.NDArray[np.int64]
-_POOL = 50  # global batches that are sorted together: large enough for little padding, small enough to stay random
+_POOL = 50  # global batches that are sorted together: enough for little padding, few enough to stay random
 
 
 class LengthBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Yields this rank's batches as lists of ``(epoch, row)``.
+    """Yields the batches of one rank, each as a list of ``(epoch, row)`` pairs.
 
-    With ``shuffle`` (training) the rows are shuffled, sorted by length within pools of 50 global batches, cut into
-    global batches and shuffled again; every rank gets as many batches as the others and rows of like length at each
-    step. A last global batch with fewer rows than ranks is left out of that epoch.
+    With ``shuffle`` (training), the rows are shuffled, sorted by length within pools of 50 global batches and cut into
+    global batches, which are shuffled again. All ranks get equally many batches, and rows of similar length at each
+    step. If the last global batch has fewer rows than there are ranks, it is left out of that epoch.
 
-    Without it (evaluation) each row is yielded exactly once over all ranks, in equally many batches a rank, so that no
-    collective operation waits for a rank that has finished. Their order is random but fixed: a Trainer that stops
-    after a few batches has seen short and long documents.
+    Without ``shuffle`` (evaluation), all ranks together yield each row exactly once. Each rank yields equally many
+    batches, so that no collective operation waits for a rank that has finished. Their order is random but fixed: a
+    Trainer that stops after a few batches has seen short and long documents.
 
     Args:
         lengths: ``[number of rows]``, in tokens.
-        batch_size: rows a rank and step.
+        batch_size: rows of one rank and step.
+        shuffle: whether the batches are for training.
+        seed: decides, with the epoch, how training rows are shuffled.
         rows: the rows to draw from (default: all).
+        num_replicas: the number of ranks.
+        rank: the rank whose batches are yielded.
+
+    Raises:
+        ValueError: there are fewer rows than ranks.
     """
 
     def __init__(
@@ -54,17 +61,17 @@ class LengthBatchSampler(Sampler[list[tuple[int, int]]]):
 
     @property
     def sampler(self) -> LengthBatchSampler:
-        """Itself: of a batch sampler, Lightning calls ``set_epoch`` on this attribute only."""
+        """This sampler itself: Lightning calls ``set_epoch`` only on the ``sampler`` of a batch sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other batches; Lightning calls it at the start of each epoch."""
+        """Choose the epoch whose batches come next; Lightning calls this at the start of each epoch."""
         self.epoch = epoch
 
     def start_at(self, epoch: int, num_batches: int) -> None:
-        """Leave out the first batches of the next iteration, which is that of ``epoch``: a run is resumed within it.
+        """Resume within ``epoch``: let the next iteration leave out its first ``num_batches`` batches.
 
-        With no batch left it is the next epoch's.
+        If no batch of that epoch is left, the next iteration is that of the following epoch, from its start.
         """
         is_over = num_batches >= len(self)
         self.epoch, self._num_skipped = (epoch + 1, 0) if is_over else (epoch, num_batches)
@@ -87,7 +94,7 @@ class LengthBatchSampler(Sampler[list[tuple[int, int]]]):
         rows = rng.permutation(self.rows)
         rest = len(rows) % global_batch
         if rest < self.num_replicas:
-            rows = rows[: len(rows) - rest]  # before sorting, so that it hits any length
+            rows = rows[: len(rows) - rest]  # cut before sorting, so that documents of any length are left out
         pools = (rows[i : i + _POOL * global_batch] for i in range(0, len(rows), _POOL * global_batch))
         ordered = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
         batches = [ordered[i : i + global_batch] for i in range(0, len(ordered), global_batch)]
@@ -100,6 +107,6 @@ class LengthBatchSampler(Sampler[list[tuple[int, int]]]):
 
     @property
     def _num_evaluation_batches(self) -> int:
-        # The largest share of a rank decides. With batches of one row a rank with a row less would come out short.
+        # The rank with the most rows decides. In batches of one row, a rank with one row less would lack a batch.
         batch_size = self.batch_size if self.num_replicas == 1 else max(self.batch_size, 2)
         return math.ceil(math.ceil(len(self.rows) / self.num_replicas) / batch_size)

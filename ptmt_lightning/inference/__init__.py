@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ptmt_lightning.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ptmt_lightning.inference.classifier import Classifier as Classifier
@@ -11,11 +13,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Classifier", "LabelPath", "Prediction"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for: the modules beside this one do without PyTorch where they can."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ptmt_lightning.inference import classifier
-
-    return getattr(classifier, name)
+__getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "classifier"))

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.inference.engines import TorchScorer, open_exported
+from ptmt_lightning.decisions import DecisionRule, per_level
 from ptmt_lightning.inference.model_folder import ModelFolder, Precision
 from ptmt_lightning.models.ptmt.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.utils.checks import check_range
 from ptmt_lightning.utils.tokens import is_unicode, text_token_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _BATCHES_AT_ONCE = 32  # whose texts are sorted by length together
 _LONG_WORK = 1000  # texts, from which on a progress bar is shown
@@ -46,9 +50,7 @@ class Classifier:
 
     Args:
         score: gives logits ``[B, V]`` for a batch.
-        folder: whose template, taxonomy, thresholds (one a level; a node is predicted above it), ``prune`` (drop
-            predicted nodes below level 1 without a predicted parent) and ``coherent`` (score a node no higher than
-            its parent) it follows.
+        folder: whose template, taxonomy and decision rule it follows.
     """
 
     def __init__(
@@ -59,11 +61,7 @@ class Classifier:
         precision: Precision = "float32",
     ) -> None:
         self.score, self.folder, self.tokenizer, self.precision = score, folder, tokenizer, precision
-        self.template, self.taxonomy = folder.template, folder.taxonomy
-        self.thresholds: list[float] = folder.settings["thresholds"]
-        self.prune: bool = folder.settings["prune"]
-        self.coherent: bool = folder.settings["coherent"]
-        self.decision = folder.decision
+        self.template, self.taxonomy, self.rule = folder.template, folder.taxonomy, folder.rule
         self.collate = PTMTCollator(self.template, mlm_probability=0.0, p_label=1.0, mlm_slots=False, seed=0)
 
     @classmethod
@@ -79,6 +77,11 @@ class Classifier:
         Raises:
             ValueError: nothing under that name, or not a PTMT model of this package.
         """
+        # Only here: Transformers loads the code of its models, which takes as long as all the rest.
+        from transformers import AutoTokenizer
+
+        from ptmt_lightning.inference.engines import TorchScorer, open_exported
+
         folder = ModelFolder.open(str(name))
         where = folder.device(device, precision)
         score: Callable[[PTMTBatch], Tensor]
@@ -117,7 +120,7 @@ class Classifier:
         Raises:
             ValueError: a bad option, or something that is not a text, with its place.
         """
-        options = self._options(threshold, top_k, prune)
+        rule = self._rule(threshold, top_k, prune)
         check_range("batch_size", batch_size, 1, integer=True)
         if isinstance(texts, Mapping) or hasattr(texts, "columns"):
             raise ValueError(
@@ -125,59 +128,55 @@ class Classifier:
                 "it, such as table['text']"
             )
         if isinstance(texts, str):
-            return next(self._stream([texts], options, batch_size))
+            return next(self._stream([texts], rule, batch_size))
         if isinstance(texts, Iterator):
-            return self._stream(texts, options, batch_size)
+            return self._stream(texts, rule, batch_size)
         known = list(texts)
-        bar = tqdm(self._stream(known, options, batch_size), total=len(known), disable=len(known) < _LONG_WORK)
+        bar = tqdm(self._stream(known, rule, batch_size), total=len(known), disable=len(known) < _LONG_WORK)
         return list(bar)
 
-    def probabilities(self, texts: Sequence[str]) -> Tensor:
-        """Float32 ``[B, V]`` on the CPU, in the order of ``taxonomy.names``."""
-        ids = self.token_ids(texts)
-        with torch.inference_mode():
-            return self._probabilities(ids).cpu()
+    def probabilities(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
+        """Return probabilities, float32 ``[B, V]`` on the CPU, in the order of ``taxonomy.names``.
 
-    def _options(
-        self, threshold: float | Sequence[float] | None, top_k: int | None, prune: bool | None
-    ) -> tuple[list[float] | None, int | None, bool]:
-        levels = self.taxonomy.num_levels
+        Args:
+            batch_size: texts at a time; they are sorted by length.
+        """
+        ids = self.token_ids(texts)
+        probabilities = torch.empty(len(ids), len(self.taxonomy))
+        for rows in _by_length(ids, batch_size):
+            with torch.inference_mode():
+                probabilities[rows] = self._probabilities([ids[row] for row in rows]).cpu()
+        return probabilities
+
+    def _rule(self, threshold: float | Sequence[float] | None, top_k: int | None, prune: bool | None) -> DecisionRule:
+        """Return the model's rule with what was asked for in place of its own."""
         if isinstance(threshold, (np.ndarray, np.generic)):
             threshold = threshold.tolist()
         if isinstance(top_k, np.generic):
             top_k = top_k.item()
-        thresholds: list[float] | None
+        if top_k is not None:
+            check_range("top_k", top_k, 1, integer=True)
         if threshold is None:
-            thresholds = self.thresholds if top_k is None else None
-        elif self.decision.single_label:
+            thresholds = self.rule.thresholds if top_k is None else None
+        elif self.rule.decision.single_label:
             raise ValueError(
                 f"threshold={threshold}: this model predicts the most probable label of each level, or none, without a "
                 "threshold; leave it out, or give top_k"
             )
         else:
-            thresholds = list(threshold) if isinstance(threshold, Sequence) else [threshold] * levels
-            if len(thresholds) != levels:
-                raise ValueError(f"threshold={threshold}: expected a number, or {levels} numbers, one a level")
-            for value in thresholds:
-                check_range("threshold", value, 0, 1)
-        if top_k is not None:
-            check_range("top_k", top_k, 1, integer=True)
-        return thresholds, top_k, self.prune if prune is None else prune
+            thresholds = per_level("threshold", threshold, self.taxonomy.num_levels)
+        return replace(self.rule, thresholds=thresholds, top_k=top_k, prune=self.rule.prune if prune is None else prune)
 
-    def _stream(
-        self, texts: Iterable[str], options: tuple[list[float] | None, int | None, bool], batch_size: int
-    ) -> Iterator[Prediction]:
+    def _stream(self, texts: Iterable[str], rule: DecisionRule, batch_size: int) -> Iterator[Prediction]:
         first = 0
         iterator = iter(texts)
         while chunk := list(itertools.islice(iterator, batch_size * _BATCHES_AT_ONCE)):
             ids = self.token_ids(chunk, first)
-            order = np.argsort([len(text) for text in ids], kind="stable")
             found: list[Prediction] = [[]] * len(chunk)
-            for start in range(0, len(chunk), batch_size):
-                rows = order[start : start + batch_size]
+            for rows in _by_length(ids, batch_size):
                 try:
                     with torch.inference_mode():
-                        predictions = self._decide([ids[row] for row in rows], *options)
+                        predictions = self._decide([ids[row] for row in rows], rule)
                 except torch.OutOfMemoryError as error:
                     raise ValueError(f"batch_size={batch_size}: too little memory; lower it") from error
                 for row, prediction in zip(rows, predictions, strict=True):
@@ -204,33 +203,14 @@ class Classifier:
         logits = self.score(self.collate(examples))
         if not logits.isfinite().all():
             raise ValueError("the model's scores are not finite numbers; try precision='float32'")
-        probabilities = self.decision.probabilities(logits, self.taxonomy.level_sizes)
-        return self.taxonomy.coherent(probabilities) if self.coherent else probabilities
+        return self.rule.probabilities(logits)
 
-    def _decide(
-        self, ids: Sequence[Sequence[int]], thresholds: list[float] | None, top_k: int | None, prune: bool
-    ) -> list[Prediction]:
+    def _decide(self, ids: Sequence[Sequence[int]], rule: DecisionRule) -> list[Prediction]:
         probabilities = self._probabilities(ids)
-        predicted = torch.ones_like(probabilities, dtype=torch.bool)
-        if thresholds is not None:
-            predicted = self.decision.predict(probabilities, self.taxonomy.level_sizes, thresholds)
-        if top_k is not None:
-            predicted &= self._best(probabilities, top_k)
-        if prune:
-            predicted = self.taxonomy.prune(predicted)
         nodes: list[list[int]] = [[] for _ in ids]
-        for row, node in predicted.nonzero().tolist():
+        for row, node in rule.predict(probabilities).nonzero().tolist():
             nodes[row].append(node)
         return [self._paths(*pair) for pair in zip(nodes, probabilities.tolist(), strict=True)]
-
-    def _best(self, probabilities: Tensor, top_k: int) -> Tensor:
-        """Bool ``[B, V]``: the most probable nodes of each level."""
-        kept = torch.zeros_like(probabilities, dtype=torch.bool)
-        for nodes in self.taxonomy.level_slices:
-            level = probabilities[:, nodes]
-            best = level.topk(min(top_k, level.shape[1]), dim=-1).indices
-            kept[:, nodes] = torch.zeros_like(level, dtype=torch.bool).scatter_(-1, best, True)
-        return kept
 
     def _paths(self, nodes: list[int], scores: list[float]) -> Prediction:
         names = self.taxonomy.names
@@ -239,3 +219,10 @@ class Classifier:
             for path in self.taxonomy.label_paths(nodes)
         ]
         return sorted(paths, key=lambda path: -path.probabilities[-1])
+
+
+def _by_length(ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Return the rows of batches of texts of similar length, the shortest first."""
+    order = np.argsort([len(text) for text in ids], kind="stable")
+    for start in range(0, len(ids), batch_size):
+        yield order[start : start + batch_size]

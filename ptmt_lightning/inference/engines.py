@@ -29,7 +29,7 @@ class TorchScorer(torch.nn.Module):
     @classmethod
     def open(cls, folder: ModelFolder) -> tuple[TorchScorer, PreTrainedTokenizerBase]:
         """Read what ``save_pretrained`` of :class:`~ptmt_lightning.models.ptmt.module.PTMT` wrote."""
-        path, settings, template, taxonomy, _ = folder
+        path, settings, template, taxonomy = folder.path, folder.settings, folder.template, folder.taxonomy
         backbone, tokenizer, _ = Pretrained(name=str(path)).load([])
         backbone.adopt_rows(vocabulary_size(tokenizer) - template.num_text_tokens)
         if (path / "label_bias.safetensors").exists():

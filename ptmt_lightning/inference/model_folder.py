@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from huggingface_hub import snapshot_download
 
-from ptmt_lightning.decisions import DECISIONS, Decision, LevelSoftmax, Sigmoid
+from ptmt_lightning.decisions import DecisionRule, LevelSoftmax, Sigmoid
 from ptmt_lightning.models.ptmt.template import Template
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -26,8 +26,7 @@ class ModelFolder(NamedTuple):
     path: Path
     settings: dict[str, Any]  # of ptmt.json
     template: Template
-    taxonomy: Taxonomy
-    decision: Decision
+    rule: DecisionRule  # thresholds, taxonomy and all
 
     @classmethod
     def open(cls, name: str) -> ModelFolder:
@@ -38,10 +37,17 @@ class ModelFolder(NamedTuple):
         """
         path = _path(name)
         settings = _settings(path, name)
-        return cls(
-            path, settings, Template.from_json(settings["template"]), Taxonomy.from_json(path / "taxonomy.json"),
-            DECISIONS[settings["decision"]],
-        )  # fmt: skip
+        taxonomy = Taxonomy.from_json(path / "taxonomy.json")
+        try:
+            rule = DecisionRule.from_json(settings, taxonomy)
+        except ValueError as error:
+            raise ValueError(f"{name!r}: {error}; use {_version_of(settings)}, which wrote it") from error
+        return cls(path, settings, Template.from_json(settings["template"]), rule)
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The labels that the model knows."""
+        return self.rule.taxonomy
 
     @property
     def is_exported(self) -> bool:
@@ -74,6 +80,8 @@ class ModelFolder(NamedTuple):
 def _path(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
+    from huggingface_hub import snapshot_download  # only where a hub is asked
+
     try:
         return Path(snapshot_download(name, allow_patterns=WANTED))
     except (OSError, ValueError) as error:
@@ -84,7 +92,7 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
     path = folder / "ptmt.json"
     if not path.exists():
         below = folder / "model" / "ptmt.json"
-        other = [name for name in ("bert", "bert_ml", "hbgl", "gacaps") if (folder / f"{name}.json").exists()]
+        other = [file.stem for file in folder.glob("*.json") if _is_settings(file)]
         hint = "; expected the model/ folder of a PTMT run"
         if below.exists():
             hint = f"; did you mean {folder / 'model'}?"
@@ -97,12 +105,20 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
     missing = [key for key in _SETTINGS if key not in settings]
     if missing or "form" not in settings["template"]:
         raise ValueError(
-            f"{path} was written by version {settings.get('version')} of ptmt_lightning and lacks what this one needs "
+            f"{path} was written by {_version_of(settings)} and lacks what this one needs "
             f"({', '.join(missing) or 'template.form'}); use that version, or train again"
         )
-    if settings["decision"] not in DECISIONS:
-        raise ValueError(
-            f"{path}: decision {settings['decision']!r} is not known here; expected one of {', '.join(DECISIONS)}; "
-            f"use version {settings.get('version')} of ptmt_lightning, which wrote it"
-        )
     return settings
+
+
+def _is_settings(path: Path) -> bool:
+    """Return whether a file holds the settings that a system of this package saves."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(content, dict) and {"thresholds", "version"} <= content.keys()
+
+
+def _version_of(settings: Mapping[str, Any]) -> str:
+    return f"version {settings.get('version')} of ptmt_lightning"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from ptmt_lightning.inference.text_files import format_of
 from ptmt_lightning.utils.tokens import is_unicode
 
-OUTPUT_FORMATS = ("jsonl", "csv", "parquet")
 _ROW_GROUP = 10_240  # rows of a Parquet file that are in memory at a time
 _SCHEMA = pa.schema(
     {
@@ -35,19 +34,30 @@ def json_line(record: Mapping[str, Any]) -> bytes:
 
 def convert_lines(lines: Path, target: Path) -> None:
     """Write the predictions of a file of JSON lines in the form that the name of ``target`` says."""
-    kind = format_of(target.name, None, OUTPUT_FORMATS, "output")
-    if kind == "parquet":
-        _write_parquet(lines, target)
-    else:
-        _write_text(lines, target, kind, zipped=target.suffix.lower() == ".gz")
+    WRITERS[output_format(target.name)](lines, target)
 
 
-def _write_text(lines: Path, made: Path, kind: str, *, zipped: bool) -> None:
-    opener = gzip.open if zipped else open
-    with opener(made, "wt", encoding="utf-8", newline="") as file, lines.open(encoding="utf-8") as source:
-        if kind == "jsonl":
-            file.writelines(source)
-            return
+def output_format(name: str) -> str:
+    """Return the format of an output by its name.
+
+    Raises:
+        ValueError: none that is known.
+    """
+    return format_of(name, None, tuple(WRITERS), "output")
+
+
+def _opened(path: Path) -> TextIO:
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    return cast(TextIO, opener(path, "wt", encoding="utf-8", newline=""))
+
+
+def _write_jsonl(lines: Path, target: Path) -> None:
+    with _opened(target) as file, lines.open(encoding="utf-8") as source:
+        file.writelines(source)
+
+
+def _write_csv(lines: Path, target: Path) -> None:
+    with _opened(target) as file, lines.open(encoding="utf-8") as source:
         writer = csv.writer(file)
         writer.writerow(["row", "id", "labels", "probabilities"])
         for record in map(json.loads, source):
@@ -57,7 +67,16 @@ def _write_text(lines: Path, made: Path, kind: str, *, zipped: bool) -> None:
             writer.writerow([record["row"], record.get("id", ""), labels, probabilities])
 
 
-def _write_parquet(lines: Path, made: Path) -> None:
-    with pq.ParquetWriter(made, _SCHEMA) as writer, lines.open(encoding="utf-8") as source:
+def _write_parquet(lines: Path, target: Path) -> None:
+    with pq.ParquetWriter(target, _SCHEMA) as writer, lines.open(encoding="utf-8") as source:
         while chunk := [json.loads(line) for line in islice(source, _ROW_GROUP)]:
             writer.write_table(pa.Table.from_pylist(chunk, schema=_SCHEMA))
+
+
+# What writes each format, by the ending of the file's name: from a file of JSON lines to the output. To add a format,
+# add a function here.
+WRITERS: dict[str, Callable[[Path, Path], None]] = {
+    "jsonl": _write_jsonl,
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+}

@@ -22,7 +22,7 @@ from filelock import lock_descriptor
 from tqdm import tqdm
 
 from ptmt_lightning.inference.classifier import Classifier, Prediction
-from ptmt_lightning.inference.output_files import OUTPUT_FORMATS, convert_lines, json_line
+from ptmt_lightning.inference.output_files import convert_lines, json_line, output_format
 from ptmt_lightning.inference.text_files import INPUT_FORMATS, Row, format_of, read_rows
 from ptmt_lightning.utils.files import write_json
 
@@ -51,7 +51,7 @@ def check_files(source: str, target: str, *, input_format: str | None = None, ov
         raise ValueError(f"{source}: no such file")
     if target == "-":
         return
-    if format_of(target, None, OUTPUT_FORMATS, "output") == "parquet" and target.endswith(".gz"):
+    if output_format(target) == "parquet" and target.endswith(".gz"):
         raise ValueError(f"{target}: parquet is compressed in itself; leave out .gz")
     path = Path(target)
     if path.is_dir():
@@ -232,7 +232,7 @@ def _finish(part: Path, path: Path) -> None:
             (part / "rejected.jsonl").unlink()
     if lines.exists():
         made = part / f"made{''.join(path.suffixes[-2:])}"
-        if format_of(path.name, None, OUTPUT_FORMATS, "output") == "jsonl" and path.suffix.lower() != ".gz":
+        if output_format(path.name) == "jsonl" and path.suffix.lower() != ".gz":
             made = lines
         else:
             convert_lines(lines, made)

@@ -1,1 +1,1 @@
-"""One file a system, and the base that they share."""
+"""The systems that can be trained, one file or package each, and the base classes that they share."""

@@ -1,17 +1,16 @@
-"""What all systems share: optimisation, prediction, metrics and logging.
+"""The base class of all systems: their common settings, optimisation, prediction, metrics and logging.
 
-Shape legend: ``B`` documents, ``V`` nodes, ``D`` levels.
+Shape legend: ``B`` documents, ``V`` nodes, ``D`` levels, ``H`` hidden size.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TypedDict
 
 import lightning as L
 import torch
@@ -23,47 +22,66 @@ from transformers import PreTrainedTokenizerBase
 import ptmt_lightning
 from ptmt_lightning.backbones import Backbone, quiet_transformers
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.losses import LabelLoss
+from ptmt_lightning.decisions import DecisionRule, per_level
+from ptmt_lightning.losses import WASL, LabelLoss
 from ptmt_lightning.metrics import Classes, HierarchicalMetrics
 from ptmt_lightning.optim import LinearAdamW
-from ptmt_lightning.run_folder.prediction import DocumentPrediction
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.thresholds import Tuning
-from ptmt_lightning.utils.checks import check_range
 
 
 class Batch(Protocol):
-    """What every system's batches have."""
+    """The attributes that the batches of all systems have."""
 
     @property
-    def rows(self) -> Tensor: ...  # int64 [B], rows of the split
+    def rows(self) -> Tensor:
+        """Row of each document in its split, int64 ``[B]``."""
 
     @property
-    def targets(self) -> Tensor: ...  # bool [B, V]
+    def targets(self) -> Tensor:
+        """True nodes of each document, bool ``[B, V]``."""
 
     @property
-    def num_text_tokens(self) -> int: ...
+    def num_text_tokens(self) -> int:
+        """Number of text tokens in all documents together."""
+
+
+class Evaluated(TypedDict):
+    """The output of a validation or test step, for callbacks."""
+
+    rows: Tensor  # int64 [B], row of each document in its split
+    probabilities: Tensor  # float32 [B, V]
+    predicted: Tensor  # bool [B, V]
+    targets: Tensor  # bool [B, V]
 
 
 class HTCModel(L.LightningModule):
-    """Base of all systems.
+    """Base class of all systems, which are models for hierarchical text classification.
 
     A system says how its batches are made (:meth:`collator`), what it is trained on (:meth:`loss_terms`) and how it
     scores nodes (:meth:`forward`).
 
     Args:
+        taxonomy: hierarchy of the labels.
+        backbone: language model that reads the texts.
+        tokenizer: the backbone's tokenizer.
         max_length: longest sequence, in tokens.
-        label_loss: also names the decision, what probabilities the scores mean.
+        label_loss: trains scores, and names the decision that turns them into labels; None for the one that the
+            system was published with.
+        optimizer: optimiser and schedule; None for those that the system was published with.
         threshold: a node is predicted above this probability; a number, or a list with one a level.
-        tune_threshold: choose other ones on validation after training: one for all levels (``global``), or one a
-            level (``level``).
+        tune_threshold: after training, choose thresholds on the validation documents instead: one for all levels
+            (``global``), or one a level (``level``). None to keep ``threshold``.
         prune: drop predicted nodes below level 1 without a predicted parent.
-        coherent: score a node no higher than its parent, in training and in prediction.
+        coherent: score a node no higher than its highest-scored parent, in training and in prediction.
         metric_classes: the classes that macro averages run over: ``present`` ones or ``all``.
-        seed: of the masks and of dropout.
+        seed: seeds the drawing of masks and dropout.
+
+    Raises:
+        ValueError: a setting that is not valid, or does not go with the loss.
     """
 
-    system: str  # names the file of settings in an exported folder
+    system: ClassVar[str]  # name of the system in tables, and of its settings file in a saved folder
 
     def __init__(
         self,
@@ -72,8 +90,8 @@ class HTCModel(L.LightningModule):
         backbone: Backbone,
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
-        label_loss: LabelLoss,
-        optimizer: LinearAdamW,
+        label_loss: LabelLoss | None = None,
+        optimizer: LinearAdamW | None = None,
         threshold: float | Sequence[float] = 0.5,
         tune_threshold: Tuning | None = None,
         prune: bool = True,
@@ -82,64 +100,74 @@ class HTCModel(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if tune_threshold not in (None, "global", "level"):
-            raise ValueError(f"model.tune_threshold={tune_threshold!r}: expected null, 'global' or 'level'")
-        if tune_threshold and label_loss.decision.single_label:
-            raise ValueError(
-                f"model.tune_threshold={tune_threshold}: loss={type(label_loss).__name__} predicts the best label of "
-                "a level, without a threshold; set model.tune_threshold=null"
-            )
-        if coherent and label_loss.decision.single_label:
-            raise ValueError(
-                f"model.coherent=true: loss={type(label_loss).__name__} compares the labels of a level with each "
-                "other; set model.coherent=false, or loss=wasl or loss=bce"
-            )
+        self.label_loss = self.published_loss() if label_loss is None else label_loss
+        self.optimizer = self.published_optimizer() if optimizer is None else optimizer
+        _check_decision(self.label_loss, tune_threshold, coherent=coherent)
         self.taxonomy, self.backbone, self.tokenizer = taxonomy, backbone, tokenizer
-        self.max_length, self.label_loss, self.optimizer = max_length, label_loss, optimizer
-        self.decision = label_loss.decision
-        self.thresholds = _thresholds(threshold, taxonomy.num_levels)
-        self.tune_threshold, self.prune, self.coherent, self.seed = tune_threshold, prune, coherent, seed
+        self.max_length, self.tune_threshold, self.seed = max_length, tune_threshold, seed
+        self.rule = DecisionRule(
+            taxonomy=taxonomy, decision=self.label_loss.decision, prune=prune, coherent=coherent,
+            thresholds=per_level("model.threshold", threshold, taxonomy.num_levels),
+        )  # fmt: skip
         self.val_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)
         self.test_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)
-        self.val_scores: list[tuple[Tensor, Tensor]] | None = None  # where a list: probabilities and targets, by batch
-        self.val_results: dict[str, float] = {}  # of the last validation, or of the loaded checkpoint's
-        self.fit_started = time.perf_counter()
-        self._earlier_seconds = 0.0  # of fitting, before a run was resumed
-        self.test_results: dict[str, float] = {}
-        self.test_counts = torch.empty(0)  # flat counts, see metrics.per_label
-        self.test_scored = torch.empty(0)  # see metrics.reliability
-        self.test_predictions: list[DocumentPrediction] = []
 
-    # ---- what a system defines ----
+    # ---- to be defined by a system ----
+
+    @staticmethod
+    def published_loss() -> LabelLoss:
+        """Return the label loss of the system's publication, the default of ``label_loss``."""
+        return WASL()
+
+    @staticmethod
+    def published_optimizer() -> LinearAdamW:
+        """Return the optimiser of the system's publication, the default of ``optimizer``."""
+        return LinearAdamW()
 
     @abstractmethod
     def collator(self, *, training: bool, pad_to_multiple_of: int = 1) -> Callable[[Sequence[Example]], Batch]:
-        """Makes batches of this system from tokenised documents."""
+        """Return a function that makes a batch of this system from tokenised documents.
+
+        Args:
+            training: whether the batches are for training, where a system may mask tokens at random.
+            pad_to_multiple_of: sequences are padded to a multiple of this length.
+        """
 
     @abstractmethod
     def loss_terms(self, batch: Any) -> dict[str, Tensor]:
-        """Scalars to log; the one under ``loss`` is minimised."""
+        """Return the scalars to log of a training batch, by name; ``loss`` is the one that is minimised."""
 
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
-        """Scores (logits) of all nodes, ``[B, V]``."""
+        """Return the scores (logits) of all nodes, ``[B, V]``."""
 
     def settings(self) -> dict[str, Any]:
-        """What building the system anew needs beside the encoder, plain types."""
+        """Return the settings that are needed to rebuild the saved system, as plain types."""
         return {}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """What the system has beside the encoder, by the name of the file that keeps it."""
+        """Return the parameters that the saved backbone does not hold, by the name of the file to keep them."""
         return {}
 
     def label_embeddings(self) -> tuple[Tensor, Tensor] | None:
-        """What stands for each node, ``[V, H]``, before and after training, on the CPU; None where nothing does."""
+        """Return the embeddings of nodes before training and now, ``[V, H]`` each on the CPU, or None without any."""
         return None
 
-    def save_pretrained(self, folder: Path) -> None:
-        """A folder for ``AutoModelForMaskedLM`` and ``AutoTokenizer``, with ``taxonomy.json`` and ``<system>.json``.
+    # ---- prediction ----
 
-        What the system has beside the encoder is in ``.safetensors`` files.
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return float32 probabilities ``[B, V]`` of scores (logits) ``[B, V]``."""
+        return self.rule.probabilities(logits)
+
+    def predict_nodes(self, probabilities: Tensor) -> Tensor:
+        """Return which nodes are predicted, bool ``[B, V]``, by probabilities ``[B, V]``."""
+        return self.rule.predict(probabilities)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write a folder that Transformers opens with ``AutoTokenizer`` and the backbone's ``AutoModelFor...`` class.
+
+        Beside what these read it holds ``taxonomy.json``, the settings in ``<system>.json``, and further parameters in
+        ``.safetensors`` files (see :meth:`tensors`).
         """
         with quiet_transformers():
             self.backbone.save_pretrained(folder)
@@ -147,53 +175,40 @@ class HTCModel(L.LightningModule):
         self.taxonomy.to_json(folder / "taxonomy.json")
         for name, tensors in self.tensors().items():
             save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
-        settings = {
-            **self.settings(),
-            "thresholds": self.thresholds,
-            "prune": self.prune,
-            "coherent": self.coherent,
-            "decision": self.decision.name,
-            "version": ptmt_lightning.__version__,
-        }
+        settings = {**self.settings(), **self.rule.to_json(), "version": ptmt_lightning.__version__}
         (folder / f"{self.system}.json").write_text(json.dumps(settings, indent=2))
-
-    # ---- prediction ----
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Float32 probabilities ``[B, V]``."""
-        probabilities = self.decision.probabilities(logits, self.taxonomy.level_sizes)
-        return self.taxonomy.coherent(probabilities) if self.coherent else probabilities
-
-    def predict_nodes(self, probabilities: Tensor) -> Tensor:
-        """Bool ``[B, V]``: threshold, then prune top-down."""
-        predicted = self.decision.predict(probabilities, self.taxonomy.level_sizes, self.thresholds)
-        return self.taxonomy.prune(predicted) if self.prune else predicted
 
     # ---- training ----
 
     def label_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The label loss of each document and level, ``[B, D]``, from ``[B, V]`` logits and targets.
+        """Return the label loss of each document and level, ``[B, D]``, of logits and targets ``[B, V]``.
 
-        Coherent scores are trained after the loss of C-HMCNN (Giunchiglia and Lukasiewicz 2020), mirrored: a true node
-        counts with the lowest score on its path, any other one with the lowest on its path that is not true either, so
-        that no true one is pushed down for a child.
+        Coherent scores are trained with the loss of C-HMCNN (Giunchiglia and Lukasiewicz 2020), turned upside
+        down, as a node here is bounded by its parents instead of its children. A true node enters with the lowest score
+        on its path from the root, any other node with the lowest score of those on its path that are not true, so that
+        a wrong child never pushes its true parent down.
         """
-        if self.coherent:
+        if self.rule.coherent:
             others = logits.masked_fill(targets, torch.inf)
             logits = torch.where(targets, self.taxonomy.coherent(logits), self.taxonomy.coherent(others))
         loss_BD: Tensor = self.label_loss(logits, targets, self.taxonomy.level_sizes)
         return loss_BD
 
     def mean_label_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """:meth:`label_losses` summed over levels, mean over documents."""
+        """Return the label loss of logits and targets ``[B, V]``, summed over levels and averaged over documents."""
         return self.label_losses(logits, targets).sum(dim=-1).mean()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Tie dropout to seed, epoch, step and rank alone, so that a resumed run draws the same."""
+        """Seed dropout by the run's seed, epoch, step and rank alone, so that a resumed run draws the same numbers."""
         key = (self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(hash(key) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch, and log its terms and the learning rate.
+
+        Raises:
+            ValueError: the loss is not finite.
+        """
         terms = self.loss_terms(batch)
         if not torch.isfinite(terms["loss"]):
             self._stop_at_non_finite(terms, batch)
@@ -213,6 +228,11 @@ class HTCModel(L.LightningModule):
         )
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return the optimiser and its schedule over all steps of the run.
+
+        Raises:
+            ValueError: the run has no last step.
+        """
         num_steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(num_steps):
             raise ValueError(
@@ -233,76 +253,62 @@ class HTCModel(L.LightningModule):
 
     # ---- evaluation ----
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self(batch)
-        probabilities = self.probabilities(logits)
-        self.val_metrics.update(self.predict_nodes(probabilities), batch.targets, probabilities)
-        if self.val_scores is not None:  # the curves have this checkpoint's validation already
-            self.val_scores.append((probabilities.cpu(), batch.targets.cpu()))
-            return
-        label_loss = self.mean_label_loss(logits, batch.targets)
-        self.log("val/label_loss", label_loss, batch_size=len(batch.rows), sync_dist=True)
-
     def on_validation_epoch_start(self) -> None:
+        """Reset the counts of an earlier validation."""
         self.val_metrics.reset()
 
+    def validation_step(self, batch: Batch, batch_idx: int) -> Evaluated:
+        """Count and return the predictions of a batch, and log its label loss."""
+        logits = self(batch)
+        evaluated = self._evaluate(batch, logits, self.val_metrics)
+        label_loss = self.mean_label_loss(logits, batch.targets)
+        self.log("val/label_loss", label_loss, batch_size=len(batch.rows), sync_dist=True)
+        return evaluated
+
     def on_validation_epoch_end(self) -> None:
-        if self.trainer.sanity_checking:
-            return
-        self.val_results = self.val_metrics.compute().values
-        if self.val_scores is None:
-            self._log_results("val", self.val_results)
-
-    @property
-    def fit_seconds(self) -> float:
-        """Wall time of fitting, over all legs of a resumed run."""
-        return self._earlier_seconds + time.perf_counter() - self.fit_started
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["val_results"] = self.val_results
-        checkpoint["fit_seconds"] = self.fit_seconds
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.val_results = checkpoint["val_results"]
-        self._earlier_seconds = checkpoint["fit_seconds"]
+        """Log the metrics of the validation."""
+        if not self.trainer.sanity_checking:
+            self._log_metrics("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
+        """Reset the counts of an earlier test."""
         self.test_metrics.reset()
-        self.test_predictions = []
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        probabilities = self.probabilities(self(batch))
-        predicted = self.predict_nodes(probabilities)
-        self.test_metrics.update(predicted, batch.targets, probabilities)
-        per_document = zip(batch.rows.tolist(), predicted.cpu(), probabilities.cpu(), batch.targets.cpu(), strict=True)
-        for row, kept, scores, true in per_document:
-            nodes, true_nodes = kept.nonzero().squeeze(-1), true.nonzero().squeeze(-1)
-            prediction = DocumentPrediction(
-                row, nodes.tolist(), scores[nodes].tolist(), true_nodes.tolist(), scores[true_nodes].tolist()
-            )
-            self.test_predictions.append(prediction)
+    def test_step(self, batch: Batch, batch_idx: int) -> Evaluated:
+        """Count and return the predictions of a batch."""
+        return self._evaluate(batch, self(batch), self.test_metrics)
 
     def on_test_epoch_end(self) -> None:
-        self.test_results, self.test_counts, self.test_scored = self.test_metrics.compute()
-        self._log_results("test", self.test_results)
-        if self.trainer.world_size > 1:
-            gathered: list[list[DocumentPrediction]] = [[] for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(gathered, self.test_predictions)
-            self.test_predictions = [prediction for share in gathered for prediction in share]
-        self.test_predictions.sort(key=lambda prediction: prediction.row)
+        """Log the metrics of the test."""
+        self._log_metrics("test", self.test_metrics)
 
-    def _log_results(self, split: str, results: dict[str, float]) -> None:
+    def _evaluate(self, batch: Batch, logits: Tensor, metrics: HierarchicalMetrics) -> Evaluated:
+        probabilities = self.probabilities(logits)
+        predicted = self.predict_nodes(probabilities)
+        metrics.update(predicted, batch.targets, probabilities)
+        return Evaluated(rows=batch.rows, probabilities=probabilities, predicted=predicted, targets=batch.targets)
+
+    def _log_metrics(self, split: str, metrics: HierarchicalMetrics) -> None:
         # compute() has added up the counts of all ranks, so the values are the same on each.
-        self.log_dict({f"{split}/{name}": value for name, value in results.items()})
+        self.log_dict({f"{split}/{name}": value for name, value in metrics.compute().values.items()})
 
 
-def _thresholds(threshold: float | Sequence[float], num_levels: int) -> list[float]:
-    """One a level."""
-    thresholds = list(threshold) if isinstance(threshold, Sequence) else [threshold] * num_levels
-    if len(thresholds) != num_levels:
+def _check_decision(label_loss: LabelLoss, tune_threshold: str | None, *, coherent: bool) -> None:
+    """Refuse tuned thresholds and coherent scores with a loss that chooses one label a level.
+
+    Raises:
+        ValueError: one of these, or a way of tuning that is not known.
+    """
+    name = type(label_loss).__name__
+    if tune_threshold not in (None, "global", "level"):
+        raise ValueError(f"model.tune_threshold={tune_threshold!r}: expected null, 'global' or 'level'")
+    if tune_threshold and label_loss.decision.single_label:
         raise ValueError(
-            f"model.threshold={thresholds}: expected a number, or {num_levels} numbers, one a level of the taxonomy"
+            f"model.tune_threshold={tune_threshold}: loss={name} predicts the best label of "
+            "a level, without a threshold; set model.tune_threshold=null"
         )
-    for value in thresholds:
-        check_range("model.threshold", value, 0, 1)
-    return thresholds
+    if coherent and label_loss.decision.single_label:
+        raise ValueError(
+            f"model.coherent=true: loss={name} compares the labels of a level with each "
+            "other; set model.coherent=false, or loss=wasl or loss=bce"
+        )

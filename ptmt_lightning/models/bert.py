@@ -1,4 +1,4 @@
-"""A plain multi-label head on ``[CLS]``: what the prompts have to beat.
+"""BERT with a plain multi-label head on ``[CLS]``: the baseline without prompts.
 
 Shape legend: ``B`` documents, ``V`` nodes.
 """
@@ -15,17 +15,17 @@ from ptmt_lightning.utils.checks import check_range
 
 
 class BERTClassifier(TextClassifier):
-    """Dropout and one linear layer over the states of ``[CLS]``.
+    """A classifier of dropout and one linear layer over the states of ``[CLS]``.
 
     Args:
-        dropout: before the linear layer.
+        dropout: dropout probability before the linear layer.
         num_layers: how many of the encoder's last layers the linear layer sees, concatenated.
-        shared: see :class:`~ptmt_lightning.models.base.HTCModel`.
+        shared: settings of all systems, see :class:`~ptmt_lightning.models.base.HTCModel`.
     """
 
     system = "bert"
 
-    def __init__(self, *, dropout: float, num_layers: int = 1, **shared: Any) -> None:
+    def __init__(self, *, dropout: float = 0.1, num_layers: int = 1, **shared: Any) -> None:
         super().__init__(**shared)
         check_range("model.dropout", dropout, 0, 1, high_open=True)
         config = self.backbone.model.config
@@ -34,16 +34,19 @@ class BERTClassifier(TextClassifier):
         self.dropout, self.head = nn.Dropout(dropout), nn.Linear(num_layers * config.hidden_size, len(self.taxonomy))
         nn.init.normal_(self.head.weight, std=config.initializer_range)
         with torch.no_grad():
-            self.head.bias.copy_(self.decision.initial_logits(self.taxonomy.level_sizes))
+            self.head.bias.copy_(self.rule.decision.initial_logits(self.taxonomy.level_sizes))
 
     def forward(self, batch: TextBatch) -> Tensor:
+        """Return the scores (logits) of all nodes, ``[B, V]``."""
         first = batch.input_ids.new_zeros(len(batch.input_ids), 1)
         states = self.backbone.states(batch.input_ids, batch.attention_mask, first, num_layers=self.num_layers)
         logits: Tensor = self.head(self.dropout(states[:, 0]))
         return logits
 
     def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
+        """Return the label loss of a batch as ``loss``."""
         return {"loss": self.mean_label_loss(self(batch), batch.targets)}
 
     def settings(self) -> dict[str, Any]:
+        """Return the settings that are needed to rebuild the saved system, as plain types."""
         return super().settings() | {"num_layers": self.num_layers}

@@ -1,4 +1,4 @@
-"""What systems share that read ``[CLS] text [SEP]`` and put heads of their own on a bare encoder.
+"""The base of systems that read ``[CLS] text [SEP]`` and put a head of their own on an encoder.
 
 Shape legend: ``B`` documents, ``L`` sequence length, ``V`` nodes.
 """
@@ -16,13 +16,13 @@ from transformers import PreTrainedTokenizerBase
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.models.base import HTCModel
 
-_NUM_SPECIAL = 2  # [CLS] text [SEP]
+_NUM_SPECIAL = 2  # special tokens: [CLS] and [SEP]
 
 
 class TextBatch(NamedTuple):
-    """One batch."""
+    """One batch of padded sequences ``[CLS] text [SEP]``."""
 
-    rows: Tensor  # int64 [B], rows of the split
+    rows: Tensor  # int64 [B], row of each document in its split
     input_ids: Tensor  # int64 [B, L]
     attention_mask: Tensor  # int64 [B, L]
     targets: Tensor  # bool [B, V]
@@ -30,13 +30,21 @@ class TextBatch(NamedTuple):
 
 
 class TextCollator:
-    """``[CLS] text [SEP]``, padded."""
+    """Makes batches of padded sequences ``[CLS] text [SEP]`` from tokenised documents.
+
+    Args:
+        tokenizer: gives the ids of special tokens.
+        max_length: longer sequences are cut to so many tokens.
+        num_nodes: number of nodes of the taxonomy.
+        multiple: sequences are padded to a multiple of this length.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int, num_nodes: int, multiple: int) -> None:
         self.cls_id, self.sep_id, self.pad_id = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
         self.max_length, self.num_nodes, self.multiple = max_length, num_nodes, multiple
 
     def __call__(self, examples: Sequence[Example]) -> TextBatch:
+        """Return the batch of these documents, on the CPU."""
         texts = [example.input_ids[: self.max_length - _NUM_SPECIAL] for example in examples]
         lengths = np.array([len(text) for text in texts]) + _NUM_SPECIAL
         width = min(-(-int(lengths.max()) // self.multiple) * self.multiple, self.max_length)
@@ -56,9 +64,16 @@ class TextCollator:
 
 
 class TextClassifier(HTCModel):
-    """Base of these systems."""
+    """Base class of systems that put a head of their own on an encoder.
 
-    uses_transform = False  # of the masked-LM head
+    Args:
+        shared: settings of all systems, see :class:`~ptmt_lightning.models.base.HTCModel`.
+
+    Raises:
+        ValueError: a backbone that is no encoder, or no room for a text within ``max_length``.
+    """
+
+    uses_transform = False  # whether the transform of the masked-LM head is used, and therefore trained
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
@@ -80,10 +95,11 @@ class TextClassifier(HTCModel):
 
     @property
     def max_text_length(self) -> int:
-        """Tokens for ``[CLS] text [SEP]``."""
+        """Longest sequence ``[CLS] text [SEP]``, in tokens."""
         return self.max_length
 
     def collator(self, *, training: bool, pad_to_multiple_of: int = 1) -> TextCollator:
+        """Return the collator of this system, the same in training and evaluation."""
         return TextCollator(
             self.tokenizer,
             max_length=self.max_text_length,
@@ -92,7 +108,9 @@ class TextClassifier(HTCModel):
         )
 
     def settings(self) -> dict[str, Any]:
+        """Return the settings that are needed to rebuild the saved system, as plain types."""
         return {"max_length": self.max_length}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Return all parameters beside the backbone's, under ``head``."""
         return {"head": {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}}

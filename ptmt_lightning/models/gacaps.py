@@ -1,4 +1,4 @@
-"""GACaps: graph attention over label representations, then capsules with dynamic routing (Bang et al. 2023).
+"""GACaps: graph attention over representations of labels, then capsules with dynamic routing (Bang et al. 2023).
 
 Shape legend: ``B`` documents, ``L`` sequence length, ``V`` nodes, ``F`` features of a label, ``C`` size of a capsule,
 ``I`` capsules that vote.
@@ -12,37 +12,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptmt_lightning.losses import LabelLoss, MeanBCE
 from ptmt_lightning.models.encoder import TextBatch, TextClassifier
+from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.utils.checks import check_range
 
 _MAX_ROUTING_STEPS = 20
-_CONVERGED = 0.05  # change of the log agreement
-_DROPPED = 0.05  # share of the weakest label representations that do not vote
+_CONVERGED = 0.05  # routing stops when the log agreement changes by less
+_DROPPED = 0.05  # share of label representations, the weakest, that do not vote
 _TINY = 1e-8
 
 
 class GACaps(TextClassifier):
-    """Label representations by convolution, related by graph attention, routed to one capsule a node.
+    """Represents labels by a convolution over the text, relates them by graph attention, and routes them to capsules.
 
-    Two defects of the published code are left behind: there the encoder is frozen and thawed on alternate epochs, and
-    routing stops on a criterion of the whole batch, so that a prediction depends on the batch. What dropout does before
-    a maximum is kept: probabilities are lower in evaluation than in training, which ``tune_threshold`` makes up for.
+    Two defects of the published code are not reproduced: it freezes and thaws the encoder on alternate epochs, and it
+    stops routing on a criterion of the whole batch, so that a prediction depends on the rest of its batch. One effect
+    is kept: as dropout comes before a maximum, probabilities are lower in evaluation than in training, which
+    ``tune_threshold`` makes up for.
 
     Args:
-        num_features: of a label's representation.
-        capsule_size: of an output capsule.
-        hierarchy_penalty: weight of the gaps between a parent and its most probable child.
-        frozen_epochs: the encoder stands still for the first so many epochs.
-        shared: see :class:`~ptmt_lightning.models.base.HTCModel`.
+        num_features: size of the representation of a label.
+        capsule_size: size of the capsule of a node.
+        hierarchy_penalty: weight of the gaps between the probabilities of a parent and its most probable child.
+        frozen_epochs: number of first epochs in which the encoder is not trained.
+        prune: drop predicted nodes below level 1 without a predicted parent.
+        shared: further settings of all systems, see :class:`~ptmt_lightning.models.base.HTCModel`.
     """
 
     system = "gacaps"
     edges: Tensor
 
     def __init__(
-        self, *, num_features: int, capsule_size: int, hierarchy_penalty: float, frozen_epochs: int, **shared: Any
+        self,
+        *,
+        num_features: int = 100,
+        capsule_size: int = 32,
+        hierarchy_penalty: float = 1e-3,
+        frozen_epochs: int = 2,
+        prune: bool = False,
+        **shared: Any,
     ) -> None:
-        super().__init__(**shared)
+        super().__init__(prune=prune, **shared)
         check_range("model.num_features", num_features, 1, integer=True)
         check_range("model.capsule_size", capsule_size, 1, integer=True)
         check_range("model.hierarchy_penalty", hierarchy_penalty, 0)
@@ -60,10 +71,21 @@ class GACaps(TextClassifier):
         )
         self.capsules = Capsules(num_nodes, num_features, capsule_size)
 
+    @staticmethod
+    def published_loss() -> LabelLoss:
+        """Return the focal binary cross-entropy, gamma 2, times 4."""
+        return MeanBCE(gamma=2, weight=4)
+
+    @staticmethod
+    def published_optimizer() -> LinearAdamW:
+        """Return AdamW with linear decay; the published schedule divides the rate by 10 after 5 epochs without gain."""
+        return LinearAdamW(learning_rate=5e-5, new_rate_factor=2, weight_decay=0, warmup_ratio=0)
+
     def forward(self, batch: TextBatch) -> Tensor:
+        """Return the scores (logits) of all nodes, ``[B, V]``."""
         length = batch.input_ids.shape[1]
-        everywhere = torch.arange(length, device=batch.input_ids.device).expand(len(batch.input_ids), -1)
-        states_BLH = self.backbone.states(batch.input_ids, batch.attention_mask, everywhere)
+        all_positions = torch.arange(length, device=batch.input_ids.device).expand(len(batch.input_ids), -1)
+        states_BLH = self.backbone.states(batch.input_ids, batch.attention_mask, all_positions)
         labels_BVF = self._labels(self.state_dropout(states_BLH), batch.attention_mask.bool())
         related_BVF = self.graph(self.label_dropout(labels_BVF))
         gated_BVF = related_BVF * (1 + self.gate(related_BVF).tanh())
@@ -71,30 +93,40 @@ class GACaps(TextClassifier):
         return logits
 
     def _labels(self, states_BLH: Tensor, mask_BL: Tensor) -> Tensor:
-        """Convolution and maximum over the text: ``[B, V, F]``; padding takes no part."""
+        """Return representations of labels ``[B, V, F]``: maxima of a convolution over the text, without padding."""
         features_BKL = self.convolution((states_BLH * mask_BL[..., None]).transpose(1, 2))
         highest_BK = features_BKL.masked_fill(~mask_BL[:, None], -torch.inf).amax(dim=-1)
         labels_BVF: Tensor = highest_BK.relu().unflatten(-1, (-1, self.num_features))
         return labels_BVF
 
     def on_after_backward(self) -> None:
-        # Not by requires_grad: distributed training expects the same gradients at every step.
+        """Drop the encoder's gradients in the first ``frozen_epochs`` epochs."""
+        # requires_grad=False would not do: distributed training expects the same gradients at every step.
         if self.current_epoch < self.frozen_epochs:
             self.backbone.zero_grad(set_to_none=True)
 
     def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
+        """Return ``loss`` and its terms: ``label``, and the unweighted penalty ``gaps``."""
         logits_BV = self(batch)
         label = self.mean_label_loss(logits_BV, batch.targets)
-        own_BV = self.decision.probabilities(logits_BV, self.taxonomy.level_sizes)  # coherent ones hide gaps
-        gaps = child_gaps(own_BV, self.edges)
+        # Not self.probabilities: coherent ones would hide gaps.
+        probabilities_BV = self.rule.decision.probabilities(logits_BV, self.taxonomy.level_sizes)
+        gaps = child_gaps(probabilities_BV, self.edges)
         return {"loss": label + self.hierarchy_penalty * gaps, "label": label, "gaps": gaps}
 
     def settings(self) -> dict[str, Any]:
+        """Return the settings that are needed to rebuild the saved system, as plain types."""
         return super().settings() | {"num_features": self.num_features, "capsule_size": self.capsule_size}
 
 
 class GraphAttention(nn.Module):
-    """One layer of single-head graph attention over parents, children and the node itself."""
+    """One layer of single-head graph attention: a node attends to its parents, its children and itself.
+
+    Args:
+        num_features: size of the representation of a label.
+        edges: int64 ``[2, E]``, parents and children.
+        num_nodes: number of nodes V.
+    """
 
     neighbours: Tensor
 
@@ -108,6 +140,7 @@ class GraphAttention(nn.Module):
         self.dropout = nn.Dropout(0.2)
 
     def forward(self, labels_BVF: Tensor) -> Tensor:
+        """Return the representations of labels after attention, ``[B, V, F]``."""
         projected = self.project(labels_BVF)
         scores_BVV = F.leaky_relu(self.query(projected) + self.key(projected).transpose(1, 2))
         attention = scores_BVV.masked_fill(~self.neighbours, -torch.inf).softmax(dim=-1)
@@ -116,7 +149,13 @@ class GraphAttention(nn.Module):
 
 
 class Capsules(nn.Module):
-    """Every label representation votes for every node's capsule; votes that agree with a capsule gain weight."""
+    """Capsules of nodes: every label representation votes for each, and votes that agree with it gain weight.
+
+    Args:
+        num_nodes: number of nodes V, which is also the number of representations.
+        num_features: size of the representation of a label.
+        capsule_size: size of the capsule of a node.
+    """
 
     def __init__(self, num_nodes: int, num_features: int, capsule_size: int) -> None:
         super().__init__()
@@ -127,7 +166,7 @@ class Capsules(nn.Module):
         self.dropout = nn.Dropout1d(0.15)
 
     def forward(self, labels_BVF: Tensor) -> Tensor:
-        """Logits ``[B, V]`` of the capsules' lengths."""
+        """Return logits ``[B, V]``, those of the capsules' lengths, from representations ``[B, V, F]``."""
         norms_BV = labels_BVF.norm(dim=-1)
         if self.num_dropped:
             weakest = norms_BV.topk(self.num_dropped, dim=-1, largest=False).indices
@@ -142,22 +181,22 @@ class Capsules(nn.Module):
 
 
 def squash(vectors: Tensor) -> Tensor:
-    """Vectors with a length between 0 and 1: ``|x| / (0.5 + |x|^2) x``."""
+    """Return vectors ``[..., C]`` of the same direction, shortened to a length below 1: ``|x| / (0.5 + |x|^2) x``."""
     square = vectors.square().sum(dim=-1, keepdim=True)
     return vectors * (square + _TINY).sqrt() / (0.5 + square)
 
 
 def route(votes: Tensor) -> Tensor:
-    """How much each vote counts, by agreement with the capsule that the votes form.
+    """Return the weight of each vote, found by repeated agreement with the capsules that the votes form.
 
-    A further column that no capsule owns (orphan) takes the weight of votes that fit nowhere. Each document stops by
-    itself, when its agreement has settled.
+    One more class that no capsule owns (the orphan) takes the weight of votes that fit nowhere. Routing stops for each
+    document on its own, when its agreement has settled.
 
     Args:
         votes: ``[B, I, V, C]``, without gradients.
 
     Returns:
-        ``[B, I, V]``, at most 1 in sum over the nodes.
+        ``[B, I, V]``, whose sums over nodes are at most 1.
     """
     logits_BIV = votes.new_zeros(*votes.shape[:2], votes.shape[2] + 1)
     small = squash(votes)
@@ -178,11 +217,13 @@ def route(votes: Tensor) -> Tensor:
 
 
 def child_gaps(probabilities: Tensor, edges: Tensor) -> Tensor:
-    """Sum over parents of their distance to the most probable child, gaps of more than 0.01 only, a document.
+    """Return the gaps between the probabilities of parents and their most probable child, summed over parents.
+
+    Gaps up to 0.01 do not count. The sum is averaged over documents.
 
     Args:
         probabilities: ``[B, V]``.
-        edges: ``[2, E]``, parents and children.
+        edges: int64 ``[2, E]``, parents and children.
     """
     parents, children = edges
     highest_BV = probabilities.new_full(probabilities.shape, -torch.inf).scatter_reduce(

@@ -1,7 +1,8 @@
-"""HBGL: label embeddings pretrained on the hierarchy, then one decoding step a level (Jiang et al. 2022).
+"""HBGL: label embeddings pretrained on the hierarchy, then labels decoded level by level (Jiang et al. 2022).
 
 Shape legend: ``B`` documents, ``L`` sequence length of the text, ``S`` slots (levels and the end), ``V`` nodes,
-``H`` hidden size, ``N`` copies of the label graph in a batch of the pretraining.
+``X`` nodes and the end (V + 1), ``P`` positions read before, ``H`` hidden size, ``N`` copies of the label graph in a
+batch of the pretraining.
 """
 
 from __future__ import annotations
@@ -16,42 +17,49 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptmt_lightning.backbones import Backbone, name_embeddings
-from ptmt_lightning.losses import MeanBCE
+from ptmt_lightning.losses import LabelLoss, MeanBCE
 from ptmt_lightning.models.encoder import TextBatch, TextClassifier
+from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
 
 log = logging.getLogger(__name__)
 
-_COPIES = 32  # of the label graph, each with labels of its own masked
+_COPIES = 32  # copies of the label graph in a batch, each with labels of its own masked
 _LABEL_MASK_PROBABILITY = 0.15
 _SLOT_MASK_PROBABILITY = 0.5
-_NEVER = -30.0  # logit of a label after the end
+_UNREACHED_LOGIT = -30.0  # logit of labels on levels after the end
 
 
 class HBGL(TextClassifier):
     """Predicts the labels of a level from the text and the labels of the levels above.
 
-    In training all levels are predicted in one pass of three streams: the text, the true labels (*targets*), and a
-    ``[MASK]`` beside each (*pseudo*) that sees the text and the targets before its own. Predictions are decoded level
-    by level, with the keys and values of what was read before kept; labels above 1/2 are fed back, whatever
-    ``threshold`` the final prediction takes, as published.
+    In training all levels are predicted in one pass over three streams: the text; one slot a level with its true labels
+    (*target*); and beside each of these a ``[MASK]`` (*pseudo*) that attends to the text and to earlier targets, and
+    predicts the labels of its level. For predictions the levels are decoded one after the other, with cached keys and
+    values. As published, labels above probability 1/2 are fed back, whatever ``threshold`` the final prediction has.
 
-    Defects of the published code that are left behind: an empty prediction became label 0; the last level was lost
-    where no end was predicted; siblings were looked up off by one; the best checkpoint was chosen on the test split.
+    Defects of the published code that are not reproduced: an empty prediction becomes label 0; the last level is lost
+    where no end is predicted; siblings are looked up off by one; the best checkpoint is chosen on the test split.
 
     Args:
-        pretraining_steps: of the label embeddings on the hierarchy, before training; 0 for none.
-        pretraining_rate: its learning rate.
-        shared: see :class:`~ptmt_lightning.models.base.HTCModel`; the loss is its own, so it takes
-            ``loss=mean_bce`` only.
+        pretraining_steps: number of steps that train the label embeddings on the hierarchy before training; 0 for none.
+        pretraining_rate: learning rate of these steps.
+        prune: drop predicted nodes below level 1 without a predicted parent.
+        shared: further settings of all systems, see :class:`~ptmt_lightning.models.base.HTCModel`; of the label
+            losses only ``MeanBCE()`` is possible.
+
+    Raises:
+        ValueError: a backbone other than BERT, another label loss, coherent scores, or a setting out of range.
     """
 
     system = "hbgl"
     uses_transform = True
 
-    def __init__(self, *, pretraining_steps: int, pretraining_rate: float, **shared: Any) -> None:
-        super().__init__(**shared)
+    def __init__(
+        self, *, pretraining_steps: int = 300, pretraining_rate: float = 1e-3, prune: bool = False, **shared: Any
+    ) -> None:
+        super().__init__(prune=prune, **shared)
         check_range("model.pretraining_steps", pretraining_steps, 0, integer=True)
         check_range("model.pretraining_rate", pretraining_rate, 0)
         model_type = self.backbone.model.config.model_type
@@ -66,45 +74,59 @@ class HBGL(TextClassifier):
                 f"model=hbgl trains with binary cross-entropy over labels and the end, not with "
                 f"loss={type(loss).__name__}; set loss=mean_bce, loss.gamma=0 and loss.weight=1"
             )
-        if self.coherent:
+        if self.rule.coherent:
             raise ValueError("model.coherent=true: model=hbgl is trained level by level; set model.coherent=false")
         self.pretraining_steps, self.pretraining_rate = pretraining_steps, pretraining_rate
         rows_VH = name_embeddings(self.backbone, self.tokenizer, self.taxonomy.names, reduction="sum")
         self._initial_rows_VH = rows_VH.clone()
         self.label_rows = nn.Parameter(rows_VH)
 
+    @staticmethod
+    def published_loss() -> LabelLoss:
+        """Return binary cross-entropy averaged over all labels."""
+        return MeanBCE()
+
+    @staticmethod
+    def published_optimizer() -> LinearAdamW:
+        """Return AdamW with linear decay after a warm-up of 5 % of all steps; the published warm-up is 500 steps."""
+        return LinearAdamW(learning_rate=3e-5, new_rate_factor=1)
+
     @property
     def num_slots(self) -> int:
-        """One a level and the end."""
+        """Number of slots: one a level, and one for the end."""
         return self.taxonomy.num_levels + 1
 
     @property
     def max_text_length(self) -> int:
+        """Longest sequence ``[CLS] text [SEP]``, in tokens, so that the slots fit behind it."""
         return self.max_length - self.num_slots
 
     def label_embeddings(self) -> tuple[Tensor, Tensor]:
+        """Return the embeddings of nodes before training and now, ``[V, H]`` each on the CPU."""
         return self._initial_rows_VH, self.label_rows.detach().cpu()
 
     # ---- label pretraining ----
 
     def on_fit_start(self) -> None:
+        """Pretrain the label embeddings on the hierarchy, unless a run is resumed."""
         if self.pretraining_steps and self.trainer.ckpt_path is None:
             losses = pretrain_labels(
                 self.backbone, self.label_rows, self.taxonomy, self._token, steps=self.pretraining_steps,
                 rate=self.pretraining_rate, seed=self.seed,
             )  # fmt: skip
-            with torch.no_grad():  # ranks could differ in the last digit
+            with torch.no_grad():  # all ranks take those of the first, as they could differ in the last digit
                 self.label_rows.copy_(self.trainer.strategy.broadcast(self.label_rows.detach().cpu()))
-            if self.trainer.is_global_zero:
+            if self.trainer.is_global_zero and losses:  # no step masks a label where there are very few
                 log.info("label pretraining: loss %.4f at its start, %.4f at its end", losses[0], losses[-1])
 
     def _token(self, name: str) -> Tensor:
-        """The embedding ``[H]`` of ``cls``, ``sep`` or ``mask``."""
+        """Return the embedding ``[H]`` of a special token: ``cls``, ``sep`` or ``mask``."""
         return self.backbone.token_embeddings[getattr(self.tokenizer, f"{name}_token_id")]
 
     # ---- training ----
 
     def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
+        """Return ``loss``, the cross-entropy averaged over labels and the slots that count."""
         targets_BSX, counts_BS = self.slot_targets(batch.targets)
         hidden = self.slot_states(batch, targets_BSX)
         losses_BSX = F.binary_cross_entropy_with_logits(
@@ -114,9 +136,12 @@ class HBGL(TextClassifier):
         return {"loss": loss}
 
     def slot_targets(self, targets_BV: Tensor) -> tuple[Tensor, Tensor]:
-        """What each slot should predict, bool ``[B, S, V + 1]`` with the end as last class, and the slots that count.
+        """Return what slots are to predict, and which slots count in the loss, from true nodes ``[B, V]``.
 
-        The slot after a document's deepest level has the end; later slots do not count.
+        The slot after a document's deepest level is to predict the end; later slots do not count.
+
+        Returns:
+            Bool ``[B, S, X]``, the end as last class, and bool ``[B, S]``.
         """
         levels = torch.tensor(self.taxonomy.levels, device=targets_BV.device)
         slots = torch.arange(1, self.num_slots + 1, device=targets_BV.device)
@@ -126,7 +151,14 @@ class HBGL(TextClassifier):
         return torch.cat([labels_BSV, is_end_BS[..., None]], dim=-1), slots <= depth_B[:, None] + 1
 
     def slot_states(self, batch: TextBatch, targets_BSX: Tensor) -> Tensor:
-        """States ``[B, S, H]`` of the pseudo slots, given the true labels of earlier slots."""
+        """Return the states ``[B, S, H]`` of the pseudo slots, given the true labels of earlier slots.
+
+        In training half of the target slots, drawn at random, show ``[MASK]`` in place of their labels.
+
+        Args:
+            batch: the texts.
+            targets_BSX: the labels of each slot, as :meth:`slot_targets` returns them.
+        """
         masked_BS = torch.rand(targets_BSX.shape[:2], device=self.device) < _SLOT_MASK_PROBABILITY
         contents = self._contents(targets_BSX).where(~(masked_BS & self.training)[..., None], self._token("mask"))
         lengths_B, text_mask_BL = batch.attention_mask.sum(dim=1), batch.attention_mask.bool()
@@ -139,7 +171,7 @@ class HBGL(TextClassifier):
         return states[:, -self.num_slots :]
 
     def _contents(self, labels_BSX: Tensor) -> Tensor:
-        """What stands in target slots: the sum of their labels' embeddings, not trained from here."""
+        """Return the contents of target slots ``[..., H]``: sums of their labels' embeddings, without gradients."""
         rows = torch.cat([self.label_rows.detach(), self._token("sep").detach()[None]])
         return labels_BSX.to(rows.dtype) @ rows
 
@@ -152,25 +184,25 @@ class HBGL(TextClassifier):
         return self.backbone.embed(contents, positions, torch.ones_like(positions))
 
     def _scores(self, states: Tensor) -> Tensor:
-        """Logits ``[..., V + 1]`` of all labels and the end."""
+        """Return the logits ``[..., X]`` of all labels and the end, for states ``[..., H]``."""
         rows = torch.cat([self.label_rows, self._token("sep")[None]])
         return self.backbone.transform(states) @ rows.T
 
     # ---- decoding ----
 
     def forward(self, batch: TextBatch) -> Tensor:
-        """The highest logit ``[B, V]`` of each label over the slots before the end."""
+        """Return the highest logit of each label over the slots before the end, ``[B, V]``."""
         text_mask_BL = batch.attention_mask.bool()
         lengths_B = text_mask_BL.sum(dim=1)
         text = self._embed_text(batch.input_ids)
         _, past = self.backbone.attend(text, text_mask_BL[:, None].expand(-1, text.shape[1], -1))
         seen_BP = text_mask_BL
         pseudo_B1H = self._token("mask").expand(len(lengths_B), 1, -1)
-        best_BV = torch.full((len(lengths_B), len(self.taxonomy)), _NEVER, device=text.device)
+        best_BV = torch.full((len(lengths_B), len(self.taxonomy)), _UNREACHED_LOGIT, device=text.device)
         going_B = torch.ones_like(lengths_B, dtype=torch.bool)
         labels_BX: Tensor | None = None
         for slot in range(self.num_slots):
-            # the labels of the slot before, and the [MASK] of this one
+            # Read the labels of the slot before, where there is one, and the [MASK] of this slot.
             new = [self._embed_slots(pseudo_B1H, lengths_B[:, None] + slot)]
             if labels_BX is not None:
                 new.insert(0, self._embed_slots(self._contents(labels_BX[:, None]), lengths_B[:, None] + slot - 1))
@@ -178,7 +210,7 @@ class HBGL(TextClassifier):
             seen = seen_BP[:, None].expand(-1, len(new), -1)
             mask = torch.cat([seen, own.expand(len(lengths_B), -1, -1)], dim=-1)
             states, keys_values = self.backbone.attend(torch.cat(new, dim=1), mask, past)
-            if labels_BX is not None:  # the labels stay, the [MASK] does not
+            if labels_BX is not None:  # later slots attend to the labels, never to this slot's [MASK]
                 past = [
                     (torch.cat([k, new_k[:, :, :1]], dim=2), torch.cat([v, new_v[:, :, :1]], dim=2))
                     for (k, v), (new_k, new_v) in zip(past, keys_values, strict=True)
@@ -194,9 +226,14 @@ class HBGL(TextClassifier):
 
 
 def three_streams(text_mask_BL: Tensor, num_slots: int) -> Tensor:
-    """What each position of text, targets and pseudo slots looks at: bool ``[B, L + 2 S, L + 2 S]``.
+    """Return the attention mask of HBGL's training pass: bool ``[B, L + 2 S, L + 2 S]``, True where a row attends.
 
-    Text: the text. Target i: the text and targets up to i. Pseudo i: the text, targets before i, and itself.
+    The positions are the text, the target slots and the pseudo slots. Text attends to text, target i to the text and
+    to targets up to i, pseudo i to the text, to targets before i, and to itself.
+
+    Args:
+        text_mask_BL: bool ``[B, L]``, False for padding.
+        num_slots: S.
     """
     length = text_mask_BL.shape[1]
     square = torch.ones(num_slots, num_slots, dtype=torch.bool, device=text_mask_BL.device)
@@ -223,7 +260,10 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def graph_mask(taxonomy: Taxonomy) -> Tensor:
-    """Bool ``[V + 2, V + 2]``: ``[CLS]`` is the root; parent and child look at each other, and each at itself."""
+    """Return the attention mask of ``[CLS]``, all nodes and ``[SEP]``: bool ``[V + 2, V + 2]``.
+
+    ``[CLS]`` stands for the root. Parent and child attend to each other, and each position to itself.
+    """
     size = len(taxonomy) + 2
     mask = torch.eye(size, dtype=torch.bool)
     for node in range(len(taxonomy)):
@@ -234,9 +274,9 @@ def graph_mask(taxonomy: Taxonomy) -> Tensor:
 
 
 def sibling_leaves(taxonomy: Taxonomy) -> Tensor:
-    """Bool ``[V, V]``: a node itself, and for a leaf the leaves under the same parents.
+    """Return which nodes are alike: bool ``[V, V]``, a node and itself, and leaves under the same parents.
 
-    Masked leaves of one parent look the same to the encoder, so each may answer for all of them.
+    Such leaves look the same to the encoder when they are masked, so each of them is a right answer for the others.
     """
     has_child = {parent for parents in taxonomy.parents for parent in parents}
     groups: dict[tuple[int, ...], list[int]] = {}
@@ -261,11 +301,19 @@ def pretrain_labels(
     rate: float,
     seed: int,
 ) -> list[float]:
-    """Train the label embeddings alone to fill masked places of the label graph; gives the losses.
+    """Train the label embeddings, and nothing else, to predict masked nodes of the label graph.
 
     Args:
-        rows: ``[V, H]``, changed in place.
-        token: gives the embedding ``[H]`` of ``cls``, ``sep`` and ``mask``.
+        backbone: reads the graph; not changed.
+        rows: label embeddings ``[V, H]``, changed in place.
+        taxonomy: the label graph.
+        token: returns the embedding ``[H]`` of ``cls``, ``sep`` or ``mask``.
+        steps: number of batches.
+        rate: learning rate.
+        seed: seeds the drawing of masks.
+
+    Returns:
+        The loss of each step; steps that mask no node are left out.
     """
     device, num_nodes = rows.device, len(taxonomy)
     draw = torch.Generator().manual_seed(seed)

@@ -1,1 +1,1 @@
-"""What is shown of finished runs: figures and tables, made from the files of their folders."""
+"""Reports on finished runs: figures and tables, made from the files in their folders."""

@@ -1,4 +1,4 @@
-"""Which configuration the others are compared with, and what comes of it."""
+"""Comparison of configurations with a baseline that is chosen among them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ from ptmt_lightning.run_folder.finished import Run, headings
 
 log = logging.getLogger(__name__)
 
-Values = tuple[str, ...]  # a configuration's, of the settings that differ
+Values = tuple[str, ...]  # a configuration's values of the settings that differ
 
 
 def differences(
     keys: Sequence[str], groups: Mapping[Values, Sequence[Run]], baseline: str, metric: str
 ) -> dict[Values, dict[str, float]]:
-    """The fields of :class:`~ptmt_lightning.reporting.significance.Comparison` to each data set's baseline.
+    """Return how each configuration compares with the baseline of its data set.
+
+    The values are the fields of :class:`~ptmt_lightning.reporting.significance.Comparison`. A configuration that can't
+    be compared is left out, with a warning.
 
     Args:
-        keys: the settings that differ.
+        keys: the settings in which configurations differ.
         groups: the runs of each configuration.
-        baseline: ``NAME=VALUE,...``.
+        baseline: ``NAME=VALUE,...``, the settings that one configuration of each data set has.
+        metric: the score to compare, one that can be computed from saved predictions.
 
     Raises:
-        ValueError: the baseline is no configuration or several of a data set; the metric needs more than predictions.
+        ValueError: no configuration is the baseline, or several of a data set are; or the metric needs more than
+            predictions.
     """
     if metric not in METRICS:
         known = " or ".join(METRICS)
@@ -47,12 +52,16 @@ def differences(
 
 
 def _dataset(keys: Sequence[str], values: Values) -> str | None:
-    """None where all runs are of one."""
+    """Return the data set of a configuration, or None if all runs are on the same one."""
     return dict(zip(keys, values, strict=True)).get("dataset.name")
 
 
 def _baselines(keys: Sequence[str], groups: Iterable[Values], baseline: str) -> dict[str | None, Values]:
-    """The configuration of each data set that ``NAME=VALUE,...`` names."""
+    """Return the configuration of each data set that has the settings ``NAME=VALUE,...``.
+
+    Raises:
+        ValueError: a setting does not differ between runs, or no configuration or several have the values.
+    """
     names = headings(keys)
     index = {name: at for at, name in enumerate(names)} | {key: at for at, key in enumerate(keys)}
     wanted = [part.partition("=") for part in re.split(r",(?=[\w.]+=)", baseline)]

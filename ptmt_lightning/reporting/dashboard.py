@@ -1,7 +1,7 @@
 """The W&B views of a project as code: runs side by side, and the trials of its searches.
 
-They are two, for W&B groups runs by view, not by panel: a comparison wants the seeds of a configuration together, while
-parallel coordinates would show the mean of a search's trials.
+There are two views because W&B groups runs by view, not by panel: a comparison needs the seeds of a configuration
+together, while parallel coordinates would then show the mean of a search's trials.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from omegaconf import OmegaConf
 from wandb_workspaces import expr
 from wandb_workspaces.utils.validators import validate_no_emoji
 
-from ptmt_lightning.reporting.report import METRICS
+from ptmt_lightning.reporting.report import HEADLINE_METRICS
+from ptmt_lightning.run_folder.curves import RATES
 
-SEARCH_METRIC = "best_score"  # of the best checkpoint; the last epoch's value is what W&B keeps of a curve
-# The last one keeps a search's trials, which leave the test split alone, out of the means.
+SEARCH_METRIC = "best_score"  # of the best checkpoint; of a curve, W&B would take the last epoch's value
+# Grouping by test keeps the trials of a search, which have no test scores, out of the means.
 GROUPS = ("dataset.name", "run.model", "run.variant", "dataset.train_fraction", "test")
-LOSS_TERMS = ("loss", "label", "count_l1", "mlm", "gaps", "distances")  # the last two of peers
+LOSS_TERMS = ("loss", "label", "count_l1", "mlm", "gaps", "distances")  # others: see _other_terms
 SYSTEM = ("gpu.0.gpu", "gpu.0.memoryAllocated", "cpu", "memory_percent")
 
-Spaces = Mapping[str, Mapping[str, bool]]  # by name of the search: its keys, and whether they are drawn by logarithm
+Spaces = Mapping[str, Mapping[str, bool]]  # by name of the search: its keys, and whether their axes are logarithmic
 
 
 def search_spaces(folder: Path) -> Spaces:
-    """What each ``*.yaml`` of a folder such as ``conf/search`` searches over."""
+    """Return the search space of each ``*.yaml`` in a folder such as ``conf/search``, by the name of the file."""
     spaces = {}
     for path in sorted(folder.glob("*.yaml")):
         ranges = OmegaConf.load(path).hydra.sweeper.params
@@ -38,7 +39,7 @@ def search_spaces(folder: Path) -> Spaces:
 
 
 def views(*, entity: str, project: str, name: str, spaces: Spaces) -> list[ws.Workspace]:
-    """``<name>: comparison`` and ``<name>: search``; builds them only, W&B is not asked.
+    """Return the views ``<name>: comparison`` and ``<name>: search``; nothing is sent to W&B.
 
     Raises:
         ValueError: W&B would not take that name.
@@ -52,7 +53,7 @@ def views(*, entity: str, project: str, name: str, spaces: Spaces) -> list[ws.Wo
 
 
 def specification(workspaces: Sequence[ws.Workspace]) -> dict[str, Any]:
-    """What would be sent to W&B, plain types."""
+    """Return what would be sent to W&B for these views, in plain types."""
     models = [workspace._to_model() for workspace in workspaces]
     return {"views": [model.model_dump(mode="json", by_alias=True, exclude_none=True) for model in models]}
 
@@ -68,13 +69,13 @@ def _view(
         settings=ws.WorkspaceSettings(max_runs=50),
         runset_settings=ws.RunsetSettings(groupby=[expr.Config(key) for key in groups]),
     )
-    # Of the title, not drawn: the same command finds the view again.
+    # Made from the title instead of at random, so that the same command finds the view again.
     workspace._internal_name = f"nw-{hashlib.sha256(name.encode()).hexdigest()[:11]}-v"
     return workspace
 
 
 def _comparison() -> list[ws.Section]:
-    tested = [f"test/{metric}" for metric in METRICS]
+    tested = [f"test/{metric}" for metric in HEADLINE_METRICS]
     fraction = wr.Config("dataset.train_fraction")
     train = [f"train/{name}" for name in (*LOSS_TERMS, "learning_rate", "gradient_norm")]
     speed = [f"train/{name}" for name in ("documents_per_second", "tokens_per_second", "memory_gib")]
@@ -86,7 +87,7 @@ def _comparison() -> list[ws.Section]:
         ),
         _section("Learning curves", [_curve("val/h_f1_macro"), _curve("val/label_loss")], is_open=True),
         _section("F1 by level", [_levels("f1_macro"), _levels("f1_micro")]),
-        _section("Loss terms", [_curve(name) for name in train]),
+        _section("Loss terms", [*map(_curve, train), _other_terms()]),
         _section("Speed and memory", [*map(_curve, speed), *(_system(name) for name in SYSTEM)]),
     ]
 
@@ -114,12 +115,18 @@ def _curve(metric: str) -> wr.LinePlot:
 
 
 def _levels(metric: str) -> wr.LinePlot:
-    # How many levels there are is the taxonomy's.
+    # A pattern, because the number of levels depends on the taxonomy.
     return wr.LinePlot(title=f"val/{metric} by level", x="trainer/global_step", metric_regex=rf"val/{metric}_level_\d+")
 
 
+def _other_terms() -> wr.LinePlot:
+    """Return a plot of the loss terms that are not in ``LOSS_TERMS``: those of systems that were added later."""
+    known = "|".join((*LOSS_TERMS, *RATES))
+    return wr.LinePlot(title="other terms", x="trainer/global_step", metric_regex=rf"train/(?!({known})$).+")
+
+
 def _system(name: str) -> wr.LinePlot:
-    return wr.LinePlot(title=f"system/{name}", x="RelativeTime(Process)", y=[f"system/{name}"])  # they have no steps
+    return wr.LinePlot(title=f"system/{name}", x="RelativeTime(Process)", y=[f"system/{name}"])  # has no steps
 
 
 def _coordinates(name: str, keys: Mapping[str, bool]) -> wr.ParallelCoordinatesPlot:

@@ -29,17 +29,20 @@ _COSTS = {
     "test_milliseconds": "test, milliseconds a document",
     "parameters": "parameters, millions",
 }
-_TWO = "<h2>Two runs</h2>The first two of those picked: what was set differently, and F1 of each label."
+_TWO_RUNS = "<h2>Two runs</h2>The first two of those picked: what was set differently, and F1 of each label."
 
 
 def page(
     runs: Sequence[Run], rows: pd.DataFrame, *, metrics: Sequence[str], split: str, left_out: Sequence[str] = ()
 ) -> str:
-    """The page of runs and of the table that :func:`~ptmt_lightning.reporting.report.table` made of them.
+    """Return an HTML page that compares runs.
 
     Args:
-        metrics: the first one is drawn.
-        left_out: lines about folders that are no finished runs.
+        runs: finished runs; those without a score on the split are left out.
+        rows: the table that :func:`~ptmt_lightning.reporting.report.table` made of them.
+        metrics: the metrics in the table of runs; the first one is drawn.
+        split: ``val`` or ``test``.
+        left_out: lines about folders that are not finished runs.
     """
     runs = [run for run in runs if run.result[split]]
     table, label_lists = run_rows(runs, metrics, split)
@@ -62,7 +65,7 @@ def page(
         _runs_table(source, view, metrics),
         row(_cost_picture(source, view, metrics[0], split), _level_picture(source, view, split)),
         row(*_curve_pictures(source, view, metrics[0])),
-        Div(text=_TWO, width=_WIDTH),
+        Div(text=_TWO_RUNS, width=_WIDTH),
         row(differences, column(_label_picture(labels), _label_table(labels))),
     ]
     source.selected.indices = best_two(table, metrics[0])

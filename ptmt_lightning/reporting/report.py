@@ -1,4 +1,4 @@
-"""Tables over runs: one row a configuration, mean and deviation over its seeds."""
+"""Tables over runs: one row for each configuration, with mean and deviation over its seeds."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from rich.table import Table
 from ptmt_lightning.reporting.baseline import differences
 from ptmt_lightning.run_folder.finished import Run, differing, headings
 
-METRICS = ("h_f1_macro", "h_f1_micro", "h_auprc")
+HEADLINE_METRICS = ("h_f1_macro", "h_f1_micro", "h_auprc")
 
 
 def table(
-    runs: Sequence[Run], *, metrics: Sequence[str] = METRICS, split: str = "test", baseline: str | None = None
+    runs: Sequence[Run], *, metrics: Sequence[str] = HEADLINE_METRICS, split: str = "test", baseline: str | None = None
 ) -> pd.DataFrame:
-    """One row a configuration, the best first in each data set.
+    """Return a table with one row for each configuration, the best first within each data set.
 
     Columns: the settings that differ, ``runs``, ``<metric>_mean`` and ``<metric>_std`` (sample deviation, NaN of a
     single run), ``fit_minutes``; with a baseline ``difference``, ``low``, ``high`` and ``p`` of the first metric, see
     :func:`~ptmt_lightning.reporting.significance.compare`, NaN where there is nothing to compare with.
 
     Args:
-        baseline: ``NAME=VALUE,...`` of settings that differ, which one configuration of each data set has.
+        runs: finished runs; those without a score on the split are left out.
+        metrics: the metrics to show; the first one orders the rows.
+        split: ``val`` or ``test``.
+        baseline: ``NAME=VALUE,...``, settings that differ, which one configuration of each data set has.
 
     Raises:
         ValueError: no run has a score on that split, a metric is unknown, or the baseline is not one configuration.
@@ -57,9 +60,12 @@ def table(
 
 
 def configurations(runs: Sequence[Run]) -> tuple[list[str], dict[tuple[str, ...], list[Run]]]:
-    """The settings that differ, and the runs with the same values of them: other seeds, or the same run again."""
+    """Return the settings that differ, and the runs of each configuration by its values of these settings.
+
+    Runs of one configuration differ in their seeds only, or are the same run again.
+    """
     keys = differing(runs) or ["run.model"]
-    shown = [_shown({run.settings.get(key, "-") for run in runs}) for key in keys]
+    shown = [_short_names({run.settings.get(key, "-") for run in runs}) for key in keys]
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         values = (names[run.settings.get(key, "-")] for key, names in zip(keys, shown, strict=True))
@@ -67,8 +73,8 @@ def configurations(runs: Sequence[Run]) -> tuple[list[str], dict[tuple[str, ...]
     return keys, groups
 
 
-def _shown(values: set[str]) -> dict[str, str]:
-    """Of a model's folder or hub name its own, where that tells it from the others."""
+def _short_names(values: set[str]) -> dict[str, str]:
+    """Return a short name for each value: what follows its last slash, if that tells it from the other values."""
     short = {value: value.rstrip("/").rsplit("/", 1)[-1] for value in values}
     return short if len(set(short.values())) == len(values) else {value: value for value in values}
 
@@ -82,14 +88,14 @@ def _figures(runs: Sequence[Run], metrics: Sequence[str], split: str) -> dict[st
 
 
 def cells(rows: pd.DataFrame) -> tuple[list[str], list[list[str]], list[list[bool]]]:
-    """Headings, texts, and which texts are the best of their metric within their data set."""
+    """Return headings, texts of all cells, and which cells are the best of their metric within their data set."""
     columns = list(rows.columns)
     settings, figures = columns[: columns.index("runs")], columns[columns.index("runs") :]
     metrics = [name.removesuffix("_mean") for name in figures if name.endswith("_mean")]
     compared = "p" in rows
     rivals = rows.groupby("dataset.name" if "dataset.name" in settings else [0] * len(rows))
     best = pd.DataFrame({metric: rivals[f"{metric}_mean"].transform("max") for metric in metrics})
-    best = best.where(rivals["runs"].transform("size") > 1)  # where there is something to be better than
+    best = best.where(rivals["runs"].transform("size") > 1)  # a single row is not the best of anything
     texts, bests = [], []
     for (_, row), (_, highest) in zip(rows.iterrows(), best.iterrows(), strict=True):
         scores = [
@@ -111,7 +117,7 @@ def _difference(row: pd.Series[Any]) -> str:
 
 
 def show(rows: pd.DataFrame, console: Console) -> None:
-    """In a terminal, the best in bold."""
+    """Print the table in a terminal, the best values in bold."""
     names, texts, bests = cells(rows)
     shown = Table()
     for name in names:
@@ -123,7 +129,7 @@ def show(rows: pd.DataFrame, console: Console) -> None:
 
 
 def markdown(rows: pd.DataFrame) -> str:
-    """A Markdown table, the best in bold."""
+    """Return the table in Markdown, the best values in bold."""
     names, texts, bests = cells(rows)
     lines = [names, ["---"] * len(names)]
     for line, best in zip(texts, bests, strict=True):
@@ -139,7 +145,7 @@ _LATEX = str.maketrans(
 
 
 def latex(rows: pd.DataFrame) -> str:
-    """A LaTeX table for the booktabs package, the best in bold."""
+    """Return the table in LaTeX for the booktabs package, the best values in bold."""
     names, texts, bests = cells(rows)
     lines = [r"\begin{tabular}{" + "l" * len(names) + "}", r"\toprule"]
     lines += [" & ".join(name.translate(_LATEX) for name in names) + r" \\", r"\midrule"]

@@ -1,4 +1,4 @@
-"""What a report's page shows of each run, from the files in its folder."""
+"""What a report's page shows of each run, read from the files in its folder."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import pandas as pd
 
 from ptmt_lightning.reporting.report import configurations
 from ptmt_lightning.run_folder.finished import Run, known_settings
+from ptmt_lightning.run_folder.paths import RunFolder
 
-_POINTS = 100  # of a curve, at most
+_POINTS = 100  # a curve has at most so many, to keep the page small
 
 
 def run_rows(runs: Sequence[Run], metrics: Sequence[str], split: str) -> tuple[list[dict[str, Any]], list[list[str]]]:
-    """A row a run, and the lists of labels that their ``label_f1`` belong to: each list once."""
+    """Return one row for each run, and the different lists of labels that the runs have.
+
+    The values in a row's ``label_f1`` belong to the labels in that list whose index is the row's ``labels``.
+    """
     names = _configuration_names(runs)
     varying = [key for key in known_settings(runs) if len({run.settings.get(key) for run in runs}) > 1]
     base = os.path.commonpath([run.folder.resolve().parent for run in runs])
@@ -33,7 +37,7 @@ def run_rows(runs: Sequence[Run], metrics: Sequence[str], split: str) -> tuple[l
             identity
             | {metric: run.result[split].get(metric) for metric in metrics}
             | _costs(run.result)
-            | _curves(run.folder / "metrics.csv", metrics[0])
+            | _curves(RunFolder(run.folder).metrics, metrics[0])
             | _levels(run.result[split])
             | {
                 "labels": lists.setdefault(labels, len(lists)),
@@ -70,11 +74,12 @@ def _curves(path: Path, metric: str) -> dict[str, Any]:
     curves: dict[str, Any] = {}
     for name, key in (("loss", "train/loss"), ("score", f"val/{metric}")):
         points = metrics[["step", key]].dropna() if key in metrics else pd.DataFrame(columns=["step", key])
-        points = points.iloc[:: -(len(points) // _POINTS + 1)].iloc[::-1]  # the last one is among them
+        # Counted from the end, so that the last point is among them.
+        points = points.iloc[:: -(len(points) // _POINTS + 1)].iloc[::-1]
         curves |= {f"{name}_steps": points["step"].tolist(), name: _rounded(points[key])}
     nan = [float("nan")]
     last = {"last_step": [*nan, *curves["score_steps"]][-1], "last_score": [*nan, *curves["score"]][-1]}
-    return curves | last  # a curve of one point has no line
+    return curves | last  # the last point is drawn as well: a curve of one point has no line
 
 
 def _levels(scores: dict[str, float]) -> dict[str, list[Any]]:
@@ -83,7 +88,7 @@ def _levels(scores: dict[str, float]) -> dict[str, list[Any]]:
 
 
 def _label_f1(run: Run, split: str) -> tuple[tuple[str, ...], list[float]]:
-    table = _read(run.folder / "per_label.csv", keep_default_na=False, dtype={"label": str})
+    table = _read(RunFolder(run.folder).per_label, keep_default_na=False, dtype={"label": str})
     if split != "test" or table.empty:
         return (), []
     return tuple(table["label"]), _rounded(table["f1"])
@@ -93,7 +98,7 @@ def _read(path: Path, **options: Any) -> pd.DataFrame:
     try:
         table: pd.DataFrame = pd.read_csv(path, **options)
         return table
-    except (FileNotFoundError, pd.errors.EmptyDataError):  # without a logger, or cut off
+    except (FileNotFoundError, pd.errors.EmptyDataError):  # the run had no logger, or was cut off
         return pd.DataFrame()
 
 
@@ -102,7 +107,7 @@ def _rounded(values: Iterable[float]) -> list[float]:
 
 
 def best_two(rows: Sequence[dict[str, Any]], metric: str) -> list[int]:
-    """The best run of each of the two best configurations of the first data set."""
+    """Return the indices of the best runs of the two best configurations on the first data set."""
     scores = pd.Series([row[metric] for row in rows], dtype=float).fillna(-1)
     order = sorted(range(len(rows)), key=lambda i: (rows[i]["dataset"], -scores[i]))
     best = {rows[i]["configuration"]: i for i in reversed(order) if rows[i]["dataset"] == rows[order[0]]["dataset"]}

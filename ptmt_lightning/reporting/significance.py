@@ -1,4 +1,4 @@
-"""Is one configuration better than another beyond the chance of which documents were tested? A paired bootstrap.
+"""Paired bootstrap: is one configuration better than another beyond the chance of which documents were tested?
 
 Shape legend: ``R`` resamples, ``N`` documents, ``V`` labels.
 """
@@ -16,29 +16,30 @@ from torch import Tensor
 
 from ptmt_lightning.metrics import Classes, macro, micro
 from ptmt_lightning.run_folder.finished import Run
+from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.taxonomy import Taxonomy
 
 METRICS: dict[str, Callable[[Tensor, Classes], Tensor]] = {
     "h_f1_macro": lambda counts, classes: macro(counts, classes).f1,
     "h_f1_micro": lambda counts, classes: micro(counts).f1,
 }
-_CHUNKS, _CHUNK = 10, 100  # resamples in all and at a time: memory stays at so many times N and V
+_CHUNKS, _CHUNK = 10, 100  # R = 1000 resamples, drawn 100 at a time: memory stays at 100 times N and V
 
 
 class Resampled(NamedTuple):
-    """Scores of a configuration, means over its runs."""
+    """Scores of a configuration, as means over its runs."""
 
     folder: Path  # of its first run
-    measured: float
+    measured: float  # on the documents as they are
     drawn: Tensor  # [R], on documents drawn anew, with replacement
-    documents: str  # tells other documents, labels and truths apart
+    documents: str  # digest of documents, labels and truth: only equal ones can be compared
 
 
 class Comparison(NamedTuple):
-    """Of a configuration with a baseline."""
+    """The difference between a configuration and a baseline."""
 
     difference: float  # of the means over seeds
-    low: float  # of its 95 % interval
+    low: float  # lower end of its 95 % interval
     high: float
     p: float  # two-sided
 
@@ -47,7 +48,7 @@ def resample(runs: Sequence[Run], metric: str) -> Resampled:
     """Score the runs on documents drawn anew, the same ones for every configuration (Koehn 2004).
 
     Raises:
-        ValueError: a run has no saved predictions or broken ones, or its runs were tested on other documents.
+        ValueError: a run has no saved predictions or broken ones, or the runs were tested on different documents.
     """
     read = [_scores(run, metric) for run in runs]
     for run, (_, documents) in zip(runs, read, strict=True):
@@ -58,10 +59,12 @@ def resample(runs: Sequence[Run], metric: str) -> Resampled:
 
 
 def compare(ours: Resampled, baseline: Resampled) -> Comparison:
-    """The difference, and whether other documents might have turned its sign; other seeds are not in it.
+    """Return the difference of two configurations, with its interval and p-value.
+
+    Both say whether other test documents might have turned the sign; the chance of other seeds is not in them.
 
     Raises:
-        ValueError: the two were tested on other documents.
+        ValueError: the two were tested on different documents.
     """
     if ours.documents != baseline.documents:
         raise ValueError(_other_documents(ours.folder, baseline.folder))
@@ -76,19 +79,24 @@ def _other_documents(one: Path, other: Path) -> str:
 
 
 def _scores(run: Run, metric: str) -> tuple[Tensor, str]:
-    """``[1 + R]``, the first on the documents as they are, and a digest of these."""
+    """Return a run's scores ``[1 + R]``, the first one on the original documents, and a digest of documents and truth.
+
+    Raises:
+        ValueError: a file is missing or broken, or the predictions do not give the score in ``result.json``.
+    """
     try:
-        taxonomy = Taxonomy.from_json(run.folder / "model" / "taxonomy.json")
-        ids, true, predicted = _read(run.folder / "predictions.jsonl", taxonomy)
+        folder = RunFolder(run.folder)
+        taxonomy = Taxonomy.from_json(folder.model / "taxonomy.json")
+        ids, true, predicted = _read(folder.predictions, taxonomy)
     except OSError as error:
         raise ValueError(f"{run.folder} lacks {Path(error.filename).name}, as a run with test=true leaves") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{run.folder}: predictions.jsonl or taxonomy.json is broken ({error!r})") from error
-    counted = [of.float() for of in (true & predicted, predicted, true)]
+    counted = [nodes.float() for nodes in (true & predicted, predicted, true)]
     classes = cast(Classes, run.settings.get("model.metric_classes", "present"))
     parts = []
     for weights in (torch.ones(1, len(ids)), *_resamples(len(ids))):
-        hits, found, present = (weights @ of for of in counted)
+        hits, found, present = (weights @ nodes for nodes in counted)
         parts.append(METRICS[metric](torch.stack([hits, found - hits, present - hits]), classes))
     scores = torch.cat(parts)
     if abs(scores[0].item() - run.result["test"][metric]) > 1e-6:
@@ -100,7 +108,7 @@ def _scores(run: Run, metric: str) -> tuple[Tensor, str]:
 
 
 def _resamples(num_documents: int) -> Iterator[Tensor]:
-    """How often each document was drawn, ``[R, N]`` float32; the same each time."""
+    """Yield how often each document was drawn, float32 ``[100, N]`` at a time, ``R`` in all; the same at each call."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(_CHUNKS):
         drawn = torch.randint(num_documents, (_CHUNK, num_documents), generator=generator)
@@ -108,7 +116,7 @@ def _resamples(num_documents: int) -> Iterator[Tensor]:
 
 
 def _read(path: Path, taxonomy: Taxonomy) -> tuple[list[str], Tensor, Tensor]:
-    """Ids of documents, and their true and predicted labels with all ancestors, bool ``[N, V]``."""
+    """Return the ids of documents, and their true and predicted labels with all ancestors, bool ``[N, V]``."""
     with path.open(encoding="utf-8") as file:
         documents = [json.loads(line) for line in file]
     if not documents:

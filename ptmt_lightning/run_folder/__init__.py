@@ -1,1 +1,1 @@
-"""What a run leaves in its folder: where each file stands, how it is written, and how it is read again."""
+"""The folder of a run: where each of its files is, how it is written, and how it is read again."""

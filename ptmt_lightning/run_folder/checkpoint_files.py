@@ -1,4 +1,4 @@
-"""The checkpoints in a run's folder: their names, which one to go on from, what a killed process left."""
+"""The checkpoints in a run's folder: which one to resume from, and what a killed process left half-written."""
 
 from __future__ import annotations
 
@@ -7,25 +7,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ptmt_lightning.run_folder.paths import RunFolder
+
 log = logging.getLogger(__name__)
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether there is anything to go on from."""
-    return (folder / LAST).exists() or (folder / PREVIOUS).exists()
-
-
-def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint of ``folder`` that can be read, and its content on the CPU.
+def newest(folder: RunFolder) -> tuple[Path, dict[str, Any]]:
+    """Return the newest checkpoint of a run that can be read: its path, and its content on the CPU.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no checkpoint can be read.
     """
-    import torch  # only here: whether there is a checkpoint is asked before anything is begun
+    import torch  # slow to import, and needed only where a checkpoint is read
 
-    for path in (folder / LAST, folder / PREVIOUS):
+    for path in (folder.last_checkpoint, folder.previous_checkpoint):
         if not path.exists():
             continue
         try:
@@ -34,11 +29,11 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
             log.warning("%s is damaged (%s); looking for the one before it", path, type(error).__name__)
             continue
         return path, content
-    raise ValueError(f"resume={str(folder.parent)!r}: no checkpoint there that can be read; start the run anew")
+    raise ValueError(f"resume={str(folder.path)!r}: no checkpoint there that can be read; start the run anew")
 
 
-def remove_leftovers(run_dir: Path) -> None:
-    """Remove what a killed process had begun to write."""
-    for folder in (run_dir, run_dir / "checkpoints"):
-        for path in folder.glob(".*"):
+def remove_leftovers(folder: RunFolder) -> None:
+    """Remove the hidden files and folders that a killed process left half-written."""
+    for place in (folder.path, folder.checkpoints):
+        for path in place.glob(".*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

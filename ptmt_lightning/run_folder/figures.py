@@ -1,4 +1,4 @@
-"""Pictures of one run, drawn from the files in its folder alone, so that they can be drawn again at any time."""
+"""Pictures of one run, drawn only from the files in its folder, so that they can be drawn again at any time."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-_NUM_NAMES = 160  # up to so many labels, the map names each
+from ptmt_lightning.run_folder.curves import loss_terms
+from ptmt_lightning.run_folder.paths import RunFolder
+
+_MAX_NAMED_LABELS = 160  # with more of them, names on the map would cover each other
 
 
-def draw(run_dir: Path) -> list[Path]:
-    """Draw what the run's files allow into ``figures/``; gives the pictures' paths."""
-    folder = run_dir / "figures"
-    folder.mkdir(exist_ok=True)
+def draw(folder: RunFolder) -> list[Path]:
+    """Draw into ``figures/`` each picture whose table the run has, and return the paths of the pictures."""
+    folder.figures.mkdir(exist_ok=True)
+    sources = {
+        "learning_curves": folder.metrics, "label_f1": folder.per_label, "reliability": folder.reliability,
+        "label_map": folder.label_embeddings,
+    }  # fmt: skip
     written = []
-    for source, (name, picture) in _PICTURES.items():
-        if not (run_dir / source).exists():
+    for name, source in sources.items():
+        if not source.exists():
             continue
-        figure = picture(pd.read_csv(run_dir / source, keep_default_na=source == "metrics.csv"))
-        path = folder / f"{name}.png"
+        # A label may be called NA, but an empty cell of metrics.csv is a missing value.
+        figure = _PICTURES[name](pd.read_csv(source, keep_default_na=source == folder.metrics))
+        path = folder.figures / f"{name}.png"
         figure.savefig(path.with_suffix(".tmp"), format="png", dpi=120)
         path.with_suffix(".tmp").replace(path)
         written.append(path)
@@ -30,13 +37,12 @@ def draw(run_dir: Path) -> list[Path]:
 
 
 def learning_curves(metrics: pd.DataFrame) -> Figure:
-    """Loss terms and validation scores over steps, from ``metrics.csv``."""
+    """Draw loss terms and validation scores over steps, from ``metrics.csv``."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name in ("loss", "label", "count_l1", "mlm"):
-        if f"train/{name}" in metrics:
-            points = metrics[["step", f"train/{name}"]].dropna()
-            left.plot(points["step"], points[f"train/{name}"], label=name, linewidth=1)
+    for name in loss_terms(map(str, metrics)):
+        points = metrics[["step", f"train/{name}"]].dropna()
+        left.plot(points["step"], points[f"train/{name}"], label=name, linewidth=1)
     left.set(xlabel="step", ylabel="training loss", yscale="log")
     for name in ("h_f1_macro", "h_f1_micro", "h_auprc", "exact_match"):
         if f"val/{name}" in metrics:
@@ -51,7 +57,7 @@ def learning_curves(metrics: pd.DataFrame) -> Figure:
 
 
 def label_f1(labels: pd.DataFrame) -> Figure:
-    """Macro F1 of each level, and F1 of each label over its support, from ``per_label.csv``."""
+    """Draw macro F1 of each level, and F1 of each label over its support, from ``per_label.csv``."""
     seen = labels[labels["support"] + labels["predicted"] > 0]
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 2))
@@ -68,7 +74,7 @@ def label_f1(labels: pd.DataFrame) -> Figure:
 
 
 def reliability(bins: pd.DataFrame) -> Figure:
-    """How often labels of a probability are true, and how many there are, from ``reliability.csv``."""
+    """Draw how often labels are true at each probability, and how many labels have it, from ``reliability.csv``."""
     figure = Figure(figsize=(5, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     filled = bins[bins["labels"] > 0]
@@ -83,26 +89,30 @@ def reliability(bins: pd.DataFrame) -> Figure:
 
 
 def calibration(bins: pd.DataFrame) -> float:
-    """Expected calibration error: mean distance of probability and share that is true, by number of labels."""
+    """Return the expected calibration error of the table ``reliability.csv``.
+
+    It is the mean distance between the probability of a bin and its share of true labels, weighted by its labels.
+    """
     filled = bins[bins["labels"] > 0]
     distance = (filled["true"] / filled["labels"] - filled["probability"]).abs()
     return float(np.average(distance, weights=filled["labels"]))
 
 
 def label_map(labels: pd.DataFrame) -> Figure:
-    """Label-token embeddings of the lower levels, coloured by parent, from ``label_embeddings.csv``."""
+    """Draw the label-token embeddings of the lower levels, coloured by parent, from ``label_embeddings.csv``."""
     figure = Figure(figsize=(12, 9), layout="constrained")
     axes = figure.subplots()
     below = labels[labels["level"] > 1] if (labels["level"] > 1).any() else labels
     parents = list(dict.fromkeys(below["parent"]))
     colour = {parent: colormaps["tab20"](index % 20) for index, parent in enumerate(parents)}
     axes.scatter(below["x"], below["y"], c=[colour[parent] for parent in below["parent"]], s=24)
-    if len(below) <= _NUM_NAMES:
+    if len(below) <= _MAX_NAMED_LABELS:
         for _, row in below.iterrows():
             axes.annotate(row["label"], (row["x"], row["y"]), fontsize=6, alpha=0.8, parse_math=False)
     if len(parents) <= 20:
         for parent in parents:
-            axes.scatter([], [], color=colour[parent], label=f" {parent}")  # names from _ on would be left out
+            # The space keeps names that begin with _, which Matplotlib would leave out.
+            axes.scatter([], [], color=colour[parent], label=f" {parent}")
         legend = axes.legend(title="parent", fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         for text in legend.get_texts():
             text.set_parse_math(False)
@@ -110,9 +120,9 @@ def label_map(labels: pd.DataFrame) -> Figure:
     return figure
 
 
-_PICTURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
-    "metrics.csv": ("learning_curves", learning_curves),
-    "per_label.csv": ("label_f1", label_f1),
-    "reliability.csv": ("reliability", reliability),
-    "label_embeddings.csv": ("label_map", label_map),
+_PICTURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "learning_curves": learning_curves,
+    "label_f1": label_f1,
+    "reliability": reliability,
+    "label_map": label_map,
 }

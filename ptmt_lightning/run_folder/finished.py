@@ -1,4 +1,4 @@
-"""Reads finished runs from their folders, and finds out in which settings they differ."""
+"""Finished runs, read from their folders, and the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 
 import yaml
 
-# What names a run best comes first; then the configuration's own order.
+from ptmt_lightning.run_folder.paths import RunFolder
+
+# The settings that describe a run best, looked at first; the others follow in the configuration's order.
 _PREFERRED = ("dataset.name", "run.variant", "run.model", "run.backbone", "run.loss", "dataset.train_fraction")
-# How the settings begin that change nothing of what is learnt.
-NO_CHOICE = (
+# Beginnings of the keys of settings that change nothing of what is learnt.
+IGNORED_SETTINGS = (
     "dataset.path", "cache_dir", "logger", "callbacks.progress_bar", "callbacks.pruning", "callbacks.throughput",
     "callbacks.vitals", "callbacks.early_stopping.strict", "trainer.enable_", "trainer.log_every", "run.dir",
     "run.group", "resume", "keep_checkpoints",
 )  # fmt: skip
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, but only there with libyaml
 
 
 class Run(NamedTuple):
@@ -26,14 +28,14 @@ class Run(NamedTuple):
 
     folder: Path
     result: dict[str, Any]
-    settings: dict[str, str]  # of config.yaml, dotted keys, those that are not null; without NO_CHOICE and seeds
+    settings: dict[str, str]  # of config.yaml, by dotted key; without nulls, seeds and IGNORED_SETTINGS
 
 
 def find_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
-    """The finished runs in and below ``paths``, and a line for each folder that looks like a run and is none.
+    """Return the finished runs in and below ``paths``, and a line about each folder that only looks like one.
 
     Raises:
-        ValueError: a path is no folder.
+        ValueError: a path is not a folder.
     """
     runs, left_out = list[Run](), list[str]()
     seen = set[Path]()
@@ -49,7 +51,7 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
 
 
 def _candidates(path: Path, seen: set[Path]) -> Iterator[Path]:
-    """Folders with a result, or with a configuration and what a run that is not finished leaves; each once."""
+    """Yield each folder with a result, or with a configuration and traces of a run that has begun; each once."""
     for name, folders, files in os.walk(path, followlinks=True):
         folder = Path(name)
         if folder.resolve() in seen:  # a link, or a folder that was given twice
@@ -57,16 +59,18 @@ def _candidates(path: Path, seen: set[Path]) -> Iterator[Path]:
             continue
         seen.add(folder.resolve())
         folders.sort()
-        if "result.json" in files or ("config.yaml" in files and ("checkpoints" in folders or "metrics.csv" in files)):
+        run = RunFolder(folder)
+        has_begun = run.checkpoints.name in folders or run.metrics.name in files
+        if run.result.name in files or (run.config.name in files and has_begun):
             yield folder
 
 
 def _read(folder: Path) -> Run:
-    file = folder / "result.json"
-    if not file.exists():
+    run = RunFolder(folder)
+    if not run.is_finished:
         raise ValueError("not finished, there is no result.json")
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
+        result = json.loads(run.result.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"result.json is broken ({error})") from error
     result = result if isinstance(result, dict) else {}
@@ -75,7 +79,7 @@ def _read(folder: Path) -> Run:
         raise ValueError(
             f"result.json is not of a run of this project: no {', '.join(missing) or 'seconds of the training'}"
         )
-    return Run(folder, result, _read_settings(folder / "config.yaml"))
+    return Run(folder, result, _read_settings(run.config))
 
 
 def _read_settings(path: Path) -> dict[str, str]:
@@ -93,23 +97,26 @@ def _settings(node: dict[str, Any], run_dir: str, prefix: str = "") -> Iterator[
         key = f"{prefix}{name}"
         if isinstance(value, dict):
             yield from _settings(value, run_dir, f"{key}.")
-        elif value is not None and not _is_no_choice(key, value, run_dir):
+        elif value is not None and not _is_ignored(key, value, run_dir):
             yield key, _text(value)
 
 
-def _is_no_choice(key: str, value: object, run_dir: str) -> bool:
-    is_repeated = key.startswith("model.optimizer.")  # from optimizer
+def _is_ignored(key: str, value: object, run_dir: str) -> bool:
+    is_copy = key.startswith("model.optimizer.")  # of the settings under optimizer
     is_below = f"{value}/".startswith(f"{run_dir}/")
-    return key == "test" or key.rsplit(".", 1)[-1] == "seed" or key.startswith(NO_CHOICE) or is_repeated or is_below
+    return key == "test" or key.rsplit(".", 1)[-1] == "seed" or key.startswith(IGNORED_SETTINGS) or is_copy or is_below
 
 
 def _text(value: object) -> str:
-    """Equal numbers are equal texts."""
+    """Return a setting as text; equal numbers, such as 1 and 1.0, give equal texts."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """The fewest settings that tell all configurations apart: each tells apart what those before it do not."""
+    """Return settings that together tell all configurations apart.
+
+    Each of them separates runs that those before it do not.
+    """
     order = [*_PREFERRED, *(key for key in known_settings(runs) if key not in _PREFERRED)]
     chosen: list[str] = []
     parts = 1
@@ -122,12 +129,12 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 
 def known_settings(runs: Iterable[Run]) -> list[str]:
-    """The settings that any of the runs has, in their order."""
+    """Return the settings that any of the runs has, in the order in which they come."""
     return list(dict.fromkeys(key for run in runs for key in run.settings))
 
 
 def headings(settings: Sequence[str]) -> list[str]:
-    """Short names of settings."""
+    """Return short names of settings: the last part of each key, or the whole key where two share that part."""
     short = [key.rsplit(".", 1)[-1] for key in settings]
     names = [name if short.count(name) == 1 else key for name, key in zip(short, settings, strict=True)]
     return ["dataset" if key == "dataset.name" else name for name, key in zip(names, settings, strict=True)]

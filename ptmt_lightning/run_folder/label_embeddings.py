@@ -1,4 +1,4 @@
-"""What label-token embeddings represent: nearest neighbours, and how often they are siblings (section A.11).
+"""What label-token embeddings represent: nearest neighbours, and how often they are siblings (paper, section A.11).
 
 Shape legend: ``V`` nodes, ``H`` hidden size.
 """
@@ -13,17 +13,18 @@ import torch.nn.functional as F
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from ptmt_lightning.taxonomy import ROOT, Taxonomy
+from ptmt_lightning.edges import ROOT
+from ptmt_lightning.taxonomy import Taxonomy
 
 NUM_NEIGHBOURS = 3
-_SEED = 0  # of the map
+_SEED = 0  # gives the same map each time
 _MAX_PERPLEXITY = 15.0
 
 
 def siblings(taxonomy: Taxonomy) -> Tensor:
-    """Bool ``[V, V]``: different nodes of one level with a parent in common, top nodes left out.
+    """Return bool ``[V, V]``: which pairs are different nodes of one level with a common parent.
 
-    Top nodes are all siblings of each other: their neighbours say nothing.
+    Top nodes are left out: all of them are siblings, so their neighbours would say nothing.
     """
     parents = torch.zeros(len(taxonomy), len(taxonomy), dtype=torch.bool)
     for node, above in enumerate(taxonomy.parents):
@@ -33,22 +34,25 @@ def siblings(taxonomy: Taxonomy) -> Tensor:
 
 
 def same_level(taxonomy: Taxonomy) -> Tensor:
-    """Bool ``[V, V]``: different nodes of one level."""
+    """Return bool ``[V, V]``: which pairs are different nodes of one level."""
     levels = torch.tensor(taxonomy.levels)
     return (levels[:, None] == levels) & ~torch.eye(len(taxonomy), dtype=torch.bool)
 
 
 def similarities(embeddings: Tensor) -> Tensor:
-    """Cosines ``[V, V]`` of embeddings ``[V, H]`` from which their mean is taken.
+    """Return the cosines ``[V, V]`` of embeddings ``[V, H]`` after their mean is subtracted.
 
-    Embeddings of one table share a large common part; without it what tells labels apart is left.
+    Embeddings of one table have a large part in common; without it, only what tells labels apart is compared.
     """
     centred = F.normalize(embeddings.float() - embeddings.float().mean(dim=0), dim=-1)
     return centred @ centred.T
 
 
 def sibling_share(embeddings: Tensor, taxonomy: Taxonomy) -> float:
-    """How often the most similar node of the same level is a sibling, of the nodes that have one; nan if none has."""
+    """Return the share of nodes whose most similar node of the same level is a sibling.
+
+    Nodes without a sibling are left out; without any other node the share is nan.
+    """
     related = siblings(taxonomy)
     has_sibling = related.any(dim=1)
     nearest = similarities(embeddings).masked_fill(~same_level(taxonomy), -torch.inf).argmax(dim=1)
@@ -56,14 +60,14 @@ def sibling_share(embeddings: Tensor, taxonomy: Taxonomy) -> float:
 
 
 def chance(taxonomy: Taxonomy) -> float:
-    """What :func:`sibling_share` is on average where embeddings know nothing of the taxonomy."""
+    """Return the :func:`sibling_share` to expect of embeddings that know nothing of the taxonomy."""
     related, level = siblings(taxonomy), same_level(taxonomy)
     has_sibling = related.any(dim=1)
     return (related.sum(dim=1) / level.sum(dim=1).clamp_min(1))[has_sibling].mean().item()
 
 
 def summary(before: Tensor, after: Tensor, taxonomy: Taxonomy) -> dict[str, float | None]:
-    """Sibling shares before and after training and by chance; None where no node has a sibling."""
+    """Return the sibling shares before training, after training and by chance; None where no node has a sibling."""
     shares = {
         "sibling_share_before": sibling_share(before, taxonomy),
         "sibling_share_after": sibling_share(after, taxonomy),
@@ -73,7 +77,12 @@ def summary(before: Tensor, after: Tensor, taxonomy: Taxonomy) -> dict[str, floa
 
 
 def table(before: Tensor, after: Tensor, taxonomy: Taxonomy) -> pd.DataFrame:
-    """One row a node: place on the map, and the most similar nodes of its level before and after training.
+    """Return one row for each node: its place on a map, and the nodes of its level that are most similar to it.
+
+    Args:
+        before: embeddings ``[V, H]`` before training.
+        after: embeddings ``[V, H]`` after training; the map shows these.
+        taxonomy: the taxonomy of the ``V`` nodes.
 
     Returns:
         ``label, level, parent, x, y, before_1, before_1_sibling, before_1_cosine, ..., after_1, ...``.
@@ -98,7 +107,7 @@ def table(before: Tensor, after: Tensor, taxonomy: Taxonomy) -> pd.DataFrame:
 
 
 def _project(embeddings: Tensor) -> Tensor:
-    """Places ``[V, 2]`` that keep neighbourhoods (t-SNE by cosine), or the first two columns of very few rows."""
+    """Return places ``[V, 2]`` that keep neighbourhoods (t-SNE by cosine); below four rows, the first two columns."""
     if len(embeddings) < 4:
         return embeddings[:, :2].float()
     centred = (embeddings.float() - embeddings.float().mean(dim=0)).numpy()

@@ -1,4 +1,4 @@
-"""The test documents that went wrong, worst first."""
+"""The test documents that were predicted wrongly, worst first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from ptmt_lightning.run_folder.prediction import DocumentPrediction
 from ptmt_lightning.taxonomy import Taxonomy
 
-_CHARACTERS = 500  # of a text in the table of what went wrong
+_CHARACTERS = 500  # the table shows so many of a text
 
 
 def wrong_predictions(
@@ -20,20 +20,22 @@ def wrong_predictions(
     *,
     limit: int = 100,
 ) -> pd.DataFrame:
-    """One row a document that went wrong: ``id, text, true, true_probability, predicted, probability, f1``.
+    """Return a table of wrongly predicted documents: ``id, text, true, true_probability, predicted, probability, f1``.
 
-    Lowest F1 of the document's labels first, among equals the one that was surest of a wrong label. A cell has a line
-    for each path, with the probability of the path's last label.
+    The document whose labels have the lowest F1 comes first; among equals, the one with the most probable wrong label.
+    A cell has one line for each path, with the probability of the path's last label.
 
     Args:
-        predictions: with ``document_ids`` beside them.
-        texts: of all documents, by row.
-        limit: rows of the table.
+        predictions: all predictions of the test.
+        document_ids: the ids of the predictions' documents, in the same order.
+        texts: the texts of all documents of the split, by row.
+        taxonomy: the taxonomy of the predicted nodes.
+        limit: the largest number of rows.
     """
     wrong = [
-        both for both in zip(predictions, document_ids, strict=True) if set(both[0].nodes) != set(both[0].true_nodes)
+        pair for pair in zip(predictions, document_ids, strict=True) if set(pair[0].nodes) != set(pair[0].true_nodes)
     ]
-    worst = sorted(wrong, key=lambda both: _by_mistake(both[0]))[:limit]
+    worst = sorted(wrong, key=lambda pair: _by_mistake(pair[0]))[:limit]
     rows = {prediction.row for prediction, _ in worst}
     text_of = {row: text[:_CHARACTERS] for row, text in enumerate(texts) if row in rows}
     records = []

@@ -12,7 +12,10 @@ _METRICS = ("h_f1_macro", "h_f1_micro", "h_precision_micro", "h_recall_micro", "
 
 
 def model_card(result: Mapping[str, Any], taxonomy: Taxonomy) -> str:
-    """Data, scores, thresholds, how to use it, and limits, from the content of ``result.json``."""
+    """Return the README of a trained model, made from the content of ``result.json``.
+
+    It tells the data, the scores, the thresholds, how to use the model, and its limits.
+    """
     splits = [split for split in ("val", "test") if result[split]]
     documents = result["num_documents"]
     is_folder = Path(result["backbone"]).is_dir()

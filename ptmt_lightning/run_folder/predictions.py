@@ -1,4 +1,4 @@
-"""``predictions.jsonl``: the true and the predicted paths of each test document."""
+"""The file ``predictions.jsonl``: the true and the predicted paths of each test document."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from ptmt_lightning.utils.files import write_text
 def write_predictions(
     path: Path, predictions: Iterable[DocumentPrediction], document_ids: Iterable[str], taxonomy: Taxonomy
 ) -> None:
-    """One line a document: ``{"id", "labels": true paths, "predicted": [{"path", "probabilities"}, ...]}``."""
+    """Write ``predictions.jsonl``, one document on each line.
+
+    A line is ``{"id", "labels": true paths, "predicted": [{"path", "probabilities"}, ...]}``.
+    """
     lines = [
         json.dumps(_prediction_record(prediction, document_id, taxonomy), ensure_ascii=False) + "\n"
         for prediction, document_id in zip(predictions, document_ids, strict=True)

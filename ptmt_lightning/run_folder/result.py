@@ -13,8 +13,10 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.utils.files import write_text
 
 _PACKAGES = (
@@ -30,7 +32,7 @@ _PACKAGES = (
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, git state and device of this run."""
+    """Return the versions of Python and packages, the git state and the device of this run."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "versions": {"python": platform.python_version()}
@@ -43,7 +45,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of a git command in the project's checkout; None where there is no git or no checkout."""
+    """Return the output of a git command in the project's checkout, or None if there is no git or no checkout."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
@@ -54,21 +56,26 @@ def _git(*arguments: str) -> str | None:
 
 
 @rank_zero_only
-def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Write the resolved configuration as ``config.yaml``."""
-    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+def write_config(folder: RunFolder, config: Mapping[str, Any]) -> None:
+    """Write the resolved configuration as ``config.yaml``, on rank 0 only."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_text(folder.config, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
 @rank_zero_only
-def show(result: Mapping[str, Any], run_dir: Path) -> None:
-    """Print the main metrics and the folder of a finished run."""
-    table = Table(title=f"{result['dataset']} / {result['model']}", title_justify="left")
+def show(result: Mapping[str, Any], folder: RunFolder) -> None:
+    """Print the scores of a finished run and the path of its folder, on rank 0 only."""
+    scores = {split: result[split] for split in ("val", "test") if result[split]}
+    show_scores(f"{result['dataset']} / {result['model']}", scores)
+    Console().print(f"run: {folder.path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def show_scores(title: str, scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Print a table of metrics with one column for each split."""
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("metric")
-    splits = [split for split in ("val", "test") if result[split]]
-    for split in splits:
+    for split in scores:
         table.add_column(split, justify="right")
-    for name in result["val"]:
-        table.add_row(name, *(f"{result[split][name]:.4f}" for split in splits))
-    console = Console()
-    console.print(table)
-    console.print(f"run: {run_dir}", soft_wrap=True, highlight=False)
+    for name in next(iter(scores.values())):
+        table.add_row(name, *(f"{values[name]:.4f}" for values in scores.values()))
+    Console().print(table)

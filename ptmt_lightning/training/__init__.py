@@ -1,1 +1,1 @@
-"""A whole run: built, checked, trained, and written to its folder."""
+"""A whole run: the model is built and checked, trained and tested, and the run's folder is written."""

@@ -1,56 +1,97 @@
-"""What is written when a run has ended."""
+"""The outputs that are written when a run has ended."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from ptmt_lightning.data.datamodule import HTCDataModule
-from ptmt_lightning.metrics import per_label, reliability
+from ptmt_lightning.metrics import MetricValues
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.run_folder import figures, label_embeddings
 from ptmt_lightning.run_folder.mistakes import wrong_predictions
 from ptmt_lightning.run_folder.model_card import model_card
-from ptmt_lightning.run_folder.predictions import write_predictions
+from ptmt_lightning.run_folder.paths import RunFolder
+from ptmt_lightning.run_folder.prediction import DocumentPrediction
+from ptmt_lightning.run_folder.tables import write_tables
 from ptmt_lightning.training.loggers import RunWandbLogger
 from ptmt_lightning.training.wandb_summary import log_finished
 from ptmt_lightning.utils.files import write_json, write_text
 
 
-def write_run(
-    run_dir: Path,
-    datamodule: HTCDataModule,
-    model: HTCModel,
-    result: Mapping[str, Any],
-    wandb_logger: RunWandbLogger | None,
-) -> None:
-    tables = {}  # for W&B
-    if model.test_results:
-        ids = datamodule.document_ids("test", [prediction.row for prediction in model.test_predictions])
-        write_predictions(run_dir / "predictions.jsonl", model.test_predictions, ids, datamodule.taxonomy)
-        table = pd.DataFrame(per_label(datamodule.taxonomy, model.test_counts))
-        write_text(run_dir / "per_label.csv", table.to_csv(index=False))
-        write_text(run_dir / "reliability.csv", pd.DataFrame(reliability(model.test_scored)).to_csv(index=False))
-        tables["test/per_label"] = table
-        if wandb_logger:
-            wrong = wrong_predictions(model.test_predictions, ids, datamodule.texts("test"), datamodule.taxonomy)
-            tables["test/wrong_predictions"] = wrong
-    if embeddings := model.label_embeddings():
-        table = label_embeddings.table(*embeddings, datamodule.taxonomy)
-        write_text(run_dir / "label_embeddings.csv", table.to_csv(index=False))
-        tables["label_embeddings"] = table
-    figures.draw(run_dir)
-    with tempfile.TemporaryDirectory(prefix=".model.", dir=run_dir) as temporary:
-        folder = Path(temporary) / "model"
-        model.save_pretrained(folder)
-        write_text(folder / "README.md", model_card(result, datamodule.taxonomy))
-        shutil.rmtree(run_dir / "model", ignore_errors=True)
-        folder.rename(run_dir / "model")
-    write_json(run_dir / "result.json", result)  # last: a folder with it is complete
+class Tested(NamedTuple):
+    """The outcome of a test."""
+
+    metrics: MetricValues
+    predictions: list[DocumentPrediction]  # by row
+    seconds: float
+
+
+class FinishedRun(NamedTuple):
+    """All that the outputs of a run are made from."""
+
+    folder: RunFolder
+    datamodule: HTCDataModule
+    model: HTCModel
+    result: Mapping[str, Any]  # the content of result.json
+    tested: Tested | None  # None without a test
+
+    def test_ids(self) -> list[str]:
+        """Return the ids of the test documents, in the order of the predictions."""
+        assert self.tested is not None
+        return self.datamodule.document_ids("test", [prediction.row for prediction in self.tested.predictions])
+
+
+Tables = Mapping[str, pd.DataFrame]  # tables to log to W&B, by the name that they have there
+
+
+def _test_tables(run: FinishedRun) -> Tables:
+    if run.tested is None:
+        return {}
+    labels = write_tables(run.folder, run.model.taxonomy, run.tested.metrics, run.tested.predictions, run.test_ids())
+    return {"test/per_label": labels}
+
+
+def _label_embeddings(run: FinishedRun) -> Tables:
+    embeddings = run.model.label_embeddings()
+    if embeddings is None:
+        return {}
+    table = label_embeddings.table(*embeddings, run.model.taxonomy)
+    write_text(run.folder.label_embeddings, table.to_csv(index=False))
+    return {"label_embeddings": table}
+
+
+def _figures(run: FinishedRun) -> Tables:
+    figures.draw(run.folder)
+    return {}
+
+
+def _model(run: FinishedRun) -> Tables:
+    with tempfile.TemporaryDirectory(prefix=".model.", dir=run.folder.path) as temporary:
+        made = Path(temporary) / "model"
+        run.model.save_pretrained(made)
+        write_text(made / "README.md", model_card(run.result, run.model.taxonomy))
+        shutil.rmtree(run.folder.model, ignore_errors=True)
+        made.rename(run.folder.model)
+    return {}
+
+
+# What a run leaves, in this order; result.json comes last. To add an output, add a function that writes it.
+OUTPUTS: tuple[Callable[[FinishedRun], Tables], ...] = (_test_tables, _label_embeddings, _figures, _model)
+
+
+def write_run(run: FinishedRun, wandb_logger: RunWandbLogger | None) -> None:
+    """Write all outputs of a run, and log to W&B what it keeps of them."""
+    tables = {name: table for output in OUTPUTS for name, table in output(run).items()}
+    write_json(run.folder.result, run.result)  # last: a folder with it is complete
     if wandb_logger:
-        log_finished(wandb_logger, run_dir, result, tables, datamodule.split_ids())
+        if run.tested:
+            texts = run.datamodule.texts("test")
+            wrong = wrong_predictions(run.tested.predictions, run.test_ids(), texts, run.model.taxonomy)
+            tables["test/wrong_predictions"] = wrong
+        log_finished(wandb_logger, run.folder, run.result, tables, run.datamodule.split_ids())

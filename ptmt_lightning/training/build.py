@@ -17,13 +17,15 @@ from ptmt_lightning.training.checks import check_settings
 class BackboneSource(Protocol):
     """Opens a backbone; may make its vocabulary from the training texts."""
 
-    def load(self, texts: Iterable[str]) -> tuple[Backbone, PreTrainedTokenizerBase, int]: ...
+    def load(self, texts: Iterable[str]) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
+        """Return the backbone, its tokenizer, and the largest number of tokens that a text may have."""
 
 
 class BuildModel(Protocol):
     """A system's class with all of its own settings filled in."""
 
-    def __call__(self, **shared: Any) -> HTCModel: ...
+    def __call__(self, **shared: Any) -> HTCModel:
+        """Return the model; ``shared`` are the arguments that all systems take, such as taxonomy and backbone."""
 
 
 def build(
@@ -32,7 +34,7 @@ def build(
     """Make the model for the taxonomy of the data, and tell the data how the model cuts and batches texts.
 
     Raises:
-        ValueError: the data, the backbone or a setting is not usable; says which and what to do.
+        ValueError: the data, the backbone or a setting can't be used; the message says which and what to do.
     """
     check_settings(build_model)
     datamodule.prepare_data()
@@ -44,10 +46,10 @@ def build(
         train_collator=model.collator(training=True, pad_to_multiple_of=datamodule.pad_to_multiple_of),
         eval_collator=model.collator(training=False, pad_to_multiple_of=datamodule.pad_to_multiple_of),
     )
-    # Once on nothing: settings that don't fit the taxonomy are refused here, not at the first step.
+    # One call on empty targets refuses settings that don't fit the taxonomy, here and not at the first step.
     nothing = torch.zeros(1, len(model.taxonomy))
     model.label_loss(nothing, nothing.bool(), model.taxonomy.level_sizes)
-    if model.decision.single_label:
+    if model.rule.decision.single_label:
         most, document_id, level = datamodule.most_labels_at_a_level("train")
         if most > 1:
             raise ValueError(

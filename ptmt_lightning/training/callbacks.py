@@ -1,4 +1,4 @@
-"""Callbacks of our own."""
+"""Callbacks that log speed, gradients and memory."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ptmt_lightning.models.base import Batch
 
 
 class Throughput(L.Callback):
-    """Logs documents and text tokens a second over all devices.
+    """Logs how many documents and text tokens all devices together process in a second.
 
-    The clock runs from logging step to logging step, validation left out.
+    The clock runs from one logging step to the next; validation is left out.
     """
 
     def __init__(self) -> None:
@@ -24,11 +24,13 @@ class Throughput(L.Callback):
         self._since = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Restart count and clock: the time between epochs is not training."""
         self._restart()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        """Count the documents and tokens of a batch, and log the rates at a logging step."""
         self._documents += len(batch.rows)
         self._tokens += batch.num_text_tokens
         if _is_logged(trainer, trainer.global_step):
@@ -40,6 +42,7 @@ class Throughput(L.Callback):
             self._restart()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Restart count and clock: validation is not training."""
         self._restart()
 
     def _restart(self) -> None:
@@ -48,14 +51,15 @@ class Throughput(L.Callback):
 
 
 class Vitals(L.Callback):
-    """Logs the norm of all gradients before they are clipped, and the peak of the memory in use.
+    """Logs the norm of all gradients before they are clipped, and the peak of memory use in GiB.
 
-    Of a GPU it is what tensors take, else the resident set of the first process.
+    On a GPU, that is the memory of tensors; otherwise, the resident set of the first process.
     """
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
+        """Log both values, at logging steps only."""
         if _is_logged(trainer, trainer.global_step + 1):
             gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
             pl_module.log("train/gradient_norm", get_total_norm(gradients))
@@ -63,21 +67,21 @@ class Vitals(L.Callback):
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes, since the process began."""
+    """Return the largest memory use since the process began, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
-        import psutil  # gives the peak there alone
+        import psutil  # knows the peak on Windows only
 
         peak: int = psutil.Process().memory_info().peak_wset
         return peak
     import resource  # not on Windows
 
-    unit = 1 if sys.platform == "darwin" else 1024  # of getrusage
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes in the unit of getrusage
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _is_logged(trainer: L.Trainer, step: int) -> bool:
-    """Whether Lightning writes what is logged at the step that makes the count ``step``."""
+    """Return whether Lightning writes what is logged at the step that brings the number of steps to ``step``."""
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return every > 0 and step % every == 0

@@ -1,4 +1,4 @@
-"""Checkpoints that a run can always go on from: written whole or not at all, often enough, and when told to stop.
+"""Checkpoints from which a run can always be resumed: whole or absent, written often and when the process must end.
 
 ``last.ckpt`` is the newest, ``previous.ckpt`` the one before it, ``best.ckpt`` that of the best validation.
 """
@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ptmt_lightning.run_folder.checkpoint_files import LAST, PREVIOUS
+from ptmt_lightning.run_folder.paths import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from ptmt_lightning.utils.checks import check_range
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
     """Writes under a temporary name beside the file, then renames; the old ``last.ckpt`` becomes ``previous.ckpt``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
-        """Write ``checkpoint``.
+        """Write ``checkpoint`` to ``path``, whole or not at all.
 
         Raises:
-            ValueError: the disk is full; earlier checkpoints stay as they are.
+            ValueError: the file can't be written, as on a full disk; earlier checkpoints stay as they are.
         """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,37 +47,42 @@ class WholeCheckpointIO(TorchCheckpointIO):
                 f"{target}: the checkpoint could not be written ({error}); free space on that disk, then go on with "
                 f"resume={target.parent.parent}"
             ) from error
-        if target.name == LAST and target.exists():
-            target.replace(target.with_name(PREVIOUS))
+        if target.name == LAST_CHECKPOINT and target.exists():
+            target.replace(target.with_name(PREVIOUS_CHECKPOINT))
         temporary.replace(target)
 
 
 class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``: at the end of each epoch, every few minutes, and when the process is told to end (SIGTERM).
 
-    Not between a step and the validation that follows it: a run that went on from there would miss the validation, and
-    what depends on it. Told to end just then, the run goes on from the checkpoint before.
+    Nothing is saved between a step and the validation that follows it: a run resumed from there would miss that
+    validation and all that depends on it. A run that is told to end just then is resumed from the checkpoint before.
 
     Args:
-        dirpath: folder.
-        every_minutes: between two within an epoch; asked every ``check_every`` steps.
-        check_every: steps.
+        dirpath: the folder of checkpoints.
+        every_minutes: minutes between two checkpoints within an epoch.
+        check_every: the number of steps after which the clock is looked at again.
+
+    Raises:
+        ValueError: a setting is out of its range.
     """
 
-    def __init__(self, dirpath: str, *, every_minutes: float, check_every: int = 10) -> None:
+    def __init__(self, dirpath: str, *, every_minutes: float = 10, check_every: int = 10) -> None:
         check_range("callbacks.last_checkpoint.every_minutes", every_minutes, 0)
         check_range("callbacks.last_checkpoint.check_every", check_every, 1, integer=True)
-        self.path = Path(dirpath) / LAST
+        self.path = Path(dirpath) / LAST_CHECKPOINT
         self.every_minutes, self.check_every = every_minutes, check_every
         self._since = time.monotonic()
         self._validation_due = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
         self._since = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Save a checkpoint if it is time for one and no validation follows this step."""
         every = trainer.val_check_batch
         self._validation_due = trainer.is_last_batch or (every is not None and (batch_idx + 1) % every == 0)
         if self._validation_due or trainer.global_step % self.check_every:
@@ -87,9 +92,11 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save a checkpoint."""
         self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Save a checkpoint if training was told to end (SIGTERM), and say how to resume it."""
         if not isinstance(exception, SIGTERMException) or trainer.state.fn != "fit":
             return
         if not self._validation_due:

@@ -1,4 +1,4 @@
-"""What can be refused before a run has begun."""
+"""Checks that refuse a run before it has begun."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from ptmt_lightning.models.base import HTCModel
 
 
 def check_settings(build_model: object) -> None:
-    """Refuse settings of another system, as an experiment made for one may bring them."""
+    """Refuse settings that the system does not have, such as those of an experiment made for another system.
+
+    Raises:
+        ValueError: a setting is unknown; the message names it.
+    """
     if isinstance(build_model, partial) and isinstance(build_model.func, type):
         constructors = [vars(base)["__init__"] for base in build_model.func.__mro__ if "__init__" in vars(base)]
         known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
@@ -29,10 +33,10 @@ def check_settings(build_model: object) -> None:
 
 
 def check_trainer(trainer: L.Trainer, datamodule: HTCDataModule) -> None:
-    """Refuse devices and strategies that the run can't work with, before it has begun.
+    """Refuse numbers of devices and strategies that a run can't work with.
 
     Raises:
-        ValueError: says what to set instead.
+        ValueError: one of them does not fit; the message says what to set instead.
     """
     datamodule.device_batch_size(trainer.world_size)
     if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
@@ -44,10 +48,10 @@ def check_trainer(trainer: L.Trainer, datamodule: HTCDataModule) -> None:
 
 
 def check_monitor(monitor: str, model: HTCModel) -> None:
-    """Refuse a misspelt metric before the first epoch, at whose end it would be missed.
+    """Refuse a misspelt metric, which would otherwise be noticed only at the end of the first epoch.
 
     Raises:
-        ValueError: names the nearest one.
+        ValueError: there is no such metric; the message names the nearest one.
     """
     metrics = HierarchicalMetrics(model.taxonomy)
     none = torch.zeros(0, len(model.taxonomy))

@@ -1,4 +1,4 @@
-"""Loggers: metrics.csv in the run's folder, and Weights & Biases with or without a network."""
+"""Loggers: ``metrics.csv`` in the run's folder, and Weights & Biases with or without a network."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ class RunCSVLogger(CSVLogger):
 
     @property
     def experiment(self) -> Any:
+        """The writer of ``metrics.csv``; on ranks other than 0, a stand-in that writes nothing."""
         if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
             self._experiment = _AppendingWriter(log_dir=self.save_dir)
         return super().experiment
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Drop the rows from ``step`` on: a resumed run writes them again."""
+        """Drop the rows from ``step`` on, which a resumed run writes again."""
         path = Path(self.save_dir) / ExperimentWriter.NAME_METRICS_FILE
         if path.exists():
             with path.open(newline="") as file:
                 header, *rows = list(csv.reader(file)) or [[]]
-            if "step" not in header:  # killed while it was written
+            if "step" not in header:  # the run was killed while it wrote the header
                 path.unlink()
                 return
             at = header.index("step")
@@ -54,7 +55,7 @@ class RunCSVLogger(CSVLogger):
 
 class _AppendingWriter(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
-        """Lightning's own deletes an earlier file here; this one goes on under its header."""
+        """Go on under the header of an earlier file, which Lightning's own method would delete."""
         path = Path(self.metrics_file_path)
         if path.exists():
             with path.open(newline="") as file:
@@ -62,11 +63,11 @@ class _AppendingWriter(ExperimentWriter):
 
 
 class RunWandbLogger(WandbLogger):
-    """Keeps in the summary the highest point of each validation score and the lowest of each loss.
+    """Keeps in W&B's summary the highest point of each validation score and the lowest of each loss.
 
     Args:
-        upload_model: send the trained model, not only where it lies.
-        settings: of :class:`WandbLogger`.
+        upload_model: send the files of the trained model, not only their checksums and where they are.
+        settings: arguments of :class:`WandbLogger`.
     """
 
     def __init__(self, *, upload_model: bool, **settings: Any) -> None:
@@ -76,7 +77,8 @@ class RunWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        # By name: of two patterns that fit, as val/* and Lightning's *, W&B takes the one or the other.
+        """Log metrics; before the first value of a metric, tell W&B what its summary is to keep."""
+        # By full name: where two patterns fit, such as val/* and Lightning's *, it is open which one W&B takes.
         for name in sorted(metrics.keys() - self._seen):
             if kept := _summary(name):
                 self.experiment.define_metric(name, summary=kept, step_metric="trainer/global_step", step_sync=True)
@@ -85,6 +87,7 @@ class RunWandbLogger(WandbLogger):
 
 
 def _summary(name: str) -> str | None:
+    """Return what the summary keeps of a metric: ``min``, ``max``, or None for W&B's default, the last value."""
     if name.endswith("loss"):
         return "min"
     return "max" if name.startswith("val/") else None
@@ -103,16 +106,22 @@ def wandb_logger(
     offline: bool = False,
     log_model: bool = False,
 ) -> RunWandbLogger:
-    """A W&B logger that never prompts: with no key or no way to the server it works offline, and says so.
+    """Return a W&B logger that never prompts: without a key or a way to the server it works offline, and says so.
 
     The run's id is kept in ``<save_dir>/wandb/run_id``, so that a resumed run goes on as the same run. An agent of a
     W&B sweep gives its runs their ids.
 
     Args:
-        name: the middle of a long one is left out.
-        group: default: ``experiment``.
-        choices: become tags, too, each without the folders or the owner in front of it.
-        log_model: send the trained model, not only where it lies.
+        save_dir: the folder of the run.
+        project: the W&B project.
+        name: the name of the run in W&B; the middle of a long one is left out.
+        group: the W&B group of the run (default: ``experiment``).
+        experiment: the name of the experiment that the run belongs to.
+        job_type: the W&B job type of the run.
+        tags: tags of the run, each cut to what W&B accepts.
+        choices: further tags, such as model and data set; of each tag, what follows its last slash is kept.
+        offline: write to the folder only, without asking for the server.
+        log_model: send the files of the trained model, not only their checksums and where they are.
     """
     is_first_rank = getattr(rank_zero_only, "rank", 0) == 0
     reason = why_offline() if is_first_rank and not offline and not os.environ.get("WANDB_MODE") else None
@@ -133,23 +142,26 @@ def wandb_logger(
         # The login check has frozen W&B's settings: the mode that WandbLogger sets for offline=True comes too late.
         mode="offline" if offline else None,
         resume="allow" if resumed else None,
-        # The state of this code, wherever the run was started.
+        # W&B records the git state of this code, wherever the run was started.
         settings=wandb.Settings(git_root=str(Path(__file__).parents[1])),
     )  # fmt: skip
 
 
 def _shortened(name: str, limit: int = 128) -> str:
-    """W&B takes no longer ones; both ends tell runs apart: data set and model, and what a sweep changes."""
+    """Return a name of at most ``limit`` characters, which is what W&B accepts; its middle is left out.
+
+    Both ends tell runs apart: the first names data set and model, the last what a sweep changes.
+    """
     return name if len(name) <= limit else f"{name[: limit // 2 - 3]}...{name[-limit // 2 :]}"
 
 
 def _tags(names: Iterable[str], limit: int = 64) -> list[str]:
-    """Each once, and no longer than W&B takes."""
+    """Return each tag once, without the folders or the owner before it, and cut to what W&B accepts."""
     return list(dict.fromkeys(name.rstrip("/").rsplit("/", 1)[-1][:limit] for name in names))
 
 
 def why_offline(timeout: float = 3.0) -> str | None:
-    """Why W&B can't be reached, and what would help; None where it can. Never prompts."""
+    """Return why W&B can't be reached and what would help, or None if it can; never prompt."""
     if not wandb.login(prompt=False, verify=False):
         return "no API key (set WANDB_API_KEY or run `wandb login`)"
     server = urlparse(wandb.setup().settings.base_url)

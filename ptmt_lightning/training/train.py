@@ -1,4 +1,4 @@
-"""The task function that ``run.py`` calls: train, test on the best checkpoint, leave a run folder."""
+"""A whole run: train, choose thresholds, test the best checkpoint, and leave a run folder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import shutil
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -20,10 +21,13 @@ from ptmt_lightning.metrics import HierarchicalMetrics
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.run_folder import label_embeddings
 from ptmt_lightning.run_folder.checkpoint_files import newest, remove_leftovers
-from ptmt_lightning.run_folder.result import environment
+from ptmt_lightning.run_folder.paths import RunFolder
+from ptmt_lightning.run_folder.result import environment, write_config
 from ptmt_lightning.thresholds import tune_thresholds
-from ptmt_lightning.training.artifacts import write_run
+from ptmt_lightning.training.artifacts import FinishedRun, Tested, write_run
+from ptmt_lightning.training.collectors import PredictionCollector, RunRecord, ScoreCollector, attached
 from ptmt_lightning.training.loggers import RunCSVLogger, RunWandbLogger
+from ptmt_lightning.training.trainer import make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -32,121 +36,170 @@ def train(
     *,
     datamodule: HTCDataModule,
     model: HTCModel,
-    trainer: L.Trainer,
     run_dir: Path,
-    description: Mapping[str, Any],
-    config: Mapping[str, Any],
+    trainer: L.Trainer | None = None,
+    config: Mapping[str, Any] | None = None,
     test: bool = True,
     keep_checkpoints: bool = True,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Fit, test the best checkpoint, and write the run folder.
+    """Train a model, test its best checkpoint, and write the run folder.
 
     Args:
-        run_dir: written to by rank 0: ``result.json``, ``predictions.jsonl``, tables, ``figures/``, ``model/``.
-        description: goes into ``result.json`` as it is: names of model, backbone, loss, variant.
-        config: the resolved configuration, plain types, for W&B.
-        test: score the test split, where there is one.
-        keep_checkpoints: else they are removed when all else is written; ``model/`` has the best weights.
+        datamodule: connected to the model, see :func:`~ptmt_lightning.training.build.build`.
+        model: the model to train; at the end it has the weights of its best checkpoint.
+        run_dir: written to by rank 0; :class:`~ptmt_lightning.run_folder.paths.RunFolder` lists the files.
+        trainer: None for :func:`~ptmt_lightning.training.trainer.make_trainer` with its defaults.
+        config: every setting of the run, in plain types, for ``config.yaml`` and W&B. Its part ``run`` (names of model,
+            backbone, loss, variant) goes into ``result.json`` as it is. None takes the main ones from the objects.
+        test: score the test split, if there is one.
+        keep_checkpoints: keep checkpoints at the end; otherwise only ``model/`` has the best weights.
         resume: go on from the newest checkpoint in ``run_dir`` that can be read.
 
     Returns:
         The content of ``result.json``.
+
+    Raises:
+        ValueError: the run is to be resumed, but no checkpoint can be read.
     """
+    folder = RunFolder(run_dir)
+    trainer = trainer or make_trainer(run_dir)
+    config = config or _config(run_dir, datamodule, model)
+    write_config(folder, config)
     wandb_logger = next((logger for logger in trainer.loggers if isinstance(logger, RunWandbLogger)), None)
     if wandb_logger:
         wandb_logger.log_hyperparams(dict(config))
-    checkpoint = None
-    if resume:
-        if trainer.is_global_zero:
-            remove_leftovers(run_dir)
-        # Lightning warns of a loader that can't go on within an epoch; it does not see that its sampler can.
-        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-        checkpoint, content = newest(run_dir / "checkpoints")
-        progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-        datamodule.start_at(content["epoch"], progress["processed"])
-        for curves in trainer.loggers:
-            if isinstance(curves, RunCSVLogger):
-                curves.rewind(content["global_step"])
-        del content
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    record = RunRecord()
+    trainer.callbacks.insert(0, record)  # type: ignore[attr-defined]
+    checkpoint = _prepare_to_resume(trainer, datamodule, folder) if resume else None
     if trainer.is_global_zero:
-        log.info("run folder: %s", run_dir)
-        log.info(
-            "%d training documents, %d labels on %d levels; %.1f million parameters; %d x %s",
-            datamodule.num_documents("train"), len(model.taxonomy), model.taxonomy.num_levels, num_parameters / 1e6,
-            trainer.world_size, trainer.strategy.root_device.type,
-        )  # fmt: skip
-    model.fit_started = time.perf_counter()
-    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
-    seconds = {"fit": model.fit_seconds}
-    epochs, steps = trainer.current_epoch, trainer.global_step
-    best, best_score = _load_best(trainer, model)
-    if not model.val_results:  # max_steps came before the first validation
+        _log_beginning(trainer, datamodule, model, folder)
+    fitted = _fit(trainer, datamodule, model, record, checkpoint)
+    if not record.val_results:  # max_steps came before the first validation
         trainer.validate(model, datamodule, verbose=False)
     if model.tune_threshold:
-        _tune(trainer, model, datamodule)
-    if test and datamodule.has_split("test"):
-        started = time.perf_counter()
-        trainer.test(model, datamodule, verbose=False)
-        seconds["test"] = time.perf_counter() - started
+        record.val_results = _tune(trainer, model, datamodule)
+    tested = _test(trainer, model, datamodule) if test and datamodule.has_split("test") else None
     embeddings = model.label_embeddings()
     result = {
         "dataset": datamodule.name,
-        **description,
+        **config["run"],
         "seed": model.seed,
         "train_fraction": datamodule.train_fraction,
-        "val": model.val_results,
-        "test": model.test_results,
-        "thresholds": model.thresholds,
+        "val": record.val_results,
+        "test": tested.metrics.values if tested else {},
+        "thresholds": list(model.rule.thresholds or ()),
         "label_embeddings": embeddings and label_embeddings.summary(*embeddings, datamodule.taxonomy),
-        "best_checkpoint": best,
-        "best_score": best_score,
-        "epochs": epochs,
-        "steps": steps,
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "best_checkpoint": fitted.best_checkpoint,
+        "best_score": fitted.best_score,
+        "epochs": fitted.epochs,
+        "steps": fitted.steps,
+        "seconds": {"fit": fitted.seconds} | ({"test": tested.seconds} if tested else {}),
         "num_documents": {split: datamodule.num_documents(split) for split in SPLITS if datamodule.has_split(split)},
-        "num_parameters": num_parameters,
+        "num_parameters": _num_parameters(model),
         "num_devices": trainer.world_size,
         "precision": trainer.precision,
         "wandb_run_id": wandb_logger and str(wandb_logger.version),
         **environment(model.device),
     }
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        write_run(run_dir, datamodule, model, result, wandb_logger)
+        write_run(FinishedRun(folder, datamodule, model, result, tested), wandb_logger)
         if not keep_checkpoints:
-            shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return result
 
 
-def _load_best(trainer: L.Trainer, model: HTCModel) -> tuple[str | None, float | None]:
-    """Put the best checkpoint's weights into the model; gives its name and its score, None without one."""
-    checkpoint = trainer.checkpoint_callback
-    if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.best_model_path:
-        return None, None
-    content = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+class _Fitted(NamedTuple):
+    """The outcome of training, after which the model has the weights of the best checkpoint."""
+
+    seconds: float
+    epochs: int
+    steps: int
+    best_checkpoint: str | None
+    best_score: float | None
+
+
+def _config(run_dir: Path, datamodule: HTCDataModule, model: HTCModel) -> dict[str, Any]:
+    """Return the settings that tell a run apart, for a run that was started without a configuration."""
+    return {
+        "seed": model.seed,
+        "run": {
+            "dir": str(run_dir),
+            "model": model.system,
+            "backbone": model.backbone.model.name_or_path or "from scratch",
+            "loss": type(model.label_loss).__name__,
+            "variant": None,
+        },
+        "dataset": {"name": datamodule.name, "train_fraction": datamodule.train_fraction},
+    }
+
+
+def _prepare_to_resume(trainer: L.Trainer, datamodule: HTCDataModule, folder: RunFolder) -> Path:
+    """Return the checkpoint to resume from; set data and curves back to where it was written."""
+    if trainer.is_global_zero:
+        remove_leftovers(folder)
+    # Lightning warns of a loader that can't resume within an epoch; it does not see that the sampler can.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
+    checkpoint, content = newest(folder)
+    progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+    datamodule.start_at(content["epoch"], progress["processed"])
+    for curves in trainer.loggers:
+        if isinstance(curves, RunCSVLogger):
+            curves.rewind(content["global_step"])
+    return checkpoint
+
+
+def _log_beginning(trainer: L.Trainer, datamodule: HTCDataModule, model: HTCModel, folder: RunFolder) -> None:
+    log.info("run folder: %s", folder.path)
+    log.info(
+        "%d training documents, %d labels on %d levels; %.1f million parameters; %d x %s",
+        datamodule.num_documents("train"), len(model.taxonomy), model.taxonomy.num_levels, _num_parameters(model) / 1e6,
+        trainer.world_size, trainer.strategy.root_device.type,
+    )  # fmt: skip
+
+
+def _num_parameters(model: HTCModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _fit(
+    trainer: L.Trainer, datamodule: HTCDataModule, model: HTCModel, record: RunRecord, checkpoint: Path | None
+) -> _Fitted:
+    """Train, then put the best checkpoint's weights into the model, and its scores into the record."""
+    record.start()
+    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
+    seconds, epochs, steps = round(record.fit_seconds, 2), trainer.current_epoch, trainer.global_step
+    saved = trainer.checkpoint_callback
+    if not isinstance(saved, ModelCheckpoint) or not saved.best_model_path:
+        return _Fitted(seconds, epochs, steps, None, None)
+    content = torch.load(saved.best_model_path, map_location="cpu", weights_only=True)
     model.load_state_dict(content["state_dict"])
-    model.on_load_checkpoint(content)
-    assert checkpoint.best_model_score is not None
-    return Path(checkpoint.best_model_path).name, checkpoint.best_model_score.item()
+    record.on_load_checkpoint(trainer, model, content)
+    assert saved.best_model_score is not None
+    return _Fitted(seconds, epochs, steps, Path(saved.best_model_path).name, saved.best_model_score.item())
 
 
-def _tune(trainer: L.Trainer, model: HTCModel, datamodule: HTCDataModule) -> None:
-    """Put thresholds chosen on validation into the model, and what they reach there into its results."""
+def _test(trainer: L.Trainer, model: HTCModel, datamodule: HTCDataModule) -> Tested:
+    started = time.perf_counter()
+    with attached(trainer, PredictionCollector()) as collector:
+        trainer.test(model, datamodule, verbose=False)
+    return Tested(collector.metrics, collector.gather(trainer), round(time.perf_counter() - started, 2))
+
+
+def _tune(trainer: L.Trainer, model: HTCModel, datamodule: HTCDataModule) -> dict[str, float]:
+    """Put thresholds chosen on validation into the model, and return the scores that they reach there."""
     assert model.tune_threshold is not None
-    model.val_scores = []
-    trainer.validate(model, datamodule, verbose=False)
-    gathered = [model.val_scores] * trainer.world_size
-    if trainer.world_size > 1:
-        torch.distributed.all_gather_object(gathered, model.val_scores)
-    model.val_scores = None
-    batches = [batch for share in gathered for batch in share]
-    probabilities, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    loggers, trainer.loggers = trainer.loggers, []  # the curves have this checkpoint's validation already
+    with attached(trainer, ScoreCollector()) as collector:
+        trainer.validate(model, datamodule, verbose=False)
+    trainer.loggers = loggers
+    probabilities, targets = collector.gather(trainer)
     classes = model.val_metrics.classes
-    model.thresholds = tune_thresholds(
-        probabilities, targets, model.taxonomy, tuning=model.tune_threshold, prune=model.prune, classes=classes
+    thresholds = tune_thresholds(
+        probabilities, targets, model.taxonomy, tuning=model.tune_threshold, prune=model.rule.prune, classes=classes
     )
+    model.rule = replace(model.rule, thresholds=tuple(thresholds))
     metrics = HierarchicalMetrics(model.taxonomy, classes=classes)
     metrics.update(model.predict_nodes(probabilities), targets, probabilities)
-    model.val_results = metrics.compute().values
-    log.info("thresholds, chosen on validation: %s", ", ".join(f"{threshold:g}" for threshold in model.thresholds))
+    log.info("thresholds, chosen on validation: %s", ", ".join(f"{threshold:g}" for threshold in thresholds))
+    return metrics.compute().values

@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 import wandb
 
+from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.training.loggers import RunWandbLogger
 
-# Of result.json; the description and the seed are in the configuration, the versions in W&B's own requirements.txt.
+# Entries of result.json. W&B has description and seed in the configuration, versions in its own requirements.txt.
 _SUMMARY = (
     "best_checkpoint", "best_score", "epochs", "steps", "seconds", "num_documents", "num_parameters", "num_devices",
     "precision", "device", "thresholds", "git_sha", "git_dirty",
@@ -22,31 +23,34 @@ _SUMMARY = (
 
 def log_finished(
     logger: RunWandbLogger,
-    run_dir: Path,
+    folder: RunFolder,
     result: Mapping[str, Any],
     tables: Mapping[str, pd.DataFrame],
     split_ids: Mapping[str, Sequence[str]],
 ) -> None:
-    """Log what is known at the end, on rank 0.
+    """Log to W&B what is known when a run has ended; to be called on rank 0.
 
     Args:
-        run_dir: with ``figures/`` and ``model/``.
+        logger: the logger of the run.
+        folder: the folder of the run, with its pictures and its model.
         result: the content of ``result.json``.
+        tables: the tables to log, by the name that W&B shows.
         split_ids: the ids of the documents of each split.
     """
     logger.experiment.summary.update(summary(result))
     for name, table in tables.items():
         logger.log_table(name, dataframe=table)
-    for picture in sorted((run_dir / "figures").glob("*.png")):
+    for picture in sorted(folder.figures.glob("*.png")):
         logger.log_image(f"figures/{picture.stem}", [str(picture)])
     logger.experiment.log_artifact(_split_artifact(result["dataset"], split_ids))
-    logger.experiment.log_artifact(_model_artifact(run_dir / "model", result, upload=logger.upload_model))
+    logger.experiment.log_artifact(_model_artifact(folder.model, result, upload=logger.upload_model))
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What runs are compared by: ``test/*``, ``best/*`` (``val`` of ``result.json``), and single values.
+    """Return the values by which W&B compares runs: ``test/*``, ``best/*``, ``label_embeddings/*`` and single ones.
 
-    ``val/*`` is of the curves: their highest point, each metric by itself.
+    ``best/*`` are the validation scores in ``result.json``. The name ``val/*`` belongs to the curves, of which W&B
+    keeps the highest point, for each metric by itself.
     """
     groups = {"best": result["val"], "test": result["test"], "label_embeddings": result["label_embeddings"] or {}}
     values = {f"{group}/{name}": value for group, scores in groups.items() for name, value in scores.items()}
@@ -54,9 +58,9 @@ def summary(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _split_artifact(dataset: str, split_ids: Mapping[str, Sequence[str]]) -> wandb.Artifact:
-    # One name a data set: W&B makes a new version only for other ids, so equal versions are equal splits.
+    # One name for a data set: W&B makes a new version only for other ids, so equal versions mean equal splits.
     sizes = {split: len(ids) for split, ids in split_ids.items()}
-    name = re.sub(r"[^-.\w]", "-", dataset, flags=re.ASCII)  # of what W&B takes
+    name = re.sub(r"[^-.\w]", "-", dataset, flags=re.ASCII)  # W&B takes no other characters
     artifact = wandb.Artifact(f"{name}-splits", "split-ids", metadata=sizes)
     with artifact.new_file("split_ids.json") as file:
         json.dump(split_ids, file)
@@ -64,7 +68,7 @@ def _split_artifact(dataset: str, split_ids: Mapping[str, Sequence[str]]) -> wan
 
 
 def _model_artifact(folder: Path, result: Mapping[str, Any], *, upload: bool) -> wandb.Artifact:
-    """Checksums and places of the files; with ``upload`` the files themselves, read where they lie."""
+    """Return an artifact with checksums and places of the model's files; with ``upload``, the files themselves."""
     scores = {name: result[name] for name in ("best_score", "val", "test")}
     artifact = wandb.Artifact(f"model-{result['wandb_run_id']}", "model", metadata=scores)
     for path in sorted(path for path in folder.absolute().rglob("*") if path.is_file()):

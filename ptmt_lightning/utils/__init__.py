@@ -1,1 +1,1 @@
-"""Files that are whole or absent, checks of settings, texts as token ids: what every room uses."""
+"""What all other packages use: files that are whole or absent, checks of settings, lazy imports, texts as token ids."""

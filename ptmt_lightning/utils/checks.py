@@ -12,7 +12,7 @@ def check_range(
     """Refuse a value that is not a number in ``[low, high]`` (``[low, high)`` with ``high_open``).
 
     Raises:
-        ValueError: names the configuration key, the value and what was expected.
+        ValueError: the value is out of range; the message names configuration key, value and range.
     """
     is_number = isinstance(value, int if integer else Real) and not isinstance(value, bool)
     if is_number and isfinite(value) and low <= value and (value < high if high_open else value <= high):  # type: ignore

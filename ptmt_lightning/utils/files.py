@@ -13,13 +13,17 @@ from typing import Any
 
 
 def check_folder_of(path: Path, option: str) -> None:
-    """Refuse a file to be written in a folder that is not there, before the work is done."""
+    """Refuse an output file whose folder does not exist, before any work is done.
+
+    Raises:
+        ValueError: there is no such folder; the message names the option.
+    """
     if not path.parent.is_dir():
         raise ValueError(f"{option} {path}: no folder {str(path.parent)!r}; make it first")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename: a reader never sees half a file."""
+    """Write a UTF-8 file under a temporary name, then rename it: a reader never sees half a file."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -27,17 +31,17 @@ def write_text(path: Path, text: str) -> None:
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)  # is there only after an error
+        Path(temporary).unlink(missing_ok=True)  # still there only after an error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a readable JSON file, see :func:`write_text`."""
+    """Write an indented JSON file, in the way of :func:`write_text`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` to write to; it becomes ``path`` at the end, or goes with an error."""
+    """Yield a temporary folder beside ``path``; rename it to ``path`` at the end, or remove it after an error."""
     temporary = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent))
     temporary.chmod(0o755)  # mkdtemp makes it private; other users may share the folder
     try:

@@ -14,7 +14,7 @@ from book_mirror import ZIP, Mirror, collection, mirrored, ptmt
 from ptmt_lightning.data.benchmarks.base import Published
 from ptmt_lightning.data.benchmarks.bgc import BGCDataModule
 from ptmt_lightning.data.benchmarks.bugs import BugsDataModule
-from ptmt_lightning.data.benchmarks.table2 import Row, compare
+from ptmt_lightning.data.benchmarks.table2 import Comparison, compare
 
 UNEXPLAINED = "differs, no known reason"
 
@@ -127,7 +127,7 @@ def test_a_known_deviation_is_explained(folder: Path, mirror: Mirror) -> None:
     data = Known(name="bgc", path=str(folder), mirror=mirror.url, batch_size=1, cache_dir=str(folder / "cache"))
     data.prepare_data()
     rows = {row.measure: row for row in compare(data)}
-    assert rows["documents"] == Row("documents", "6", "91,894", "a small one")
+    assert rows["documents"] == Comparison("documents", "6", "91,894", "a small one")
     assert rows["val"].remark == UNEXPLAINED
     assert rows["depth"].remark == ""
 
@@ -144,9 +144,9 @@ def test_a_fold_may_differ_by_a_document(tmp_path: Path) -> None:
     data.prepare_data()
     rows = {row.measure: row for row in compare(data)}
     assert rows["documents"].remark == ""
-    assert rows["train"] == Row("train", "32", "33", "folds differ by a document")
-    assert rows["val"] == Row("val", "8", "100", "a smaller share; folds differ by a document")
-    assert rows["test"] == Row("test", "20", "22", UNEXPLAINED)
+    assert rows["train"] == Comparison("train", "32", "33", "folds differ by a document")
+    assert rows["val"] == Comparison("val", "8", "100", "a smaller share; folds differ by a document")
+    assert rows["test"] == Comparison("test", "20", "22", UNEXPLAINED)
 
 
 def test_info_of_a_fold_keeps_its_ids_in_the_given_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

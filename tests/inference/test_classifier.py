@@ -183,7 +183,7 @@ def test_wrong_folders_are_refused(tmp_path: Path, toy_taxonomy: Taxonomy) -> No
         Classifier.from_pretrained(tmp_path / "model", precision="int8")  # type: ignore[arg-type]
     (tmp_path / "model/ptmt.json").unlink()
     (tmp_path / "peer").mkdir()
-    (tmp_path / "peer/bert_ml.json").write_text("{}")
+    (tmp_path / "peer/bert_ml.json").write_text('{"thresholds": [0.5], "version": "0.1.0"}')
     with pytest.raises(ValueError, match=r"has no ptmt.json: it is of model=bert_ml, which is there for comparison; "):
         Classifier.from_pretrained(tmp_path / "peer")
     with pytest.raises(ValueError, match=r"has no ptmt.json; expected the model/ folder of a PTMT run"):

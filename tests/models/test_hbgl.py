@@ -9,12 +9,13 @@ import torch
 from conftest import TOY_DOCUMENTS, TOY_EDGES, tiny_source, toy_examples
 from torch import Tensor
 
+from ptmt_lightning.edges import ROOT
 from ptmt_lightning.losses import WASL, MeanBCE
 from ptmt_lightning.models import hbgl
 from ptmt_lightning.models.encoder import TextBatch
 from ptmt_lightning.models.hbgl import HBGL
 from ptmt_lightning.optim import LinearAdamW
-from ptmt_lightning.taxonomy import ROOT, Taxonomy
+from ptmt_lightning.taxonomy import Taxonomy
 
 
 def make(edges: list[tuple[str, str]] = TOY_EDGES, **changes: Any) -> HBGL:

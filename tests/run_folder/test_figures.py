@@ -11,6 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 from ptmt_lightning.run_folder import figures
+from ptmt_lightning.run_folder.paths import RunFolder
 
 METRICS = pd.DataFrame(
     {
@@ -78,11 +79,11 @@ def test_the_map_shows_the_levels_below_the_first_by_parent() -> None:
 
 
 def test_draw_makes_a_picture_of_each_file_that_is_there(tmp_path: Path) -> None:
-    assert figures.draw(tmp_path) == []
+    assert figures.draw(RunFolder(tmp_path)) == []
     METRICS.to_csv(tmp_path / "metrics.csv", index=False)
     LABELS.to_csv(tmp_path / "per_label.csv", index=False)
     EMBEDDINGS.to_csv(tmp_path / "label_embeddings.csv", index=False)
-    written = figures.draw(tmp_path)
+    written = figures.draw(RunFolder(tmp_path))
     assert [path.relative_to(tmp_path).as_posix() for path in written] == [
         "figures/learning_curves.png", "figures/label_f1.png", "figures/label_map.png"
     ]  # fmt: skip

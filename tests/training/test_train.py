@@ -25,6 +25,7 @@ from ptmt_lightning.losses import WASL, CrossEntropy
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.training.callbacks import Throughput, Vitals
 from ptmt_lightning.training.checks import check_monitor, check_trainer
+from ptmt_lightning.training.collectors import RunRecord
 from ptmt_lightning.utils.tokens import text_token_ids
 
 
@@ -169,7 +170,7 @@ def test_run_folder(toy_folder: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     result, model = run(toy_folder, tmp_path, run_dir, optimizer=FAST, trainer={"max_epochs": 10})
     assert {path.name for path in run_dir.iterdir()} == {
-        "checkpoints", "figures", "label_embeddings.csv", "model", "per_label.csv", "predictions.jsonl",
+        "checkpoints", "config.yaml", "figures", "label_embeddings.csv", "model", "per_label.csv", "predictions.jsonl",
         "reliability.csv", "result.json",
     }  # fmt: skip
     assert json.loads((run_dir / "result.json").read_text()) == result
@@ -214,7 +215,7 @@ def test_reported_validation_is_that_of_the_best_checkpoint(toy_folder: Path, tm
     result, model = run(toy_folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 6})
     module, _ = make(toy_folder, tmp_path)
     make_trainer(tmp_path / "again").validate(model, module, verbose=False)
-    assert model.val_results == result["val"]
+    assert model.val_metrics.compute().values == result["val"]
 
 
 def test_no_test_split(tmp_path: Path) -> None:
@@ -320,8 +321,11 @@ def test_overfitting_sees_the_same_documents_every_epoch(toy_folder: Path, tmp_p
 
 def test_a_sanity_check_is_not_reported(toy_folder: Path, tmp_path: Path) -> None:
     module, model = make(toy_folder, tmp_path)
-    make_trainer(tmp_path / "run", num_sanity_val_steps=1, max_steps=1).fit(model, module)
-    assert model.val_results == {}
+    record = RunRecord()
+    trainer = make_trainer(tmp_path / "run", callbacks=[record], num_sanity_val_steps=1, max_steps=1)
+    trainer.fit(model, module)
+    assert record.val_results == {}
+    assert not any(name.startswith("val/") for name in trainer.callback_metrics)
 
 
 def test_level_weights_that_do_not_fit_are_refused_before_training(toy_folder: Path, tmp_path: Path) -> None:
@@ -334,7 +338,7 @@ def test_fast_dev_run(toy_folder: Path, tmp_path: Path) -> None:
     result, _ = run(toy_folder, tmp_path, tmp_path / "run", trainer={"fast_dev_run": True})
     assert result["steps"] == 1
     assert result["best_checkpoint"] is None
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
 
 def test_bf16_close_to_fp32(toy_folder: Path, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The four benchmarks of the paper, from their official files."""
+"""The four benchmarks of the paper, read from their official files."""

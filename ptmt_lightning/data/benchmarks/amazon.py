@@ -1,7 +1,7 @@
-"""Amazon 5x5 (Zangari et al. 2024): 500,000 reviews, five product domains with five categories each, one path.
+"""Amazon 5x5 (Zangari et al. 2024): 500,000 reviews, five product domains with five categories each, one path a review.
 
-The published JSON lines are the benchmark. :func:`read_raw_reviews` makes data of the same kind from the raw reviews
-(Ni et al. 2019), with other reviews: which of Amazon's categories belong to which label is our reading.
+The benchmark is the published JSON lines. :func:`read_raw_reviews` makes data of the same kind from the raw reviews
+(Ni et al. 2019), but with other reviews: which of Amazon's categories belong to which label is our reading.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ptmt_lightning.data.document import read_lines
 log = logging.getLogger(__name__)
 
 _REVIEWS_A_DOMAIN = 100_000
-_FEWEST_WORDS = 100  # a review has more
+_FEWEST_WORDS = 100  # a usable review has more words than these
 # Amazon's own category names (lower case), by domain and label.
 _CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
     "Video_Games": {
@@ -70,13 +70,14 @@ _CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 class AmazonDataModule(FoldedDataModule):
-    """Amazon 5x5; see :class:`~ptmt_lightning.data.benchmarks.base.FoldedDataModule`."""
+    """The Amazon 5x5 benchmark; see :class:`~ptmt_lightning.data.benchmarks.base.FoldedDataModule`."""
 
     short_name = "amazon"
     source = zenodo("7319519", "amazon_train.jsonl", "amazon_test.jsonl")
     published = Published(500_000, (5, 25), 2194, 266_666, 66_667, 166_667)
 
     def read_raw(self, files: Sequence[Path]) -> Raw:
+        """Read the published JSON lines or, where they are missing, the raw reviews."""
         published = self.jsonl_files(files)
         pairs = {
             domain: (self.only_file(files, f"{domain}.json.gz"), self.only_file(files, f"meta_{domain}.json.gz"))
@@ -95,13 +96,16 @@ class AmazonDataModule(FoldedDataModule):
 
 
 def read_raw_reviews(files: Mapping[str, tuple[Path, Path]]) -> Iterator[Labelled]:
-    """Stream up to 100,000 reviews of each domain, its labels evenly, longest first; each file is read twice.
+    """Yield up to 100,000 reviews of each domain, in the order of its file.
+
+    Each label gets an equal share, filled with its longest reviews. What is missing then is filled with the longest of
+    the other reviews. A file of reviews is read twice.
 
     Args:
-        files: reviews and product data of each domain, as ``Video_Games.json.gz`` and ``meta_Video_Games.json.gz``.
+        files: for each domain, its reviews and product data: ``Video_Games.json.gz``, ``meta_Video_Games.json.gz``.
 
     Raises:
-        ValueError: names file and line of a record that is not as expected, or a domain without usable reviews.
+        ValueError: a record is not as expected, or a domain has no usable review; the message names the file.
     """
     for domain, (reviews, products) in files.items():
         label_of = _product_labels(products, _CATEGORIES[domain])
@@ -118,7 +122,7 @@ def read_raw_reviews(files: Mapping[str, tuple[Path, Path]]) -> Iterator[Labelle
 
 
 def _product_labels(path: Path, categories: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
-    """The label of each product that has exactly one."""
+    """Return the label of each product that has exactly one, as a number in alphabetical order."""
     label_of_category = {name: i for i, label in enumerate(sorted(categories)) for name in categories[label]}
     labels = {}
     for _, record in _json_lines(path, asin=str, category=list):
@@ -130,8 +134,11 @@ def _product_labels(path: Path, categories: Mapping[str, tuple[str, ...]]) -> di
 
 
 def _chosen_lines(path: Path, label_of: Mapping[str, int], num_labels: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which lines to take: for each label its share of the longest reviews, then the longest of the rest."""
-    lengths, labels = array("i"), array("b")  # tens of millions of reviews
+    """Return which lines to take, bool ``[lines]``.
+
+    They are each label's share of the longest reviews, then the longest of the rest.
+    """
+    lengths, labels = array("i"), array("b")  # compact, as there are tens of millions of reviews
     for _, record in _json_lines(path, asin=str):
         text = _review_text(record)
         long_enough = record["asin"] in label_of and len(text.split()) > _FEWEST_WORDS

@@ -1,4 +1,4 @@
-"""Zip archives, taken out safely: nothing lands outside, nothing is larger than expected, half of one is none."""
+"""Safe extraction of zip archives: nothing lands outside the target, is too large, or is left half extracted."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pathlib import Path, PurePosixPath
 from ptmt_lightning.utils.files import new_folder
 
 _BLOCK = 1 << 20
-_MAX_EXTRACTED = 8 << 30  # bytes, of one archive: several times the largest benchmark
+_MAX_EXTRACTED = 8 << 30  # bytes of one archive's content: several times the largest benchmark
 
 
 def extract_archives(folder: Path) -> None:
     """Extract each zip archive in ``folder``, and those within it, into a folder of its name beside it.
 
-    That is done again only where the archive has changed, and never over a folder that was put there by hand.
+    An archive is extracted again only after it has changed, and never over a folder that was put there by hand.
 
     Raises:
-        ValueError: names the archive: damaged, empty, encrypted, too large, or with a member that is a link or
-            would land outside.
+        ValueError: an archive is damaged, empty, encrypted or too large, or has a member that is a link or would land
+            outside of the folder; the message names it.
     """
     for archive in sorted(folder.glob("*.zip")):
         target, stat_ = archive.with_suffix(""), archive.stat()

@@ -1,8 +1,9 @@
-"""What the four benchmarks share: from official files to the project's own form, and the protocol's splits.
+"""What the four benchmarks share: they read official files into the project's own form, and make the protocol's folds.
 
-``<path>/raw/`` holds the official files, downloaded or put there by hand. At the first start they are read once into
-``<path>/prepared-<key>/``: JSON lines, ``taxonomy.tsv`` and ``prepared.json``. From there on they are like anyone's
-data. The key is of the raw files' names, sizes and times and of the settings: after a change they are read again.
+``<path>/raw/`` holds the official files, downloaded or put there by hand. The first start reads them into
+``<path>/prepared-<key>/``: JSON lines, ``taxonomy.tsv`` and ``prepared.json``. From then on they are used like any
+other data. The key is a digest of the settings and of the raw files' names, sizes and times: after a change of these,
+the files are read again.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from ptmt_lightning.utils.files import new_folder, write_text
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # of the prepared form: part of its key
+_VERSION = 1  # version of the prepared form; part of its key
 
 
 class Published(NamedTuple):
-    """A column of the paper's Table 2."""
+    """The figures of one benchmark in the paper's Table 2."""
 
     documents: int
     level_sizes: tuple[int, ...]
@@ -50,27 +51,27 @@ class Published(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """What a benchmark's reader gives."""
+    """What :meth:`BenchmarkDataModule.read_raw` found among the raw files."""
 
     form: str  # which of the official forms it found
     documents: Mapping[str, Iterable[Labelled]]  # by split, or all of them under "all"
-    dropped: Counter[str]  # documents left out, by reason; complete when the documents were read
+    dropped: Counter[str]  # documents left out, by reason; complete once all documents have been read
 
 
 class BenchmarkDataModule(HTCDataModule):
-    """A benchmark from its official files.
+    """A benchmark that is read from its official files, which are downloaded if none are there.
 
     Args:
-        path: its folder; raw files are looked for and downloaded to ``raw`` in it.
+        path: the folder of the benchmark; raw files are looked for and downloaded to ``raw`` in it.
         mirror: base address (``https://``, ``http://``, ``file://``) to download from instead of the official place.
         shared: see :class:`~ptmt_lightning.data.datamodule.HTCDataModule`.
     """
 
-    name: str  # the user's; file names have the benchmark's own
-    short_name: ClassVar[str]
+    name: str  # may be chosen by the user
+    short_name: ClassVar[str]  # begins the names of the published files
     source: ClassVar[Source]
     published: ClassVar[Published]
-    known_deviations: ClassVar[Mapping[str, tuple[int | str, str]]] = {}  # from Table 2: figure here, and why
+    known_deviations: ClassVar[Mapping[str, tuple[int | str, str]]] = {}  # from Table 2: figure here and reason
 
     def __init__(self, *, path: str, mirror: str | None = None, **shared: Any) -> None:
         super().__init__(path=path, **shared)
@@ -81,11 +82,11 @@ class BenchmarkDataModule(HTCDataModule):
         """Find the official form among the raw files and read it.
 
         Raises:
-            ValueError: none of the forms is there, or a file is not as it should be; names file and line.
+            ValueError: none of the known forms is there, or a file is not as it should be; the message says where.
         """
 
     def only_file(self, files: Sequence[Path], *names: str) -> Path | None:
-        """The raw file that has one of the names.
+        """Return the raw file that has one of the names, or None if there is none.
 
         Raises:
             ValueError: there are several.
@@ -96,10 +97,10 @@ class BenchmarkDataModule(HTCDataModule):
         return found[0] if found else None
 
     def jsonl_files(self, files: Sequence[Path]) -> list[Path]:
-        """The raw files that hold the published form, train before test; none where there is none.
+        """Return the raw files that hold the published form, train before test; an empty list if there are none.
 
         Raises:
-            ValueError: one of the two is missing, or both and a whole are there.
+            ValueError: one of the two is missing, or a file with all documents is there beside them.
         """
         whole, train, test = (
             self.only_file(files, f"{stem}.jsonl", f"{stem}.jsonl.gz")
@@ -113,7 +114,7 @@ class BenchmarkDataModule(HTCDataModule):
         return [path for path in ([whole] if whole else [train, test]) if path]
 
     def not_found(self, files: Sequence[Path], expected: str) -> ValueError:
-        """The error for raw files among which no official form is, or several are."""
+        """Return the error for raw files that hold none of the official forms, or several."""
         found = ", ".join(str(path.relative_to(self.folder / "raw")) for path in files[:10]) or "nothing"
         return ValueError(
             f"{self.folder / 'raw'}: expected {expected}; found {found}{', ...' if len(files) > 10 else ''}. "
@@ -121,11 +122,15 @@ class BenchmarkDataModule(HTCDataModule):
         )
 
     def settings(self) -> dict[str, Any]:
-        """What changes the prepared documents, besides the raw files."""
+        """Return the settings that change the prepared documents; they are part of the key."""
         return {}
 
     def download(self) -> None:
-        """Fetch what is missing, check what is there, and extract archives."""
+        """Download missing raw files, check those that are there, and extract archives.
+
+        Raises:
+            ValueError: a file can't be downloaded, has changed since its download, or is no safe archive.
+        """
         raw = self.folder / "raw"
         raw.mkdir(parents=True, exist_ok=True)
         with FileLock(raw / ".lock"):
@@ -133,11 +138,15 @@ class BenchmarkDataModule(HTCDataModule):
             extract_archives(raw)
 
     def prepare_data(self) -> None:
-        """Download where no raw file is there, go on with a download, and read the raw files once; idempotent."""
+        """Read the raw files, once; first download them if none are there, or go on with an unfinished download.
+
+        Raises:
+            ValueError: a raw file can't be downloaded or read; the message says which and what to do.
+        """
         raw = self.folder / "raw"
         if not raw_files(raw) or is_unfinished(self.source, raw):
             self.download()
-        with suppress(FileNotFoundError):  # another process is extracting
+        with suppress(FileNotFoundError):  # another process extracts archives and renames folders meanwhile
             self.path = self._prepared_path(raw_files(raw))
             if self.path.exists():
                 return
@@ -175,19 +184,20 @@ class BenchmarkDataModule(HTCDataModule):
         return content
 
     def split_sizes(self) -> dict[str, int]:
-        """Documents of each split."""
+        """Return the number of documents of each split."""
         sizes: dict[str, int] = self.summary["documents"]
         return sizes
 
 
 class FoldedDataModule(BenchmarkDataModule):
-    """A benchmark without official splits: one of six folds, see :mod:`.folds`.
+    """A benchmark without official splits, divided into one of six folds by :mod:`.folds`.
 
-    All folds share one cache of tokens. The ids of a fold's documents stand beside it, in
+    All folds share one cache of tokens. The ids of a fold's documents are written beside it, to
     ``<cache_dir>/<name>-fold<fold>-<key>.json``.
 
     Args:
         fold: 0 to 5.
+        shared: see :class:`BenchmarkDataModule`.
     """
 
     def __init__(self, *, fold: int = 0, **shared: Any) -> None:
@@ -196,12 +206,15 @@ class FoldedDataModule(BenchmarkDataModule):
         self.fold = fold
 
     def has_split(self, split: str) -> bool:
+        """Return True: a fold has all three splits."""
         return True
 
     def split_sizes(self) -> dict[str, int]:
+        """Return the number of documents of each split of the fold."""
         return {split: len(rows) for split, rows in self._fold_rows.items()}
 
     def texts(self, split: str) -> Iterator[str]:
+        """Return an iterator over the raw texts of a split of the fold."""
         wanted = np.zeros(self.summary["documents"]["all"], dtype=bool)
         wanted[self._fold_rows[split]] = True
         documents = read_documents(self.path / "all.jsonl", "all", self.taxonomy)
@@ -213,7 +226,11 @@ class FoldedDataModule(BenchmarkDataModule):
 
     @cached_property
     def _fold_rows(self) -> dict[str, Rows]:
-        """The rows of each split, ascending; row ``i`` of the prepared file has the id ``all:<i + 1>``."""
+        """The rows of each split, ascending; row ``i`` of the prepared file has the id ``all:<i + 1>``.
+
+        Raises:
+            ValueError: the fold had other documents at an earlier start.
+        """
         rows = make_fold(np.load(self.path / "classes.npy"), self.fold)
         ids = {split: [f"all:{row + 1}" for row in rows[split].tolist()] for split in SPLITS}
         path = self.cache_dir / f"{self.name}-fold{self.fold}-{self.path.name.removeprefix('prepared-')}.json"

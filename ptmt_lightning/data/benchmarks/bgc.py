@@ -1,7 +1,7 @@
 """Blurb Genre Collection, English (Aly et al. 2019): book blurbs, several genre paths each, official splits.
 
-The files are no XML documents: ``<book>`` elements one after the other, ampersands as they come. A book's topics are an
-unordered set a level; ``hierarchy.txt`` says which belongs under which.
+The files are not XML documents: they hold one ``<book>`` element after the other, and ampersands are not escaped. A
+book's topics are an unordered set on each level; ``hierarchy.txt`` says which topic belongs under which.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule, Published, 
 from ptmt_lightning.data.benchmarks.download import Source
 from ptmt_lightning.data.benchmarks.prepared import Labelled, node_name
 from ptmt_lightning.data.document import read_lines
-from ptmt_lightning.taxonomy import ROOT, Taxonomy
+from ptmt_lightning.edges import ROOT
+from ptmt_lightning.taxonomy import Taxonomy
 
 _FILES = {
     split: f"BlurbGenreCollection_EN_{part}.txt"
@@ -27,7 +28,7 @@ _TOPIC = re.compile(r"<d(\d+)>(.*?)</d\1>", re.DOTALL)
 
 
 class BGCDataModule(BenchmarkDataModule):
-    """Blurb Genre Collection; see :class:`~ptmt_lightning.data.benchmarks.base.BenchmarkDataModule`."""
+    """The Blurb Genre Collection; see :class:`~ptmt_lightning.data.benchmarks.base.BenchmarkDataModule`."""
 
     short_name = "bgc"
     source = Source(
@@ -37,6 +38,7 @@ class BGCDataModule(BenchmarkDataModule):
     published = Published(91_894, (7, 46, 77, 16), 996, 58_715, 14_785, 18_394)
 
     def read_raw(self, files: Sequence[Path]) -> Raw:
+        """Read the three official files of books, and the taxonomy in ``hierarchy.txt``."""
         found = {split: self.only_file(files, name) for split, name in _FILES.items()}
         hierarchy_file = self.only_file(files, "hierarchy.txt")
         parts = {split: path for split, path in found.items() if path is not None}
@@ -50,10 +52,12 @@ class BGCDataModule(BenchmarkDataModule):
 
 
 def read_hierarchy(path: Path) -> Taxonomy:
-    """``hierarchy.txt``: a ``parent<TAB>child`` edge a line, or a single name, a top node without children.
+    """Return the taxonomy in ``hierarchy.txt``.
+
+    Each line is an edge, ``parent<TAB>child``, or a single name: that of a top node without children.
 
     Raises:
-        ValueError: names the line that is neither.
+        ValueError: a line is neither; the message names it.
     """
     edges: dict[tuple[str, str], None] = {}
     tops: dict[str, None] = {}
@@ -71,11 +75,11 @@ def read_hierarchy(path: Path) -> Taxonomy:
 
 
 def read_books(path: Path, hierarchy: Taxonomy) -> Iterator[Labelled]:
-    """Stream the books of one file; text is the title, a full stop and the blurb.
+    """Yield the books of one file; the text of a book is its title, a full stop and the blurb.
 
     Raises:
-        ValueError: names the line at which a book begins that lacks an element, a topic or its end, or has a topic
-            that the hierarchy does not know.
+        ValueError: a book lacks an element, a topic or its end, or has a topic that the hierarchy does not know; the
+            message names the line at which the book begins.
     """
     book: list[str] = []
     start = f"{path}:1"
@@ -114,7 +118,7 @@ def _document(book: str, where: str, hierarchy: Taxonomy) -> Labelled:
 
 
 def _paths(nodes: set[int], hierarchy: Taxonomy) -> list[list[str]]:
-    """Paths from the top through all nodes; ancestors that the book does not name are filled in."""
+    """Return the paths from top nodes that cover all nodes; ancestors that the book does not name are filled in."""
     open_nodes = list(nodes)
     while open_nodes:
         parents = [parent for parent in hierarchy.parents[open_nodes.pop()] if parent not in nodes]
@@ -124,7 +128,7 @@ def _paths(nodes: set[int], hierarchy: Taxonomy) -> list[list[str]]:
 
 
 def _unescaped(text: str) -> str:
-    # Ampersands stand bare in these files: only what ends in a semicolon is an entity.
+    # Ampersands are not escaped in these files, so only what ends in a semicolon is an entity.
     def character(entity: re.Match[str]) -> str:
         return html.unescape(entity[0]) if entity[1].startswith("#") else html5.get(entity[1], entity[0])
 

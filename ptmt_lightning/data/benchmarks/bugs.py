@@ -1,4 +1,4 @@
-"""Linux Bugs (Lyubinets et al. 2018): reports of the kernel's bug tracker; product and component, one path each."""
+"""Linux Bugs (Lyubinets et al. 2018): reports of the kernel's bug tracker, one path of product and component each."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from ptmt_lightning.utils.checks import check_range
 
 _COLUMNS = ["title", "message", "importance", "product", "component"]
 _TSV = ("linux_bugs.csv", "linux_bugs.csv.gz", "all_linux_bugs.csv", "all_linux_bugs.csv.gz")
-# What counts as no value: pandas' own list, as the published figures were made with its reader.
+# Texts that count as no value: the list that pandas uses, because its reader made the published figures.
 _NULL = {
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null",
 }  # fmt: skip
-
-
-_END = "\0end"
+_END = "\0end"  # added as a last row, see _lines_and_end
 
 
 class Report(NamedTuple):
@@ -35,15 +33,16 @@ class Report(NamedTuple):
     importance: str
     product: str
     component: str
-    where: str
+    where: str  # file and line, for messages
 
 
 class BugsDataModule(FoldedDataModule):
-    """Linux Bugs; see :class:`~ptmt_lightning.data.benchmarks.base.FoldedDataModule`.
+    """The Linux Bugs benchmark; see :class:`~ptmt_lightning.data.benchmarks.base.FoldedDataModule`.
 
     Args:
-        min_documents: products with fewer are left out of the tab-separated form, and components whose name (over
-            all products) has fewer.
+        min_documents: in the tab-separated form, products with fewer documents are left out, and then components whose
+            name has fewer over all products.
+        shared: see :class:`~ptmt_lightning.data.benchmarks.base.BenchmarkDataModule`.
     """
 
     short_name = "bugs"
@@ -56,9 +55,11 @@ class BugsDataModule(FoldedDataModule):
         self.min_documents = min_documents
 
     def settings(self) -> dict[str, Any]:
+        """Return the setting that changes the prepared documents, ``min_documents``."""
         return {"min_documents": self.min_documents}
 
     def read_raw(self, files: Sequence[Path]) -> Raw:
+        """Read the published JSON lines or the tracker's tab-separated export, whichever is there."""
         table, published = self.only_file(files, *_TSV), self.jsonl_files(files)
         if bool(table) == bool(published):
             raise self.not_found(files, "one of: bugs_train.jsonl with bugs_test.jsonl; linux_bugs.csv (or .csv.gz)")
@@ -71,10 +72,11 @@ class BugsDataModule(FoldedDataModule):
 
 
 def read_reports(path: Path) -> Iterator[Report]:
-    """Stream the rows of the tab-separated export; a quoted field may hold tabs, quotes and new lines.
+    """Yield the rows of the tab-separated export; a quoted field may hold tabs, quotes and line breaks.
 
     Raises:
-        ValueError: names the line: another heading, or a row with more or fewer fields.
+        ValueError: the heading lacks a column, or a row has the wrong number of fields or open quotes; the message says
+            where.
     """
     csv.field_size_limit(1 << 30)
     rows = csv.reader(_lines_and_end(path), delimiter="\t")
@@ -112,14 +114,17 @@ def _next(rows: Iterator[list[str]], where: str) -> list[str]:
 
 
 def _lines_and_end(path: Path) -> Iterator[str]:
-    """The lines, and one more that ends up within the last field if its quotes are open."""
+    """Yield the lines of a file, and one more, which ends up within the last field if its quotes are still open."""
     for _, line in read_lines(path):
         yield line
     yield f"{_END}\n"
 
 
 def clean(reports: list[Report], min_documents: int, dropped: Counter[str]) -> list[Report]:
-    """Leave out reports with a missing field, those that are there twice (all of them), and rare labels."""
+    """Return the reports without those that lack a field, occur more than once, or have a rare label.
+
+    Of reports with the same title and message none is kept. Those left out are counted in ``dropped``, by reason.
+    """
 
     def keep(reports: list[Report], kept: list[Report], reason: str) -> list[Report]:
         if len(kept) < len(reports):
@@ -145,5 +150,5 @@ def _document(report: Report) -> Labelled:
 
 
 def _name(name: str) -> str:
-    """As in the published taxonomy: everything but letters, digits and ``_`` becomes one hyphen."""
+    """Return a name as the published taxonomy writes it: all but letters, digits and ``_`` becomes one hyphen."""
     return re.sub(r"\W+", "-", name).strip("-")

@@ -1,8 +1,8 @@
-"""Official files from their hosts: resumed after a broken connection, checked, and taken out of archives safely.
+"""Download of official files from their hosts: resumed after a broken connection, and checked.
 
-The first download of a file records its size and SHA-256 beside it, in ``downloads.json``; files are checked
-against the record from then on. A host that refuses scripted clients is no dead end: the error says what to fetch
-by hand and where to put it.
+The first download of a file records its size and SHA-256 beside it, in ``downloads.json``. From then on the file is
+checked against the record. If a host refuses scripted clients, the error says what to fetch by hand and where to
+put it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from ptmt_lightning.utils.files import write_json
 log = logging.getLogger(__name__)
 
 _RECORD = "downloads.json"
-_ATTEMPTS = 5  # in a row without a new byte
+_ATTEMPTS = 5  # failed tries in a row without a new byte, after which a download is given up
 _BLOCK = 1 << 20
-_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses after which a second try makes sense
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses after which another try may succeed
 _PASSING_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
 _LASTING_ERRORS = (
     FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ssl.SSLCertVerificationError,
@@ -45,8 +45,8 @@ class Source:
     """Where the official files of a data set are.
 
     Args:
-        page: for people: terms, citation and links.
-        files: name to keep each file under, and its address.
+        page: address of the page with terms, citation and links, for people.
+        files: for each file, the name to keep it under and its address.
     """
 
     page: str
@@ -54,24 +54,26 @@ class Source:
 
 
 def zenodo(record: str, *names: str) -> Source:
-    """Files of a Zenodo record."""
+    """Return the source of the named files in a Zenodo record."""
     page = f"https://zenodo.org/records/{record}"
     return Source(page=page, files={name: f"{page}/files/{name}?download=1" for name in names})
 
 
 class _FailedError(Exception):
-    """A download that further tries would not bring."""
+    """A download failed in a way that another try would not mend."""
 
 
 def download(source: Source, folder: Path, *, mirror: str | None = None, backoff: float = 1.0) -> None:
-    """Fetch the files of ``source`` that ``folder`` lacks, and check those that it has.
+    """Download the files of ``source`` that are missing in ``folder``, and check those that are there.
 
     Args:
+        source: the files and their addresses.
+        folder: where the files are kept, made if it is missing.
         mirror: base address (``https://``, ``http://`` or ``file://``) to fetch from instead, by the same names.
         backoff: seconds before the second try; doubled for each further one.
 
     Raises:
-        ValueError: says what to fetch by hand, or which file changed.
+        ValueError: a file can't be fetched or has changed, or the mirror is no address; the message says what to do.
     """
     if mirror is not None and not (mirror.isascii() and re.match("(https?://[^/]|file:///)", mirror)):
         raise ValueError(f"mirror={mirror!r}: expected an address, such as https://host/folder or file:///folder")
@@ -93,17 +95,17 @@ def download(source: Source, folder: Path, *, mirror: str | None = None, backoff
 
 
 def is_unfinished(source: Source, folder: Path) -> bool:
-    """Whether a download into ``folder`` began and has not fetched all files yet."""
+    """Return whether a download into ``folder`` has begun and not fetched all files yet."""
     record = _record(folder)
     # A recorded file that is gone was deleted by hand, perhaps to save space: that is no reason to fetch it again.
     return bool(record) and any(name not in record and not (folder / name).exists() for name in source.files)
 
 
 def check_downloads(folder: Path) -> None:
-    """Compare the files in ``folder`` with what was recorded when they came.
+    """Compare the files in ``folder`` with the record of their download.
 
     Raises:
-        ValueError: a file differs.
+        ValueError: a file differs, or the record can't be read.
     """
     for name, expected in _record(folder).items():
         path = folder / name
@@ -131,7 +133,11 @@ def _identity(path: Path) -> dict[str, Any]:
 
 
 def _keep(part: Path, path: Path, url: str) -> None:
-    """Record a whole file, or compare it with the record of an earlier download; then give it its name."""
+    """Record a whole file, or compare it with the record of an earlier download; then give it its name.
+
+    Raises:
+        ValueError: the host serves another file than at the first download.
+    """
     record = _record(path.parent)
     identity = _identity(part)
     if path.name in record:
@@ -148,7 +154,11 @@ def _keep(part: Path, path: Path, url: str) -> None:
 
 
 def _fetch(url: str, part: Path, backoff: float) -> None:
-    """Bring ``part`` to its full length, in as many connections as that takes."""
+    """Download the rest of ``part``, in as many connections as that takes.
+
+    Raises:
+        _FailedError: the host refuses, or several tries in a row brought no new byte.
+    """
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -174,10 +184,10 @@ def _size(path: Path) -> int:
 
 
 def _passing(error: Exception) -> Exception:
-    """The cause of a failed connection, if it may pass.
+    """Return the cause of a failed connection if another try may succeed.
 
     Raises:
-        _FailedError: another try would end the same.
+        _FailedError: another try would fail, too.
     """
     if isinstance(error, urllib.error.HTTPError):
         if error.code in _PASSING:
@@ -190,7 +200,7 @@ def _passing(error: Exception) -> Exception:
 
 
 def _transfer(url: str, part: Path, progress: Progress, task: TaskID) -> None:
-    """One connection: go on where ``part`` ends if the host still has that same file, else from the start."""
+    """Download over one connection: continue ``part`` if the host still has the same file, else start anew."""
     headers = {"User-Agent": f"ptmt_lightning/{version('ptmt_lightning')}"}
     size, known = _size(part), _mark_path(part).read_text().split("\n") if _mark_path(part).exists() else []
     if size and known[:1] == [url]:
@@ -200,7 +210,7 @@ def _transfer(url: str, part: Path, progress: Progress, task: TaskID) -> None:
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and size:
             if error.headers.get("Content-Range") == f"bytes */{size}":
-                return  # whole, but never given its name
+                return  # the file is whole, an earlier start only did not rename it
             part.unlink()
             raise ConnectionError("the part at hand does not fit the file") from None
         raise
@@ -214,11 +224,11 @@ def _transfer(url: str, part: Path, progress: Progress, task: TaskID) -> None:
             part.unlink()
             raise ConnectionError("the host sent another file or range than the one asked for")
         with part.open("ab" if resumed else "wb") as file:
-            if mark and not mark.startswith("W/"):  # a weak one can't vouch for single bytes
+            if mark and not mark.startswith("W/"):  # a weak ETag does not promise equal bytes
                 _mark_path(part).write_text(f"{url}\n{mark}")
             elif not resumed:
                 _mark_path(part).unlink(missing_ok=True)
-            # A host may send less than the rest: then only the range tells the length of the file.
+            # A host may send only a part of the rest, so the length of the file is read from the range.
             whole = response.headers.get("Content-Range", "").rpartition("/")[2] if resumed else ""
             rest = response.headers.get("Content-Length", "")
             total = int(whole) if whole.isdecimal() else file.tell() + int(rest) if rest.isdecimal() else None
@@ -231,14 +241,14 @@ def _transfer(url: str, part: Path, progress: Progress, task: TaskID) -> None:
 
 
 def _mark_path(part: Path) -> Path:
-    """Where the address and the ETag or date of the file stand that ``part`` is the beginning of."""
+    """Return the path of the note on the file that ``part`` is the beginning of: its address, and its ETag or date."""
     return part.with_name(f"{part.name}.etag")
 
 
 def raw_files(folder: Path) -> list[Path]:
-    """What there is in ``folder`` apart from this module's own notes and what is unfinished; sorted."""
+    """Return the files in ``folder``, sorted, without this module's own notes, hidden files and what is unfinished."""
     found = []
-    for parent, folders, names in os.walk(folder):  # unlike rglob, at ease with what another process renames
+    for parent, folders, names in os.walk(folder):  # unlike rglob, it tolerates that another process renames files
         folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(".tmp")]
         found += [
             Path(parent, name)

@@ -1,4 +1,4 @@
-"""From the documents of raw files to the project's own form: JSON lines, ``taxonomy.tsv``, ``prepared.json``."""
+"""The prepared form of a benchmark: its documents as JSON lines, ``taxonomy.tsv`` and ``prepared.json``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ptmt_lightning.data.document import read_records
-from ptmt_lightning.taxonomy import ROOT
+from ptmt_lightning.edges import ROOT
 from ptmt_lightning.utils.files import write_json
 
 
 class Labelled(NamedTuple):
-    """A document of a raw file."""
+    """A document of a raw file, with its label paths."""
 
     text: str
     paths: list[list[str]]
@@ -26,7 +26,12 @@ class Labelled(NamedTuple):
 
 
 class PreparedWriter:
-    """Writes the prepared form and gathers on the way what can be known about it."""
+    """Writes the prepared form, and collects edges, sizes and text lengths on the way.
+
+    Args:
+        folder: where the files are written.
+        dropped: documents left out, by reason; those without a text are added here.
+    """
 
     def __init__(self, folder: Path, dropped: Counter[str]) -> None:
         self.folder, self.dropped = folder, dropped
@@ -35,7 +40,14 @@ class PreparedWriter:
         self.num_characters = 0
 
     def write(self, name: str, documents: Iterable[Labelled]) -> None:
-        """Write one file; for ``all``, the splits of which are still to be made, also the end of each path."""
+        """Write the documents to ``<name>.jsonl``.
+
+        ``all`` is a file whose splits are made later. For it, write ``classes.npy`` as well: the label that ends each
+        document's path, as a number in alphabetical order.
+
+        Raises:
+            ValueError: a label has two parents or is no usable name, or a text is not Unicode; the message says where.
+        """
         ends = []
         with (self.folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for document in documents:
@@ -73,7 +85,7 @@ class PreparedWriter:
                     )
 
     def finish(self, **more: Any) -> None:
-        """Write ``taxonomy.tsv``, in alphabetical order, and ``prepared.json``."""
+        """Write ``taxonomy.tsv``, its edges in alphabetical order, and ``prepared.json`` with ``more`` added."""
         edges = sorted(((above, label) for label, above in self.parent_of.items()), key=lambda e: (e[0] != ROOT, e))
         (self.folder / "taxonomy.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in edges), encoding="utf-8")
         mean = self.num_characters / sum(self.sizes.values())
@@ -82,12 +94,18 @@ class PreparedWriter:
 
 
 def node_name(*names: str) -> str:
-    """The name of a node as Zangari et al. (2024) write it: no punctuation, ``-`` for spaces, ``_`` between levels."""
+    """Return a node's name as Zangari et al. (2024) write it.
+
+    That is: without punctuation, with ``-`` in place of spaces and ``_`` between levels.
+    """
     return "_".join(re.sub(r"\s+", "-", re.sub(r"[^\w\s]", "", name).strip()) for name in names)
 
 
 def without_rare(documents: Sequence[Labelled], min_documents: int, dropped: Counter[str]) -> list[Labelled]:
-    """The documents whose last label has at least ``min_documents`` with a text; counts the others in ``dropped``."""
+    """Return the documents without those of rare labels, which are counted in ``dropped``.
+
+    A label is rare if fewer than ``min_documents`` documents with a text have it as their last one.
+    """
     counts = Counter(document.paths[0][-1] for document in documents if document.text)
     kept = [document for document in documents if counts[document.paths[0][-1]] >= min_documents]
     if len(kept) < len(documents):
@@ -96,10 +114,10 @@ def without_rare(documents: Sequence[Labelled], min_documents: int, dropped: Cou
 
 
 def read_jsonl(paths: Sequence[Path]) -> Iterator[Labelled]:
-    """Stream the published form: ``{"text": ..., "labels": [level-1 node, level-2 node]}`` a line.
+    """Yield documents in the published form: ``{"text": ..., "labels": [level-1 node, level-2 node]}`` on each line.
 
     Raises:
-        ValueError: names file and line.
+        ValueError: a line is not in that form; the message names file and line.
     """
     for path in paths:
         for _, where, record in read_records(path):

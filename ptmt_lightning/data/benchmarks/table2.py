@@ -1,4 +1,4 @@
-"""A benchmark's figures beside the paper's Table 2."""
+"""Comparison of a benchmark's figures with the paper's Table 2."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule, FoldedDataM
 from ptmt_lightning.data.document import SPLITS
 
 
-class Row(NamedTuple):
-    """A line of the comparison."""
+class Comparison(NamedTuple):
+    """One figure of a benchmark, as counted here and as published."""
 
     measure: str
     here: str
@@ -17,8 +17,11 @@ class Row(NamedTuple):
     remark: str  # empty where both agree
 
 
-def compare(data: BenchmarkDataModule) -> list[Row]:
-    """Documents, depth, labels, mean characters and splits of prepared data beside those of Table 2."""
+def compare(data: BenchmarkDataModule) -> list[Comparison]:
+    """Return the figures of prepared data beside those of Table 2.
+
+    They are documents, depth, labels overall and on each level, mean characters, and the documents of each split.
+    """
     taxonomy, paper, sizes = data.taxonomy, data.published, data.split_sizes()
     pairs: dict[str, tuple[int | str, int | str]] = {
         "documents": (sum(sizes.values()), paper.documents),
@@ -29,7 +32,7 @@ def compare(data: BenchmarkDataModule) -> list[Row]:
     }
     pairs |= {split: (sizes[split], getattr(paper, split)) for split in SPLITS}
     return [
-        Row(measure, _shown(here), _shown(there), _remark(data, measure, here, there))
+        Comparison(measure, _shown(here), _shown(there), _remark(data, measure, here, there))
         for measure, (here, there) in pairs.items()
     ]
 

@@ -1,7 +1,8 @@
 """Web of Science, WOS-46985 (Kowsari et al. 2017): abstracts, seven domains and their areas, one path a document.
 
 Zangari et al. (2024), whose protocol the paper follows, name nodes by the sheet's ``Domain`` and ``area`` and drop
-areas with fewer than ten documents. The text files carry numbers: 134 codes, of which some stand for two areas.
+areas with fewer than ten documents. The text files have numbers instead of names: 134 codes, some of which stand for
+two areas.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ _TEXT_FILES = ("X.txt", "YL1.txt", "YL2.txt")
 
 
 class WOSDataModule(FoldedDataModule):
-    """Web of Science; see :class:`~ptmt_lightning.data.benchmarks.base.FoldedDataModule`.
+    """The Web of Science benchmark; see :class:`~ptmt_lightning.data.benchmarks.base.FoldedDataModule`.
 
     Args:
-        min_documents: areas with fewer are left out, with their documents.
+        min_documents: areas with fewer documents are left out, and their documents with them.
+        shared: see :class:`~ptmt_lightning.data.benchmarks.base.BenchmarkDataModule`.
     """
 
     short_name = "wos"
@@ -55,9 +57,11 @@ class WOSDataModule(FoldedDataModule):
         self.min_documents = min_documents
 
     def settings(self) -> dict[str, Any]:
+        """Return the setting that changes the prepared documents, ``min_documents``."""
         return {"min_documents": self.min_documents}
 
     def read_raw(self, files: Sequence[Path]) -> Raw:
+        """Read the published JSON lines, the sheet or, where neither is there, the text files."""
         dropped: Counter[str] = Counter()
         sheet, published = self.only_file(files, "Data.xlsx", "Data.xls"), self.jsonl_files(files)
         text_file = self.only_file([path for path in files if path.parent.name not in _SUBSETS], "X.txt")
@@ -69,7 +73,7 @@ class WOSDataModule(FoldedDataModule):
             )
         if published:
             return Raw(", ".join(path.name for path in published), {"all": read_jsonl(published)}, dropped)
-        # The archive holds both sheet and text files; the published figures are of the sheet.
+        # The archive holds both; the sheet comes first, because the published figures are those of the sheet.
         if sheet:
             form, documents = f"the sheet {sheet}", read_sheet(sheet)
         else:
@@ -79,10 +83,10 @@ class WOSDataModule(FoldedDataModule):
 
 
 def read_sheet(path: Path) -> Iterator[Labelled]:
-    """The rows of ``Data.xlsx`` or ``Data.xls``.
+    """Yield the documents of the sheet ``Data.xlsx`` or ``Data.xls``, one a row.
 
     Raises:
-        ValueError: not a workbook, a missing column, or a row without domain or area.
+        ValueError: the file is not a workbook, a column is missing, or a row has no domain or no area.
     """
     try:
         sheet = pd.read_excel(path, engine="calamine", dtype=str, keep_default_na=False)
@@ -103,10 +107,10 @@ def read_sheet(path: Path) -> Iterator[Labelled]:
 
 
 def read_text_files(folder: Path) -> Iterator[Labelled]:
-    """The rows of ``X.txt`` with those of ``YL1.txt`` and ``YL2.txt``; level-2 nodes have codes for names.
+    """Yield the documents of ``X.txt`` with the labels of ``YL1.txt`` and ``YL2.txt``; areas are named by their codes.
 
     Raises:
-        ValueError: a missing file, files of different length, or a label that is no code.
+        ValueError: a file is missing, the files differ in length, or a label is not a code.
     """
     for name in _TEXT_FILES:
         if not (folder / name).is_file():

@@ -1,1 +1,1 @@
-"""The method: prompt template, batches, what it computes for one, and how it is trained."""
+"""PTMTTaxoFormer: its prompt template, batches, network and training."""

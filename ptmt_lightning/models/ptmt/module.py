@@ -1,4 +1,4 @@
-"""PTMTTaxoFormer: learnable prompt tokens, one mask a level, learnable label tokens (sections 2.1-2.3).
+"""The system PTMT: learnable prompt tokens, one mask a level, and learnable label tokens (sections 2.1-2.3).
 
 Shape legend: ``B`` documents, ``D`` levels, ``V`` nodes, ``K`` positions of interest, ``H`` hidden size,
 ``N`` masked text tokens in the batch.
@@ -25,25 +25,31 @@ from ptmt_lightning.utils.tokens import vocabulary_size
 LabelInit = Literal["label_name", "random"]
 Prompts = Literal["shared", "per_document"]
 
-_ALPHA = 0.1
+_ALPHA = 0.1  # weight of the masked-LM loss where the head is pretrained
 
 
 class PTMT(HTCModel):
-    """Unmasks one ``[MASK]`` a level into label tokens, in one encoder pass.
+    """Predicts labels by filling one ``[MASK]`` a level with label tokens, all in one pass of the backbone.
 
     Args:
-        num_prompt_tokens: m of section 2.1.
-        prompts: all documents share the prompt tokens' embeddings, or each adds what :class:`DocumentPrompts` makes of
-            its text (the paper's outlook).
+        num_prompt_tokens: number of prompt tokens, m of section 2.1.
+        prompts: ``shared`` for the same embeddings of prompt tokens in all documents; ``per_document`` to add to them
+            what :class:`~ptmt_lightning.models.ptmt.network.DocumentPrompts` computes from the text (the paper's
+            outlook).
         alpha: share of the masked-LM loss in the total (Eq. 3); with 0 no text token is masked. None for 0.1 where the
-            backbone's masked-LM head is trained, and 0 where it is new: there the loss is not a reminder of what the
-            backbone knows but one more task to learn (experiments/defaults).
+            backbone's masked-LM head is trained, and 0 where it is new: there the loss does not preserve what the
+            backbone knows, but is one more task to learn (experiments/defaults).
         alpha_l1: weight of the count loss beside the label loss (Eq. 3).
-        count_scope: compare numbers of labels level by level, or over all levels together.
-        mlm_slots: the masked-LM loss also covers the label slots, each with one of its true label tokens, at random.
-        mlm_probability, p_label: see :class:`~ptmt_lightning.models.ptmt.collator.PTMTCollator`.
-        label_init: label-token rows start as the mean of the name's word pieces, or at random.
-        shared: what every system takes, see :class:`~ptmt_lightning.models.base.HTCModel`.
+        count_scope: compare numbers of labels on each ``level``, or over ``all`` levels together.
+        mlm_slots: whether the masked-LM loss also covers the label slots, each with one of its true label tokens,
+            drawn at random.
+        mlm_probability: see :class:`~ptmt_lightning.models.ptmt.collator.PTMTCollator`.
+        p_label: see :class:`~ptmt_lightning.models.ptmt.collator.PTMTCollator`.
+        label_init: label tokens start as the mean embedding of the word pieces of their ``label_name``, or ``random``.
+        shared: settings of all systems, see :class:`~ptmt_lightning.models.base.HTCModel`.
+
+    Raises:
+        ValueError: a setting that is not valid, or a tokenizer or maximum length that the template does not fit.
     """
 
     system = "ptmt"
@@ -51,15 +57,15 @@ class PTMT(HTCModel):
     def __init__(
         self,
         *,
-        num_prompt_tokens: int,
-        prompts: Prompts,
-        alpha: float | None,
-        alpha_l1: float,
-        count_scope: CountScope,
-        mlm_slots: bool,
-        mlm_probability: float,
-        p_label: float,
-        label_init: LabelInit,
+        num_prompt_tokens: int = 4,
+        prompts: Prompts = "shared",
+        alpha: float | None = None,
+        alpha_l1: float = 0.3,
+        count_scope: CountScope = "level",
+        mlm_slots: bool = False,
+        mlm_probability: float = 0.15,
+        p_label: float = 1.0,
+        label_init: LabelInit = "label_name",
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
@@ -94,7 +100,10 @@ class PTMT(HTCModel):
             raise ValueError(f"model.prompts={prompts!r}: expected 'shared' or 'per_document'")
 
     def _add_rows(self, label_init: LabelInit) -> None:
-        """Embeddings and biases of the template's tokens, labels last; drawn at random where not from names."""
+        """Add embeddings and biases of the template's tokens to the backbone, label tokens last.
+
+        Embeddings that do not come from the names of labels are drawn at random.
+        """
         num_labels = len(self.taxonomy)
         num_rows = vocabulary_size(self.tokenizer) - len(self.backbone.token_embeddings)
         rows = self.backbone.random_rows(num_rows)
@@ -105,10 +114,11 @@ class PTMT(HTCModel):
                     matrix[-num_labels:] = name_embeddings(
                         self.backbone, self.tokenizer, self.taxonomy.names, reduction="mean", of_output=of_output
                     )
-        label_bias_V = self.decision.initial_logits(self.taxonomy.level_sizes)
+        label_bias_V = self.rule.decision.initial_logits(self.taxonomy.level_sizes)
         self.backbone.add_token_rows(rows, F.pad(label_bias_V, (num_rows - num_labels, 0)), output_rows)
 
     def collator(self, *, training: bool, pad_to_multiple_of: int = 1) -> PTMTCollator:
+        """Return the collator; only in training it masks text tokens and shows labels."""
         return PTMTCollator(
             self.template,
             mlm_probability=self.mlm_probability if training and self.alpha > 0 else 0.0,
@@ -119,25 +129,30 @@ class PTMT(HTCModel):
         )
 
     def forward(self, batch: PTMTBatch) -> Tensor:
+        """Return the scores (logits) of all nodes, ``[B, V]``."""
         return self.label_logits(self.states(batch))
 
     def states(self, batch: PTMTBatch) -> Tensor:
-        """States ``[B, K, H]`` at the positions of interest, after the head's transform."""
+        """Return the states at the positions of interest, after the head's transform: ``[B, K, H]``, slots first."""
         return slot_states(self.backbone, batch, self.document_prompts)
 
     def label_logits(self, states: Tensor) -> Tensor:
-        """Scores ``[B, V]`` from states ``[B, K, H]``: slot i against the label tokens of level i (section A.4)."""
+        """Return the scores of all nodes ``[B, V]`` from states ``[B, K, H]``.
+
+        Slot i scores the label tokens of level i (section A.4).
+        """
         return label_logits(self.backbone, self.taxonomy, states)
 
     def label_embeddings(self) -> tuple[Tensor, Tensor]:
+        """Return the embeddings of label tokens before training and now, ``[V, H]`` each on the CPU."""
         after_VH = self.backbone.new_output_rows[-len(self.taxonomy) :]
         return self._initial_labels_VH, after_VH.detach().cpu()
 
     def loss_terms(self, batch: PTMTBatch) -> dict[str, Tensor]:
-        """Eq. 3 and its terms; slots that show their answer do not count."""
+        """Return ``loss`` (Eq. 3) and its terms; slots that show a true label do not count."""
         states_BKH = self.states(batch)
         logits_BV = self.label_logits(states_BKH)
-        if self.coherent:  # or slots that show their answer would be trained by the labels of other levels
+        if self.rule.coherent:  # else the loss of other levels would train the slots that show a true label
             masked_BV = batch.slots[:, torch.tensor(self.taxonomy.levels, device=logits_BV.device) - 1]
             logits_BV = torch.where(masked_BV, logits_BV, logits_BV.detach())
         label = masked_mean(self.label_losses(logits_BV, batch.targets), batch.slots)
@@ -152,13 +167,15 @@ class PTMT(HTCModel):
         return {"loss": loss, **terms}
 
     def settings(self) -> dict[str, Any]:
+        """Return the settings that are needed to rebuild the saved system, as plain types."""
         return {
             "template": asdict(self.template),
             "prompts": "shared" if self.document_prompts is None else "per_document",
         }
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Return the network of per-document prompts, and the bias of labels where the backbone has no output bias."""
         tensors = {} if self.document_prompts is None else {"prompts": self.document_prompts.state_dict()}
-        if self.backbone.output_bias is None:  # the model itself has no place for it
+        if self.backbone.output_bias is None:  # then the saved backbone has no place for it
             tensors["label_bias"] = {"bias": self.backbone.new_bias.detach()[-len(self.taxonomy) :]}
         return tensors

@@ -1,4 +1,4 @@
-"""What PTMT computes for a batch; nothing of training.
+"""The computation of label scores from a batch, without anything that only training needs.
 
 Shape legend: ``B`` documents, ``L`` sequence length, ``K`` positions of interest, ``M`` prompt tokens, ``V`` nodes,
 ``H`` hidden size.
@@ -6,20 +6,30 @@ Shape legend: ``B`` documents, ``L`` sequence length, ``K`` positions of interes
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ptmt_lightning.backbones import Backbone
 from ptmt_lightning.models.ptmt.collator import PTMTBatch
 from ptmt_lightning.models.ptmt.template import Template
 from ptmt_lightning.taxonomy import Taxonomy
 
-_PROMPT_WIDTH = 64  # of the hidden layer between a text and its prompts
+if TYPE_CHECKING:
+    from ptmt_lightning.backbones import Backbone
+
+_PROMPT_WIDTH = 64  # size of the hidden layer between a text and its prompts
 
 
 def slot_states(backbone: Backbone, batch: PTMTBatch, document_prompts: DocumentPrompts | None) -> Tensor:
-    """States ``[B, K, H]`` at the positions of interest, the slots first, after the head's transform."""
+    """Return the states at a batch's positions of interest, after the head's transform: ``[B, K, H]``, slots first.
+
+    Args:
+        backbone: language model that reads the batch.
+        batch: the filled templates.
+        document_prompts: changes the embeddings of prompt tokens by the text; None for prompts that texts share.
+    """
     token_states = None
     if document_prompts is not None:
         token_states = document_prompts(backbone.embed_tokens(batch.input_ids), batch.text_lengths)
@@ -30,7 +40,13 @@ def slot_states(backbone: Backbone, batch: PTMTBatch, document_prompts: Document
 
 
 def label_logits(backbone: Backbone, taxonomy: Taxonomy, states_BKH: Tensor) -> Tensor:
-    """Scores ``[B, V]``: slot i against the label tokens of level i (section A.4)."""
+    """Return the scores of all nodes ``[B, V]``: slot i scores the label tokens of level i (section A.4).
+
+    Args:
+        backbone: holds embeddings and biases of the label tokens.
+        taxonomy: hierarchy of the labels.
+        states_BKH: states of which the first are those of the slots.
+    """
     size = len(taxonomy)
     embeddings_VH, bias_V = backbone.new_output_rows[-size:], backbone.new_bias[-size:]
     levels = [states_BKH[:, i] @ embeddings_VH[nodes].T for i, nodes in enumerate(taxonomy.level_slices)]
@@ -38,9 +54,13 @@ def label_logits(backbone: Backbone, taxonomy: Taxonomy, states_BKH: Tensor) -> 
 
 
 class DocumentPrompts(nn.Module):
-    """Adds to each prompt token's embedding what a small network makes of the document's mean embedding.
+    """Makes prompts depend on the text: adds to them what a small network computes from the text's mean embedding.
 
-    It starts at nothing added, that is at shared prompts.
+    The network starts at zero, so that training starts from prompts that all texts share.
+
+    Args:
+        hidden_size: size H of embeddings.
+        template: says where text and prompts are.
     """
 
     def __init__(self, hidden_size: int, template: Template) -> None:
@@ -54,7 +74,12 @@ class DocumentPrompts(nn.Module):
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, embeddings_BLH: Tensor, text_lengths_B: Tensor) -> Tensor:
-        """Token embeddings ``[B, L, H]`` with the prompts' changed."""
+        """Return token embeddings ``[B, L, H]`` with those of the prompts changed.
+
+        Args:
+            embeddings_BLH: token embeddings.
+            text_lengths_B: int64 ``[B]``, number of text tokens of each document.
+        """
         first, num_prompts = len(self.template.prefix_ids), len(self.template.prompt_ids)
         index_L = torch.arange(embeddings_BLH.shape[1], device=text_lengths_B.device)
         text_BL = (index_L >= first) & (index_L < first + text_lengths_B[:, None])

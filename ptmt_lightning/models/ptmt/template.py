@@ -1,9 +1,9 @@
-"""The prompt template of section 2.1.
+"""The prompt template of section 2.1: a text, m prompt tokens ``P``, and one mask slot for each of d levels.
 
-Prompt tokens ``P`` and one mask slot a level of the taxonomy:
+What a backbone reads depends on its form:
 
 - encoder: ``[CLS] text [SEP] P1..Pm [MASK]*d [SEP]``;
-- decoder: ``[BOS] text P1..Pm [MASK]*d``, each slot sees the ones before it;
+- decoder: ``[BOS] text P1..Pm [MASK]*d``, where a slot attends to the ones before it;
 - encoder-decoder: ``[CLS] text P1..Pm [SEP]``, and in the decoder ``[START] [MASK]*d``.
 """
 
@@ -11,43 +11,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from ptmt_lightning.backbones.families import Form
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
 from ptmt_lightning.utils.tokens import vocabulary_size
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 def prompt_tokens(num_prompt_tokens: int) -> list[str]:
-    """Names of the prompt tokens."""
+    """Return the names of the prompt tokens."""
     return [f"[P{i}]" for i in range(1, num_prompt_tokens + 1)]
 
 
 def label_tokens(taxonomy: Taxonomy) -> list[str]:
-    """Names of the label tokens, one a node, in node order."""
+    """Return the names of the label tokens, one a node, in node order."""
     return [f"[LABEL_{name}]" for name in taxonomy.names]
 
 
 @dataclass(frozen=True)
 class Template:
-    """Token ids and sizes of the template; plain data, saved with a model."""
+    """Token ids and sizes of the template: plain data, saved with a model."""
 
     form: Form
-    prefix_ids: tuple[int, ...]  # before the text
-    separator_ids: tuple[int, ...]  # between text and prompts
-    end_ids: tuple[int, ...]
+    prefix_ids: tuple[int, ...]  # tokens before the text
+    separator_ids: tuple[int, ...]  # tokens between text and prompts
+    end_ids: tuple[int, ...]  # tokens at the end of the sequence
     mask_id: int
     pad_id: int
-    prompt_ids: tuple[int, ...]  # m
+    prompt_ids: tuple[int, ...]  # the m prompt tokens
     first_label_id: int  # the V label tokens have consecutive ids
-    level_sizes: tuple[int, ...]
+    level_sizes: tuple[int, ...]  # number of nodes on each level
     num_text_tokens: int  # ids below this are the tokenizer's own
-    max_length: int
-    slot_prefix_ids: tuple[int, ...] = ()  # before the slots in the decoder of an encoder-decoder
-    sentinel_ids: tuple[int, ...] = ()  # T5's
+    max_length: int  # longest sequence, in tokens
+    slot_prefix_ids: tuple[int, ...] = ()  # tokens before the slots in the decoder of an encoder-decoder
+    sentinel_ids: tuple[int, ...] = ()  # the tokens by which T5 replaces removed spans
 
     @classmethod
     def add_to(
@@ -60,17 +61,28 @@ class Template:
         form: Form = "encoder",
         decoder_start_id: int | None = None,
     ) -> Template:
-        """Add the prompt and label tokens to the tokenizer, in place, and a mask token where there is none.
+        """Add the template's tokens to a tokenizer, in place, and return the template.
+
+        The tokens are prompt and label tokens, and a mask token if the tokenizer has none.
+
+        Args:
+            tokenizer: tokenizer of the backbone.
+            taxonomy: hierarchy of the labels.
+            num_prompt_tokens: number m of prompt tokens.
+            max_length: longest sequence, in tokens.
+            form: form of the backbone.
+            decoder_start_id: token that an encoder-decoder's decoder starts with; None for the padding token.
 
         Raises:
-            ValueError: a bad number of prompt tokens, or no room for a text within ``max_length``.
+            ValueError: a bad number of prompt tokens, no room for a text within ``max_length``, or a tokenizer that
+                lacks what the form needs, has the tokens already, or has ids without tokens.
         """
         check_range("model.num_prompt_tokens", num_prompt_tokens, 0, integer=True)
         num_text_tokens, vocabulary = vocabulary_size(tokenizer), tokenizer.get_vocab()
         sentinels = [vocabulary[name] for i in range(100) if (name := f"<extra_id_{i}>") in vocabulary]
         mask_id = tokenizer.mask_token_id
         if mask_id is None and sentinels:
-            mask_id = sentinels[0]  # which asks the decoder for what belongs there
+            mask_id = sentinels[0]  # T5 has learned to write what belongs in the place of a sentinel
         new_mask = [] if mask_id is not None else ["[MASK]"]
         first_prompt_id = num_text_tokens + len(new_mask)
         bos_id, eos_id = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -129,7 +141,7 @@ class Template:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Template:
-        """From its fields as JSON has them."""
+        """Return the template with these fields, as JSON holds them: with lists in place of tuples."""
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
         }
@@ -137,22 +149,23 @@ class Template:
 
     @property
     def num_levels(self) -> int:
+        """Number d of levels, which is the number of slots."""
         return len(self.level_sizes)
 
     @property
     def overhead(self) -> int:
-        """Tokens that are not text; of an encoder m + d + 3."""
+        """Number of tokens that are not text; m + d + 3 with an encoder."""
         fixed = len(self.prefix_ids) + len(self.separator_ids) + len(self.end_ids)
-        if self.form == "encoder-decoder":  # whose decoder holds the slots, and in training the text once more
+        if self.form == "encoder-decoder":  # its decoder holds the slots, and in training the text once more
             return fixed + max(len(self.prompt_ids), self.num_levels + 2)
         return fixed + len(self.prompt_ids) + self.num_levels
 
     @property
     def text_budget(self) -> int:
-        """Texts are cut to so many tokens; the template's tail never is."""
+        """Highest number of text tokens; longer texts are cut, the rest of the template never is."""
         return self.max_length - self.overhead
 
     @property
     def prompt_offset(self) -> int:
-        """Where the prompts begin after a text of no tokens."""
+        """Position of the first prompt token in a sequence with an empty text."""
         return len(self.prefix_ids) + len(self.separator_ids)

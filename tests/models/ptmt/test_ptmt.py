@@ -185,9 +185,9 @@ def test_prediction_is_thresholded_then_pruned() -> None:
 
 
 def test_one_threshold_is_that_of_every_level() -> None:
-    assert make(threshold=0.3).thresholds == [0.3, 0.3, 0.3]
-    assert make(threshold=[0.3, 0.4, 0.5]).thresholds == [0.3, 0.4, 0.5]
-    assert make(threshold=(0, 1, 0.5)).thresholds == [0, 1, 0.5]
+    assert make(threshold=0.3).rule.thresholds == (0.3, 0.3, 0.3)
+    assert make(threshold=[0.3, 0.4, 0.5]).rule.thresholds == (0.3, 0.4, 0.5)
+    assert make(threshold=(0, 1, 0.5)).rule.thresholds == (0, 1, 0.5)
 
 
 def test_exported_thresholds_are_those_in_use(tmp_path: Path) -> None:

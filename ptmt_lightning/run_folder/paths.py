@@ -1,0 +1,99 @@
+"""Where each file of a run's folder is: the one module that spells these names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "previous.ckpt", "best.ckpt"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, be it finished, cut off, or still to be made.
+
+    Args:
+        path: the path of the folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Every setting of the run, resolved; written before training begins."""
+        return self.path / "config.yaml"
+
+    @property
+    def result(self) -> Path:
+        """All metrics, counts, times and versions; written last."""
+        return self.path / "result.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The curves: training losses by step, validation scores by epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def predictions(self) -> Path:
+        """True and predicted paths of each test document."""
+        return self.path / "predictions.jsonl"
+
+    @property
+    def per_label(self) -> Path:
+        """Support, precision, recall and F1 of each label on the test split."""
+        return self.path / "per_label.csv"
+
+    @property
+    def reliability(self) -> Path:
+        """Table of how often labels are true at each probability, on the test split."""
+        return self.path / "reliability.csv"
+
+    @property
+    def label_embeddings(self) -> Path:
+        """The most similar labels of each label before and after training, and its place on a map."""
+        return self.path / "label_embeddings.csv"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of pictures, drawn from the tables beside it."""
+        return self.path / "figures"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the trained model, ready for use."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The newest checkpoint, from which a run is resumed."""
+        return self.checkpoints / LAST_CHECKPOINT
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The checkpoint before the newest, used if the newest is damaged."""
+        return self.checkpoints / PREVIOUS_CHECKPOINT
+
+    @property
+    def job_log(self) -> Path:
+        """Output of a job of a sweep, after a line with the job's arguments."""
+        return self.path / "job.log"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has ended and left its result."""
+        return self.result.exists()
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return self.last_checkpoint.exists() or self.previous_checkpoint.exists()
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the run can be resumed: its settings and a checkpoint are there."""
+        return self.config.exists() and self.has_checkpoint

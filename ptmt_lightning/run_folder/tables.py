@@ -1,0 +1,37 @@
+"""The tables that a test leaves: predictions, scores of each label, and reliability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ptmt_lightning.metrics import MetricValues, per_label, reliability
+from ptmt_lightning.run_folder.paths import RunFolder
+from ptmt_lightning.run_folder.prediction import DocumentPrediction
+from ptmt_lightning.run_folder.predictions import write_predictions
+from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.utils.files import write_text
+
+
+def write_tables(
+    folder: RunFolder,
+    taxonomy: Taxonomy,
+    metrics: MetricValues,
+    predictions: Sequence[DocumentPrediction],
+    document_ids: Sequence[str],
+) -> pd.DataFrame:
+    """Write ``predictions.jsonl``, ``per_label.csv`` and ``reliability.csv``; return the table of labels.
+
+    Args:
+        folder: where the files are written.
+        taxonomy: the taxonomy of the predicted nodes.
+        metrics: the scores of the test.
+        predictions: one for each document.
+        document_ids: the ids of the predictions' documents, in the same order.
+    """
+    write_predictions(folder.predictions, predictions, document_ids, taxonomy)
+    labels = pd.DataFrame(per_label(taxonomy, metrics.flat_counts))
+    write_text(folder.per_label, labels.to_csv(index=False))
+    write_text(folder.reliability, pd.DataFrame(reliability(metrics.scored)).to_csv(index=False))
+    return labels
