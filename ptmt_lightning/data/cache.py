@@ -6,7 +6,6 @@ written under a temporary name and renamed when it is whole, under a lock, so th
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import itertools
 import json
@@ -17,7 +16,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -44,53 +42,71 @@ class TokenizedDocuments:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._table = datasets.Dataset.from_file(str(folder / "documents.arrow")).with_format("arrow")
-        self._rows = np.arange(len(self._table))
-        self.lengths = _list_lengths(self._table.data.column("input_ids"))
+        self._folder = folder
+        with pa.memory_map(str(folder / "documents.arrow")) as file:
+            table = pa.ipc.open_stream(file).read_all()
+        self._ids = table.column("id")
+        self._input_ids, self._nodes = _Lists(table.column("input_ids")), _Lists(table.column("nodes"))
+        self._rows = np.arange(len(table))
+        self.lengths = self._input_ids.lengths
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A process that makes batches maps the file anew; pickled arrays would be copies of it.
+        return _selected, (self._folder, self._rows)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def select(self, rows: npt.NDArray[np.int64]) -> TokenizedDocuments:
         """Return the given rows, in that order, as a view on the same file; no data are copied."""
-        selection = copy.copy(self)
+        selection = object.__new__(TokenizedDocuments)
+        vars(selection).update(vars(self))
         selection._rows, selection.lengths = self._rows[rows], self.lengths[rows]
         return selection
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Example]:
-        table = self._table[self._rows[[row for _, row in keys]].tolist()]
-        input_ids, nodes = _ragged(table["input_ids"]), _ragged(table["nodes"])
-        return [Example(row, epoch, i, n) for (epoch, row), i, n in zip(keys, input_ids, nodes, strict=True)]
+        return [
+            Example(row, epoch, self._input_ids[self._rows[row]], self._nodes[self._rows[row]]) for epoch, row in keys
+        ]
 
     def ids(self, rows: Sequence[int] | npt.NDArray[np.int64] | None = None) -> list[str]:
         """Return the ids of the documents in the given rows (default: all)."""
         wanted = self._rows if rows is None else self._rows[list(rows)]
-        ids: list[str] = self._table[wanted.tolist()]["id"].to_pylist()
+        ids: list[str] = self._ids.take(pa.array(wanted)).to_pylist()
         return ids
 
     def nodes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return all pairs of a row and one of its nodes, as an array of rows and an array of nodes."""
-        column = self._table.data.column("nodes")
-        counts = _list_lengths(column)
-        starts = np.cumsum(counts) - counts
-        counts = counts[self._rows]
-        # Position of each pair in the flat column: where its document starts, and how far within it.
+        counts = self._nodes.lengths[self._rows]
+        return np.repeat(np.arange(len(self)), counts), self._nodes.joined(self._rows)
+
+
+class _Lists:
+    """A column of lists of integers, without a copy: its values stay where the file is mapped."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._chunks = [(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in column.chunks]
+        self.lengths = np.concatenate([np.diff(offsets) for _, offsets in self._chunks]).astype(np.int64)
+        self._starts = np.cumsum([0, *(len(offsets) - 1 for _, offsets in self._chunks)])  # first row of each chunk
+
+    def __getitem__(self, row: np.int64) -> npt.NDArray[np.int32]:
+        chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
+        values, offsets = self._chunks[chunk]
+        first = row - self._starts[chunk]
+        found: npt.NDArray[np.int32] = values[offsets[first] : offsets[first + 1]]
+        return found
+
+    def joined(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the lists of the rows one after the other, as one array."""
+        values = np.concatenate([values[offsets[0] : offsets[-1]] for values, offsets in self._chunks], dtype=np.int64)
+        counts, first = self.lengths[rows], (np.cumsum(self.lengths) - self.lengths)[rows]
+        # Place of each value in the column: where its list starts, and how far within it.
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        nodes = column.combine_chunks().flatten().to_numpy().astype(np.int64)
-        return np.repeat(np.arange(len(self)), counts), nodes[np.repeat(starts[self._rows], counts) + within]
+        return values[np.repeat(first, counts) + within]
 
 
-def _list_lengths(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    # Chunk by chunk, because joining the chunks of a large column would copy it into memory.
-    lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return np.concatenate(lengths).astype(np.int64)
-
-
-def _ragged(column: pa.ChunkedArray) -> list[npt.NDArray[np.int32]]:
-    lists = column.combine_chunks()
-    values = lists.flatten().to_numpy(zero_copy_only=False)
-    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
-    return np.split(values, np.cumsum(lengths)[:-1])
+def _selected(folder: Path, rows: npt.NDArray[np.int64]) -> TokenizedDocuments:
+    return TokenizedDocuments(folder).select(rows)
 
 
 def tokenized(

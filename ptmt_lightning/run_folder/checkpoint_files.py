@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ptmt_lightning.run_folder.paths import RunFolder
 
 log = logging.getLogger(__name__)
@@ -18,8 +20,6 @@ def newest(folder: RunFolder) -> tuple[Path, dict[str, Any]]:
     Raises:
         ValueError: no checkpoint can be read.
     """
-    import torch  # slow to import, and needed only where a checkpoint is read
-
     for path in (folder.last_checkpoint, folder.previous_checkpoint):
         if not path.exists():
             continue

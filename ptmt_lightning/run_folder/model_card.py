@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCardData
+
 from ptmt_lightning.taxonomy import Taxonomy
 
 _METRICS = ("h_f1_macro", "h_f1_micro", "h_precision_micro", "h_recall_micro", "h_auprc", "exact_match")
@@ -20,10 +22,13 @@ def model_card(result: Mapping[str, Any], taxonomy: Taxonomy) -> str:
     documents = result["num_documents"]
     is_folder = Path(result["backbone"]).is_dir()
     backbone = Path(result["backbone"]).name if is_folder else result["backbone"]
+    hub = ModelCardData(
+        library_name="ptmt_lightning",
+        pipeline_tag="text-classification",
+        tags=["hierarchical-text-classification", result["model"]],
+    )
     card = f"""---
-library_name: ptmt_lightning
-pipeline_tag: text-classification
-tags: [hierarchical-text-classification, {result["model"]}]
+{hub.to_yaml()}
 ---
 
 # {result["model"]} on {result["dataset"]}

@@ -25,7 +25,6 @@ _PACKAGES = (
     "lightning",
     "transformers",
     "tokenizers",
-    "datasets",
     "torchmetrics",
     "hydra-core",
 )

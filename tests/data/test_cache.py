@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import pickle
 import re
 import shutil
 import time
@@ -325,3 +326,13 @@ def test_an_open_cache_survives_its_folder(many: TokenizedDocuments, tmp_path: P
     expected = contents(many)
     shutil.rmtree(tmp_path / "cache")
     assert contents(many) == expected
+
+
+def test_a_process_that_makes_batches_maps_the_file_anew(raw: Path, tmp_path: Path, tokenizer: BertTokenizer) -> None:
+    documents = open_cache(raw, tmp_path / "cache", tokenizer).select(np.array([2, 0]))
+    again = pickle.loads(pickle.dumps(documents))
+    assert again.ids() == documents.ids() == ["train:3", "train:1"]
+    assert again.lengths.tolist() == documents.lengths.tolist()
+    assert contents(again) == contents(documents)
+    large = documents.select(np.zeros(1000, dtype=np.int64))
+    assert len(pickle.dumps(large)) < 1000 * 8 + 1000 + len(str(tmp_path))  # rows, and where the file is

@@ -16,7 +16,9 @@ from ptmt_lightning.data.benchmarks.folds import NUM_FOLDS, SEED, Rows, make_fol
 
 SPLITS = ("train", "val", "test")
 SYNTHETIC: npt.NDArray[np.int64] = np.array([i * i % 7 for i in range(60)])  # classes 0, 1, 2 and 4
-DRAWN = st.lists(st.integers(0, 6), min_size=8, max_size=150).filter(lambda c: np.bincount(c).max() >= 8)
+DRAWN = st.tuples(st.lists(st.integers(0, 6), max_size=142), st.integers(0, 6)).flatmap(
+    lambda drawn: st.permutations([*drawn[0], *[drawn[1]] * 8])  # one class has documents enough
+)
 
 
 def parts(rng: np.random.RandomState, classes: Rows, num_parts: int) -> npt.NDArray[np.int64]:
