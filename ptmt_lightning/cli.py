@@ -1,4 +1,4 @@
-"""``ptmt``: data, training, the use of trained models, reports."""
+"""The command ``ptmt`` with its subcommands: data, training, the use of trained models, reports."""
 
 from __future__ import annotations
 
@@ -25,9 +25,16 @@ _COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the ``ptmt`` command, with the arguments of the command line where no others are given."""
+    """Run the command ``ptmt``.
+
+    Args:
+        arguments: what follows ``ptmt`` on the command line; None to read it from there.
+
+    Raises:
+        SystemExit: the command failed for a reason that the user can fix; its message is one line.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if "train" in arguments[:1]:  # Hydra reads what follows
+    if "train" in arguments[:1]:  # Hydra parses what follows
         train(arguments[1:])
         return
     description = "Hierarchical text classification: data, training, use, reports."
@@ -43,8 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except (ValueError, OSError) as error:
+        if os.environ.get("PTMT_DEBUG"):
+            raise
         raise SystemExit(f"error: {error}") from None

@@ -6,6 +6,7 @@ Shape legend: ``B`` documents, ``V`` nodes (the root is not one of them), ``E`` 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -51,6 +52,13 @@ class Taxonomy:
         self.parents: tuple[tuple[int, ...], ...] = self._parents()
         self.tops = frozenset(self.index[child] for parent, child in self.edges if parent == ROOT)
         self._edge_blocks: dict[torch.device, list[_EdgeBlock]] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the nodes, in their order, and of what is above each: equal for equal taxonomies alone."""
+        parents = [sorted(above) for above in self.parents]
+        content = json.dumps([self.names, parents, sorted(self.tops)], ensure_ascii=False)
+        return hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:16]
 
     @classmethod
     def from_tsv(cls, path: Path | str) -> Taxonomy:

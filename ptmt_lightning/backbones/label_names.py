@@ -6,6 +6,7 @@ Shape legend: ``V`` names, ``E`` size of token embeddings.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
@@ -37,8 +38,14 @@ def name_embeddings(
     old_TE = (backbone.output_matrix if of_output else backbone.token_embeddings).detach()
     rows_VE = backbone.random_rows(len(names))
     # Names start with a space, as some tokenizers encode words within a text differently from its first word.
-    words = [re.sub(r"[\W_]+", " ", f" {name}") for name in names]
+    words = [_as_words(f" {name}") for name in names]
     for row, ids in enumerate(tokenizer(words, add_special_tokens=False)["input_ids"]):
         if ids:
             rows_VE[row] = old_TE[ids].mean(dim=0) if reduction == "mean" else old_TE[ids].sum(dim=0)
     return rows_VE
+
+
+def _as_words(name: str) -> str:
+    """Return a name with a space for each run of punctuation, symbols and spaces; marks of letters stay."""
+    kept = (" " if unicodedata.category(character)[0] in "PSZC" else character for character in name)
+    return re.sub(" +", " ", "".join(kept))

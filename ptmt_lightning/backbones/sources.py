@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 from ptmt_lightning.backbones.backbone import Backbone
 from ptmt_lightning.backbones.families import Form, family_of
+from ptmt_lightning.backbones.weights import MisfitError, check_sizes, load_weights
 from ptmt_lightning.utils.checks import check_range
 from ptmt_lightning.utils.tokens import vocabulary_size
 
@@ -84,22 +85,21 @@ class Pretrained:
         except (OSError, ValueError, SafetensorError) as error:
             raise _unusable_model_error(self.name, error) from error
         family = family_of(config.model_type, self.name)
+        check_sizes(config, self.name)
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
             with quiet_transformers():
-                model, info = _AUTO_CLASSES[family.form].from_pretrained(
-                    self.name,
-                    output_loading_info=True,
-                    attn_implementation=self.attention,
-                    dtype=torch.float32,
-                    trust_remote_code=False,
-                )
+                model, untrained = load_weights(
+                    _AUTO_CLASSES[family.form], self.name, config, family, attn_implementation=self.attention,
+                    dtype=torch.float32, trust_remote_code=False,
+                )  # fmt: skip
+        except MisfitError:
+            raise
         except (OSError, ValueError, SafetensorError) as error:
             raise _unusable_model_error(self.name, error) from error
         if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
             model.config.tie_word_embeddings = False  # whatever the file says, as a resize would tie them
-        prefixes = family.head_modules or ("lm_head.",)
-        untrained = [key for key in info["missing_keys"] if key.startswith(prefixes)]
+        untrained = [key for key in untrained if key.startswith(family.head_modules or ("lm_head.",))]
         if untrained and family.head_modules:
             _start_head_at_identity(family.head(model))
             log.warning("%s has no trained masked-LM head: a new one starts at the identity", self.name)

@@ -102,7 +102,8 @@ class _Lists:
         counts, first = self.lengths[rows], (np.cumsum(self.lengths) - self.lengths)[rows]
         # Place of each value in the column: where its list starts, and how far within it.
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return values[np.repeat(first, counts) + within]
+        joined: npt.NDArray[np.int64] = values[np.repeat(first, counts) + within]
+        return joined
 
 
 def _selected(folder: Path, rows: npt.NDArray[np.int64]) -> TokenizedDocuments:

@@ -1,1 +1,1 @@
-"""The command line of a training: settings checked and composed, runs named and resumed, jobs of sweeps started."""
+"""The command line of training: checks and composes settings, names and resumes runs, starts the jobs of sweeps."""

@@ -1,4 +1,4 @@
-"""``python -m ptmt_lightning.launch``, the same as ``ptmt train``: how jobs and ranks are started again."""
+"""The program ``python -m ptmt_lightning.launch``, the same as ``ptmt train``; jobs and further ranks start with it."""
 
 from ptmt_lightning.launch.app import main
 

@@ -1,4 +1,4 @@
-"""Mistakes on the command line, found before anything is built."""
+"""Checks of the command line, made before anything is built."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from ptmt_lightning.launch.program import typed_program
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
-    """Refuse a misspelt key or choice on the command line, with the nearest valid one.
+    """Refuse a misspelt key or choice on the command line, and suggest the nearest valid one.
 
-    Hydra refuses most of them, too, but does not say what was meant.
+    Hydra refuses most of them, too, but suggests nothing. Keys and choices are not checked with ``--config-path``,
+    which puts another folder in the place of ``conf``, or with ``hydra.searchpath``.
 
     Args:
-        arguments: as typed after ``run.py``. The folder of ``--config-dir`` adds groups and choices. Nothing is checked
-            with ``--config-path``, which puts another folder in the place of ``conf``, and ``hydra.searchpath``.
+        arguments: the arguments as typed after ``run.py``. The folder of ``--config-dir`` adds groups and choices.
 
     Raises:
-        ValueError: names the argument and the nearest valid one, or the folder that is not there.
+        ValueError: a key, choice or folder does not exist, a switch is neither true nor false, or ``resume`` is not the
+            only setting.
     """
     options = hydra_parser().parse_intermixed_args(arguments)
-    if options.config_path or options.shell_completion:  # the latter's arguments are no overrides
+    if options.config_path or options.shell_completion:  # arguments of shell completion are no overrides
         return
     added = [] if options.config_dir is None else [_config_dir(options.config_dir)]
     overrides = OverridesParser.create().parse_overrides([a for a in options.overrides if "=" in a])
@@ -46,10 +47,10 @@ def check_overrides(arguments: Sequence[str]) -> None:
 
 
 def check_multirun(arguments: Sequence[str]) -> None:
-    """Refuse a sweep that a launcher of ranks has started: each of its processes would run all of it.
+    """Refuse a sweep that torchrun or srun has started several times, as each process would run the whole sweep.
 
     Raises:
-        ValueError: says what to start instead.
+        ValueError: there are several such processes; the message says what to start instead.
     """
     tasks = max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
     sweeps = any(a in ("-m", "--multirun", "hydra.mode=MULTIRUN") or a.startswith("search=") for a in arguments)
@@ -61,7 +62,16 @@ def check_multirun(arguments: Sequence[str]) -> None:
 
 
 def _check_keys(overrides: list[Override], folders: list[Path], config_name: str) -> None:
-    """Refuse a misspelt key or choice; the first folder is ``conf``, which the others add to."""
+    """Refuse a misspelt key or choice.
+
+    Args:
+        overrides: the settings that the user typed.
+        folders: ``conf``, and behind it further folders that add groups and choices.
+        config_name: name of the main configuration.
+
+    Raises:
+        ValueError: names the override and the nearest valid key or choice.
+    """
     groups = {o.key_or_group: known for o in overrides if (known := _choices(folders, o.key_or_group))}
     chosen = [override for override in overrides if override.key_or_group in groups]
     for override in chosen:
@@ -73,8 +83,8 @@ def _check_keys(overrides: list[Override], folders: list[Path], config_name: str
         if key not in keys and key not in groups and not override.is_add():
             near = difflib.get_close_matches(key, sorted(keys | _groups(folders)), n=1, cutoff=0)[0]
             raise ValueError(f"{override.input_line}: no key {key!r} in the configuration; did you mean {near!r}?")
-        of_trainer = key.startswith("trainer.")  # some of whose take more: trainer.deterministic=warn
-        if key in keys and isinstance(override.value(), str) and not of_trainer and _is_switch(composed, key):
+        is_of_trainer = key.startswith("trainer.")  # whose switches may take more, such as trainer.deterministic=warn
+        if key in keys and isinstance(override.value(), str) and not is_of_trainer and _is_switch(composed, key):
             raise ValueError(f"{override.input_line}: expected true or false")
 
 
@@ -91,7 +101,7 @@ def _groups(folders: Sequence[Path]) -> set[str]:
 
 def _choices(folders: Sequence[Path], group: str) -> list[str]:
     names = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
-    return sorted(name for name in names if not name.startswith("_"))  # what choices share is none
+    return sorted(name for name in names if not name.startswith("_"))  # a file such as _base.yaml is no choice
 
 
 def _check_choice(override: Override, known: list[str]) -> None:
@@ -106,7 +116,7 @@ def _check_choice(override: Override, known: list[str]) -> None:
 
 
 def _compose(overrides: list[str], folders: Sequence[Path], config_name: str) -> DictConfig:
-    """Compose as Hydra does from ``conf`` and the folder of ``--config-dir``."""
+    """Return the configuration that Hydra composes from ``conf`` and the folder of ``--config-dir``."""
     conf, *added = folders
     search_path = create_config_search_path(str(conf))
     for folder in added:
@@ -121,7 +131,7 @@ def _compose(overrides: list[str], folders: Sequence[Path], config_name: str) ->
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Give all dotted keys of a configuration, inner ones too."""
+    """Yield all dotted keys of a configuration, those of groups included."""
     for name in map(str, config):
         key = f"{prefix}{name}"
         yield key

@@ -1,4 +1,4 @@
-"""Where the project's configurations are."""
+"""The place of the project's configuration files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def conf_folder() -> Path:
-    """Return ``conf/``: of the installed package, or where there is none there, beside the package in a checkout."""
+    """Return the folder ``conf``, inside the installed package, or beside the package in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"

@@ -1,11 +1,11 @@
-"""What a job of a sweep sees of the machine: its share of the devices, and nothing of the sweep's own ranks."""
+"""The environment variables of a sweep's job: its share of the devices, and none about the sweep's own rank."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 
-# What torchrun, SLURM and MPI tell a process about its rank.
+# Variables by which torchrun, SLURM, MPI and Lightning tell a process its rank.
 _RANK_VARIABLES = {
     "WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
     "ROLE_WORLD_SIZE", "ROLE_NAME", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED",
@@ -16,16 +16,21 @@ _RANK_PREFIXES = ("TORCHELASTIC_", "SLURM_", "PMI_", "PMIX_", "OMPI_", "MV2_")
 
 def has_gpus() -> bool:
     """Return whether PyTorch finds a GPU."""
-    import torch  # only here: a sweep on CPUs starts without it
+    import torch  # imported only here, so that a sweep on CPUs starts without it
 
     return torch.cuda.device_count() > 0
 
 
 def share_of_devices(slot: int, num_slots: int, *, uses_gpus: bool) -> dict[str, str]:
-    """Return the environment variables that give a slot its share of GPUs, or of CPU threads.
+    """Return the environment variables that give one of several slots its share of the GPUs, or of CPU threads.
+
+    Args:
+        slot: number of the slot, counted from 0.
+        num_slots: number of jobs that run at the same time.
+        uses_gpus: whether the job runs on GPUs.
 
     Raises:
-        ValueError: more slots than GPUs.
+        ValueError: there are more slots than GPUs.
     """
     if num_slots == 1:
         return {}
@@ -44,7 +49,7 @@ def share_of_devices(slot: int, num_slots: int, *, uses_gpus: bool) -> dict[str,
 
 
 def without_ranks(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that say nothing of ranks, as a process that starts its own ranks needs them."""
+    """Return the environment without variables about ranks, for a process that is to start ranks of its own."""
     return {
         name: value
         for name, value in environment.items()

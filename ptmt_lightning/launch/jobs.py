@@ -1,4 +1,4 @@
-"""Jobs of a sweep as processes, several at once: started, resumed, timed, ended with the sweep."""
+"""The jobs of a sweep as processes: runs several at once, resumes, limits and ends them with the sweep."""
 
 from __future__ import annotations
 
@@ -33,34 +33,37 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Job:
-    name: str  # what tells it from the others
+    """A job of a sweep, and how far it has come."""
+
+    name: str  # shown in messages, tells the job from the others
     overrides: list[str]
     config: DictConfig
     folder: RunFolder
     process: subprocess.Popen[bytes] | None = None
-    waits: bool = False
-    started: float = 0.0
-    deadline: float | None = None  # of the next, harder way to end it
+    waits: bool = False  # for another process that works in the folder
+    started: float = 0.0  # time.monotonic()
+    deadline: float | None = None  # time.monotonic() at which it is told to end or, if it was told already, killed
     timed_out: bool = False
     error: str | None = None
-    has_run: bool = False  # or was found to have
+    has_run: bool = False  # to its end, in this sweep or an earlier one; or was refused
 
     @property
     def is_running(self) -> bool:
+        """Whether the job's process has started and not ended yet."""
         return self.process is not None and self.process.poll() is None
 
 
 class JobQueue:
-    """Runs jobs as processes, as many at once as there are slots.
+    """A queue that runs jobs as processes, as many at once as there are slots.
 
-    A job whose folder holds its finished run is not run again; one that was cut off is resumed. Output goes to
+    A job whose folder holds its finished run is not run again; one that was interrupted is resumed. Output goes to
     ``job.log`` in the job's folder, after a line with the job's arguments.
 
     Args:
-        timeout_minutes: after which a job is told to end; it saves a checkpoint first.
-        fail_fast: end all jobs when one fails; else the others go on, and those that failed are named at the end.
-        grace_seconds: between telling a job to end and killing it.
-        group: of jobs that do not say to which they belong.
+        timeout_minutes: time after which a job is told to end, and saves a checkpoint; None for no limit.
+        fail_fast: end all jobs when one fails. Otherwise the others continue, and failed jobs are named at the end.
+        grace_seconds: time between telling a job to end and killing it.
+        group: value of ``run.group`` for jobs that set none.
     """
 
     def __init__(self, *, timeout_minutes: float | None, fail_fast: bool, grace_seconds: float, group: str) -> None:
@@ -68,10 +71,11 @@ class JobQueue:
         self.grace_seconds, self.group = grace_seconds, group
 
     def run(self, jobs: Sequence[Job], slots: Sequence[Sequence[dict[str, str]]]) -> None:
-        """Run the jobs; how each ended is kept in it.
+        """Run all jobs, and record in each of them how it ended.
 
         Args:
-            slots: for each slot the environment variables that it gives to each of the jobs.
+            jobs: the jobs, in the order in which to start them.
+            slots: for each slot, the environment variables that it would give to each of the jobs.
         """
         with self._ending_jobs_on_exit(jobs):
             waiting, running = list(range(len(jobs))), dict[int, Job]()
@@ -85,7 +89,7 @@ class JobQueue:
                 time.sleep(0.1)
 
     def _start(self, job: Job, environment: dict[str, str]) -> bool:
-        """Start ``job`` unless it is finished; False while another process still is at it."""
+        """Start a job unless it has a result or an error; return False while another process works in its folder."""
         job.folder.path.mkdir(parents=True, exist_ok=True)
         with job.folder.job_log.open("ab") as output:
             # The job's processes inherit the lock with their output: it holds until the last of them has ended, be
@@ -110,7 +114,7 @@ class JobQueue:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # its ranks and loaders can be ended with it
+                start_new_session=True,  # so that its ranks and data loaders can be ended with it
                 preexec_fn=_end_with_parent(),
             )
         job.started = time.monotonic()
@@ -122,13 +126,13 @@ class JobQueue:
         if job.folder.is_resumable:
             return [*program, f"resume={job.folder.path}"]
         hydra = job.config.hydra
-        # Those of the sweep itself are not the job's.
-        of_hydra = [o for o in hydra.overrides.hydra if not _key(o).startswith(_OF_SWEEP)]
-        overrides = [o for o in job.overrides if not _key(o).startswith(_OF_SWEEP)]
+        # Settings of the sweep itself must not reach the job, which would start a sweep of its own.
+        hydra_overrides = [o for o in hydra.overrides.hydra if not _key(o).startswith(_SWEEP_SETTINGS)]
+        overrides = [o for o in job.overrides if not _key(o).startswith(_SWEEP_SETTINGS)]
         if job.config.run.group is None:
             overrides.append(f"run.group={self.group}")
         folder = f"hydra.run.dir={quoted(str(job.folder.path))}"
-        return [*program, *config_options(hydra), *of_hydra, *overrides, "hydra.mode=RUN", folder]
+        return [*program, *config_options(hydra), *hydra_overrides, *overrides, "hydra.mode=RUN", folder]
 
     def _has_ended(self, job: Job) -> bool:
         if job.process is None:
@@ -152,7 +156,7 @@ class JobQueue:
 
     @contextlib.contextmanager
     def _ending_jobs_on_exit(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """End jobs that still run when this block is left: by an error, by Ctrl-C, or told to end (SIGTERM)."""
+        """End jobs that still run when this block is left, be it by an error, by Ctrl-C or by SIGTERM."""
 
         def end(*_: Any) -> None:
             sys.exit(128 + signal.SIGTERM)
@@ -174,11 +178,11 @@ class JobQueue:
             signal.signal(signal.SIGTERM, before)
 
 
-_OF_SWEEP = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep", "hydra.mode")
+_SWEEP_SETTINGS = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep", "hydra.mode")
 
 
 def _claim(job: Job, output: BinaryIO) -> str | None:
-    """Write the job's arguments as the first line of its output; give an error where those of another job stand."""
+    """Write the job's arguments as the first line of its log; return an error if those of another job stand there."""
     arguments = f"arguments: {json.dumps(_own_arguments(job))}"
     with job.folder.job_log.open() as file:
         earlier = file.readline().rstrip("\n")
@@ -191,12 +195,13 @@ def _claim(job: Job, output: BinaryIO) -> str | None:
 
 
 def _own_arguments(job: Job) -> list[str]:
-    """Those that decide what is run: not where it is kept, how it is named, nor where its trial is reported."""
-    apart = ("hydra.", "hydra/", "run.group", "callbacks.pruning.")
-    return [override for override in job.overrides if not _key(override).startswith(apart)]
+    """Return the arguments that decide what a job computes, without those on folders, names and trial reports."""
+    ignored = ("hydra.", "hydra/", "run.group", "callbacks.pruning.")
+    return [override for override in job.overrides if not _key(override).startswith(ignored)]
 
 
 def returns(jobs: Sequence[Job]) -> list[JobReturn]:
+    """Return for each job what Hydra expects of a launcher: the run's score, or the error that kept it from one."""
     failed = [job.error for job in jobs if job.error]
     not_run = [
         f"{job.name}: ended with the sweep" if job.process else f"{job.name}: not started"
@@ -226,7 +231,7 @@ def _key(override: str) -> str:
 
 
 def _score(folder: RunFolder) -> float | None:
-    """Return a finished run's score; None where none was left, as by debug=fast_dev_run."""
+    """Return the score of a finished run; None if it left none, as with ``debug=fast_dev_run``."""
     score: float | None = json.loads(folder.result.read_text())["best_score"] if folder.is_finished else None
     return score
 
@@ -237,7 +242,7 @@ def _last_line(path: Path) -> str:
 
 
 def _signal(process: subprocess.Popen[bytes], signal_: signal.Signals) -> None:
-    """To a job: when told to end its first process tells the others; when killed, all are."""
+    """Send a signal to a job: SIGKILL to all of its processes, others to its first one, which tells the rest."""
     with contextlib.suppress(ProcessLookupError):
         if signal_ == signal.SIGKILL:
             os.killpg(process.pid, signal_)
@@ -246,7 +251,7 @@ def _signal(process: subprocess.Popen[bytes], signal_: signal.Signals) -> None:
 
 
 def _end_with_parent() -> Callable[[], Any] | None:
-    """For a new process on Linux: be told to end when the parent dies, even of SIGKILL."""
+    """Return what a new process calls on Linux so that it is told to end when its parent dies, even of SIGKILL."""
     if sys.platform != "linux":
         return None
     prctl, set_death_signal = ctypes.CDLL(None).prctl, 1  # looked up here: nothing may be loaded after the fork

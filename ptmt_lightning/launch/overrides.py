@@ -1,4 +1,4 @@
-"""Arguments of the command line as Hydra takes them, and settings as the project does."""
+"""Conversion of the user's arguments to those that Hydra takes, and of configurations to arguments or plain types."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ CONF = conf_folder()
 
 
 def hydra_parser() -> argparse.ArgumentParser:
-    """Return Hydra's own parser of the command line, which names this program where it refuses an option."""
+    """Return Hydra's own parser of the command line; its messages call the program as the user does."""
     parser = get_args_parser()
     parser.prog = " ".join(typed_program())
     return parser
 
 
 def arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments as Hydra takes them, options first: it reads no override behind an option.
+    """Return the user's arguments in the form that Hydra takes: options first, as it reads no override behind them.
 
-    ``resume=FOLDER`` is quoted for Hydra's grammar, and that folder is the one to write to. A list of level weights
-    takes the place of the mapping that stands there, which Hydra would merge it with.
+    The folder of ``resume=FOLDER`` is quoted and becomes the run's folder. A list for ``loss.level_weights`` replaces
+    the default mapping, with which Hydra would merge it.
     """
     overrides = hydra_parser().parse_intermixed_args(arguments).overrides
     result = [argument for argument in arguments if argument not in overrides]
@@ -44,7 +44,13 @@ def arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
 
 
 def config_options(hydra: DictConfig) -> list[str]:
-    """Return the options of a command line that choose another configuration than ``conf/config.yaml``."""
+    """Return the options that make a new command use the same main configuration and folders as this one.
+
+    The list is empty for ``conf/config.yaml``.
+
+    Args:
+        hydra: Hydra's own part of the present configuration.
+    """
     options = [] if hydra.job.config_name == "config" else [f"--config-name={hydra.job.config_name}"]
     for source in hydra.runtime.config_sources:
         if source.provider == "command-line":
@@ -55,15 +61,15 @@ def config_options(hydra: DictConfig) -> list[str]:
 
 
 def quoted(value: object) -> str:
-    """Return a value in Hydra's grammar, a text with whatever it contains."""
+    """Return a value as Hydra's grammar writes it: a text in quotes, whatever it contains; anything else as it is."""
     return QuotedString(str(value), Quote.single).with_quotes() if isinstance(value, str) else str(value)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """Return the resolved configuration as plain types.
+    """Return a configuration as plain types, with all references resolved.
 
     Raises:
-        ValueError: a required value is missing.
+        ValueError: a required setting has no value.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def this_program() -> list[str]:
-    """Return the command that starts this program again, without its arguments."""
+    """Return the words of the command that starts this program again, without its arguments."""
     spec = sys.modules["__main__"].__spec__
     if spec is not None:  # python -m, ptmt train
         return [sys.executable, "-m", spec.name.removesuffix(".__main__")]
@@ -15,5 +15,5 @@ def this_program() -> list[str]:
 
 
 def typed_program() -> list[str]:
-    """Return the command as a user types it, without its arguments."""
+    """Return the words of the command as a user types it, without its arguments; for messages."""
     return ["python", "run.py"] if sys.modules["__main__"].__spec__ is None else ["ptmt", "train"]

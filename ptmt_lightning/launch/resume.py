@@ -1,4 +1,4 @@
-"""To go on with an earlier run: asked for, or restarted by SLURM or torchrun."""
+"""Continuation of an earlier run, on the user's request or after a restart by SLURM or torchrun."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ptmt_lightning.run_folder.paths import RunFolder
 
-# Modules and classes that runs of version 0.1 name in their config.yaml, and where they stand now.
+# Old and new names of modules and classes that runs of version 0.1 name in their config.yaml.
 _MOVED = {
     "ptmt_lightning.callbacks": "ptmt_lightning.training.callbacks",
     "ptmt_lightning.checkpoints": "ptmt_lightning.training.checkpoints",
@@ -26,18 +27,44 @@ _MOVED = {
 
 
 def is_restarted(run_dir: Path) -> bool:
-    """Whether SLURM or torchrun has started this run before, and it left something to go on from, or its result."""
+    """Return whether SLURM or torchrun has restarted a run that left a checkpoint or a result the time before."""
     restarts = (os.environ.get(name) for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
     folder = RunFolder(run_dir)
     left = folder.has_checkpoint or folder.is_finished
     return left and any(int(count or 0) for count in restarts)
 
 
-def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
-    """The configuration of the run in ``run_dir``, where ``config.resume`` or a restart asks for it; else ``config``.
+@rank_zero_only
+def claim_folder(folder: RunFolder, *, overwrite: bool) -> None:
+    """Refuse a folder for a new run if it holds another run, whose curves, tables and weights would mix with its own.
+
+    The remains of a run that was interrupted before its first checkpoint are removed.
+
+    Args:
+        folder: folder of the new run.
+        overwrite: remove another run in the folder instead.
 
     Raises:
-        ValueError: the folder holds no run, or was moved.
+        ValueError: the folder holds another run, finished or with a checkpoint, and ``overwrite`` is not set.
+    """
+    if (folder.is_finished or folder.has_checkpoint) and not overwrite:
+        state = "a finished run" if folder.is_finished else "a run that was cut off"
+        raise ValueError(
+            f"hydra.run.dir={str(folder.path)!r}: holds {state}; give another folder, go on with "
+            f"resume={folder.path}, or replace it with overwrite=true"
+        )
+    folder.remove_run()
+
+
+def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
+    """Return the earlier configuration of the run if ``config.resume`` or a restart asks for it, else ``config``.
+
+    Args:
+        config: the configuration of this start; ``resume`` is set in it after a restart.
+        run_dir: folder of the run.
+
+    Raises:
+        ValueError: the folder holds no run that can be resumed, or was moved.
     """
     if config.resume is None:
         if not is_restarted(run_dir):
@@ -57,13 +84,13 @@ def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
             f"resume={str(run_dir)!r}: that run was made in {earlier.run.dir!r}; move the folder back there"
         )
     earlier.resume = config.resume
-    for key in config.keys() - earlier.keys():  # a setting that the earlier version did not have
+    for key in config.keys() - earlier.keys():  # settings that the version of the earlier run did not have
         earlier[key] = config[key]
     return earlier
 
 
 def _load_config(path: Path) -> DictConfig:
-    """Read a run's configuration; what has moved since is looked for in its new place."""
+    """Read the configuration of a run, and rename modules and classes that have moved since."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     config = OmegaConf.create(_with_new_places(content))
     assert isinstance(config, DictConfig)

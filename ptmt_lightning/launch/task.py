@@ -1,4 +1,4 @@
-"""One run: objects are made from the settings, then trained and tested; here Hydra ends."""
+"""One run: makes objects from the settings, trains and tests them. The code that is called from here knows no Hydra."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from ptmt_lightning.launch.errors import user_errors
 from ptmt_lightning.launch.overrides import plain
-from ptmt_lightning.launch.resume import resumed
+from ptmt_lightning.launch.resume import claim_folder, resumed
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.result import show
 from ptmt_lightning.training.build import build
@@ -30,12 +30,25 @@ from ptmt_lightning.utils.checks import check_range
 
 
 def run_task(config: DictConfig, run_dir: Path) -> float | None:
-    """Build what the configuration names, fit, test; gives the monitored metric to a sweeper."""
+    """Make the objects that the configuration names, train and test.
+
+    Args:
+        config: the composed configuration.
+        run_dir: folder of the run.
+
+    Returns:
+        The best value of the monitored metric, for a search; None if there is none.
+
+    Raises:
+        SystemExit: a setting is not valid (its message is one line), or the process was told to end.
+    """
     for quiet in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):  # tips and advertisements
         logging.getLogger(f"lightning.pytorch.{quiet}").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec")  # between Lightning and torch; nothing a user could do
+    warnings.filterwarnings("ignore", message=".*LeafSpec")  # about Lightning's use of torch; users can't act on it
     with user_errors(run_dir):
         config = resumed(config, run_dir)
+        if config.resume is None:
+            claim_folder(RunFolder(run_dir), overwrite=config.overwrite)
         settings = plain(config)
         torch.set_float32_matmul_precision(config.impl.matmul_precision)
         check_range("seed", config.seed, 0, 2**32 - 1, integer=True)
@@ -52,19 +65,20 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
         )
         trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
         check_trainer(trainer, datamodule)
-        check_monitor(config.monitor, model)
+        check_monitor(config.monitor, model, config.mode)
         _check_launcher(trainer)
     try:
-        result = train(
-            datamodule=datamodule,
-            model=model,
-            trainer=trainer,
-            run_dir=run_dir,
-            config=settings,
-            test=config.test,
-            keep_checkpoints=config.keep_checkpoints,
-            resume=config.resume is not None,
-        )
+        with user_errors():
+            result = train(
+                datamodule=datamodule,
+                model=model,
+                trainer=trainer,
+                run_dir=run_dir,
+                config=settings,
+                test=config.test,
+                keep_checkpoints=config.keep_checkpoints,
+                resume=config.resume is not None,
+            )
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)  # Lightning's own exit code is 0: a sweep would take the run for finished
     finally:
@@ -75,10 +89,10 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
 
 
 def _check_launcher(trainer: lightning.Trainer) -> None:
-    """Refuse a sweep within one process whose runs start ranks: Lightning starts those with the whole command.
+    """Refuse a sweep in a single process whose runs start ranks, as Lightning starts each with the sweep's command.
 
     Raises:
-        ValueError: says what to leave out.
+        ValueError: it is such a sweep; the message says what to leave out.
     """
     starts_ranks = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
     if starts_ranks and HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -175,8 +175,30 @@ class HTCModel(L.LightningModule):
         self.taxonomy.to_json(folder / "taxonomy.json")
         for name, tensors in self.tensors().items():
             save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
-        settings = {**self.settings(), **self.rule.to_json(), "version": ptmt_lightning.__version__}
+        settings = {
+            **self.settings(), **self.rule.to_json(), "taxonomy_fingerprint": self.taxonomy.fingerprint,
+            "version": ptmt_lightning.__version__,
+        }  # fmt: skip
         (folder / f"{self.system}.json").write_text(json.dumps(settings, indent=2))
+
+    # ---- checkpoints ----
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down for which taxonomy the rows of labels are."""
+        checkpoint["taxonomy_fingerprint"] = self.taxonomy.fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights for another taxonomy, whose rows would belong to other labels.
+
+        Raises:
+            ValueError: says what has changed.
+        """
+        saved = checkpoint.get("taxonomy_fingerprint", self.taxonomy.fingerprint)  # versions before 0.2 have none
+        if saved != self.taxonomy.fingerprint:
+            raise ValueError(
+                "the checkpoint is of another taxonomy: nodes, their order or their parents have changed since the run "
+                "began, and labels would get the weights of others; restore taxonomy.tsv, or start the run anew"
+            )
 
     # ---- training ----
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,3 +98,14 @@ class RunFolder:
     def is_resumable(self) -> bool:
         """Whether the run can be resumed: its settings and a checkpoint are there."""
         return self.config.exists() and self.has_checkpoint
+
+    def remove_run(self) -> None:
+        """Remove what a run leaves, and nothing else that may be in the folder."""
+        files = (
+            self.config, self.result, self.metrics, self.predictions, self.per_label, self.reliability,
+            self.label_embeddings,
+        )  # fmt: skip
+        for file in files:
+            file.unlink(missing_ok=True)
+        for folder in (self.figures, self.model, self.checkpoints, self.path / "wandb"):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.metrics import HierarchicalMetrics
 from ptmt_lightning.models.base import HTCModel
+from ptmt_lightning.run_folder.curves import direction_of
 
 
 def check_settings(build_model: object) -> None:
@@ -47,11 +48,11 @@ def check_trainer(trainer: L.Trainer, datamodule: HTCDataModule) -> None:
         )
 
 
-def check_monitor(monitor: str, model: HTCModel) -> None:
-    """Refuse a misspelt metric, which would otherwise be noticed only at the end of the first epoch.
+def check_monitor(monitor: str, model: HTCModel, mode: str | None = None) -> None:
+    """Refuse a misspelt metric, or one that is to be followed in the wrong direction, before the first epoch.
 
     Raises:
-        ValueError: there is no such metric; the message names the nearest one.
+        ValueError: there is no such metric, and which is the nearest; or ``mode`` is not the metric's.
     """
     metrics = HierarchicalMetrics(model.taxonomy)
     none = torch.zeros(0, len(model.taxonomy))
@@ -60,3 +61,9 @@ def check_monitor(monitor: str, model: HTCModel) -> None:
     if monitor not in known and not monitor.startswith("train/"):
         [near] = difflib.get_close_matches(monitor, known, n=1, cutoff=0)
         raise ValueError(f"monitor={monitor!r}: no such metric; did you mean {near!r}? Known: {', '.join(known)}")
+    better = direction_of(monitor)
+    if mode not in (None, better):
+        raise ValueError(
+            f"mode={mode!r} with monitor={monitor!r}: expected {better!r}, or the worst checkpoint would be kept; "
+            "leave mode out, which follows monitor"
+        )

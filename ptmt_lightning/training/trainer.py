@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from ptmt_lightning.run_folder.curves import direction_of
 from ptmt_lightning.run_folder.paths import BEST_CHECKPOINT, RunFolder
 from ptmt_lightning.training.callbacks import Throughput, Vitals
 from ptmt_lightning.training.checkpoints import LastCheckpoint, WholeCheckpointIO
@@ -18,7 +19,7 @@ def make_trainer(
     run_dir: Path,
     *,
     monitor: str = "val/h_f1_macro",
-    mode: str = "max",
+    mode: str | None = None,
     patience: int | None = 10,
     **settings: Any,
 ) -> L.Trainer:
@@ -27,11 +28,12 @@ def make_trainer(
     Args:
         run_dir: the folder of the run, made if it is missing.
         monitor: the metric that decides which checkpoint is best and when to stop.
-        mode: whether the metric is better when higher (``max``) or lower (``min``).
+        mode: ``max`` or ``min``; None for the metric's own direction.
         patience: epochs without gain after which training stops; None never stops early.
         settings: arguments of Lightning's Trainer that replace the defaults here; ``callbacks`` are added.
     """
     folder = RunFolder(run_dir)
+    mode = mode or direction_of(monitor)
     run_dir.mkdir(parents=True, exist_ok=True)
     checkpoints = str(folder.checkpoints)
     callbacks: list[L.Callback] = [

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import ptmt_settings, toy_examples
 from family_backbones import opened
 
+from ptmt_lightning.backbones import name_embeddings
 from ptmt_lightning.losses import MeanBCE
 from ptmt_lightning.models.bert import BERTClassifier
 from ptmt_lightning.models.bert_ml import BERTML
@@ -55,3 +57,14 @@ def test_the_other_systems_refuse_what_is_no_encoder(tmp_path: Path, model_type:
             taxonomy=toy_taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=longest, dropout=0.0,
             label_loss=MeanBCE(gamma=0, weight=1), **shared,
         )  # fmt: skip
+
+
+def test_vowel_signs_are_part_of_a_name(tmp_path: Path) -> None:
+    """Names in scripts with combining marks differ in them alone."""
+    names = ["कि", "की", "कु", "ค่", "ค้", "a_b"]
+    backbone, tokenizer, _ = opened(tmp_path, "gpt2")
+    rows = name_embeddings(backbone, tokenizer, names, reduction="sum")
+    assert len({tuple(row.tolist()) for row in rows}) == len(names)
+    again = name_embeddings(backbone, tokenizer, ["a-b", "a  b", "a/b", "(a) b"], reduction="sum")
+    for row in again:
+        torch.testing.assert_close(row[None], name_embeddings(backbone, tokenizer, ["a b"], reduction="sum"))

@@ -1,0 +1,104 @@
+"""Weights that do not fit their configuration are refused, or read without a wrapper's prefix; never random."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import saved_ptmt
+from family_backbones import TEXTS
+from family_models import save_family
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ptmt_lightning.backbones import Pretrained
+from ptmt_lightning.inference import Classifier
+from ptmt_lightning.taxonomy import Taxonomy
+
+Tensors = dict[str, Tensor]
+SOME = ["bert", "roberta", "distilbert", "albert", "deberta-v2", "modernbert", "bart", "t5", "gpt2", "llama"]
+
+
+def change(folder: Path, changed: Callable[[Tensors], Tensors]) -> Tensors:
+    """Rewrite a folder's tensors; gives those that it had."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file(changed(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    return tensors
+
+
+def in_a_layer(tensors: Tensors) -> str:
+    """Return the name of a matrix in an encoder's layer."""
+    return next(name for name, tensor in tensors.items() if ".0." in name and tensor.ndim == 2)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.model.", "_orig_mod.module."])
+@pytest.mark.parametrize("model_type", SOME)
+def test_a_wrappers_prefix_is_left_out(
+    tmp_path: Path, model_type: str, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = save_family(tmp_path, model_type, TEXTS)
+    before, _, _ = Pretrained(str(folder)).load([])
+    change(folder, lambda tensors: {f"{prefix}{name}": tensor for name, tensor in tensors.items()})
+    with caplog.at_level(logging.WARNING):
+        after, _, _ = Pretrained(str(folder)).load([])
+    assert f"the names of its tensors begin with {prefix!r}, which is left out" in caplog.text
+    assert after.trained_head == before.trained_head
+    weights = after.model.state_dict()
+    for name, tensor in before.model.state_dict().items():
+        torch.testing.assert_close(weights[name], tensor)
+
+
+@pytest.mark.parametrize("model_type", SOME)
+def test_what_is_missing_unexpected_or_of_another_shape_is_refused(tmp_path: Path, model_type: str) -> None:
+    folder = save_family(tmp_path, model_type, TEXTS)
+    tensors = load_file(folder / "model.safetensors")
+    name = in_a_layer(tensors)
+    for changed, message in (
+        ({key: value for key, value in tensors.items() if key != name}, "1 tensors not in the files ("),
+        (tensors | {"foreign.weight": torch.zeros(2)}, "1 tensors not in the model (foreign.weight)"),
+        (tensors | {name: torch.zeros(3, 5)}, "1 tensors of another shape ("),
+        (
+            {f"strange.{key}": value for key, value in tensors.items()},
+            "save them without 'strange.' before their names",
+        ),
+    ):
+        change(folder, lambda _, changed=changed: changed)  # type: ignore[misc]
+        with pytest.raises(ValueError, match=r"^backbone\.name='.*': the weights do not fit config\.json: ") as caught:
+            Pretrained(str(folder)).load([])
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["bert.pooler.dense.weight", "classifier.weight", "cls.seq_relationship.bias"])
+def test_heads_for_another_task_may_be_there(tmp_path: Path, name: str) -> None:
+    folder = save_family(tmp_path, "bert", TEXTS)
+    change(folder, lambda tensors: tensors | {name: torch.zeros(4)})
+    assert Pretrained(str(folder)).load([])[0].trained_head
+
+
+def test_a_bare_encoder_gets_a_new_head(tmp_path: Path) -> None:
+    folder = save_family(tmp_path, "bert", TEXTS)
+    change(folder, lambda tensors: {key: value for key, value in tensors.items() if not key.startswith("cls.")})
+    assert not Pretrained(str(folder)).load([])[0].trained_head
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_hidden_layers", 10**9), ("hidden_size", 2**40), ("vocab_size", 10**12)]
+)
+def test_sizes_that_no_model_has_are_refused_before_anything_is_made(tmp_path: Path, key: str, value: int) -> None:
+    folder = save_family(tmp_path, "bert", TEXTS)
+    config = json.loads((folder / "config.json").read_text()) | {key: value}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=rf"^backbone\.name='.*': {key}={value} in config\.json: expected at most"):
+        Pretrained(str(folder)).load([])
+
+
+@pytest.mark.parametrize("part", ["bert.encoder.layer.0.", "cls.predictions.transform."])
+def test_a_trained_model_without_a_part_does_not_open(tmp_path: Path, toy_taxonomy: Taxonomy, part: str) -> None:
+    saved_ptmt(tmp_path, toy_taxonomy)
+    change(tmp_path / "model", lambda tensors: {k: v for k, v in tensors.items() if not k.startswith(part)})
+    with pytest.raises(ValueError, match=r"the weights do not fit|lacks the head"):
+        Classifier.from_pretrained(tmp_path / "model")
