@@ -23,7 +23,15 @@ from ptmt_lightning.taxonomy import Taxonomy
 
 
 def bag_of_words(folder: Path, strengths: tuple[float, ...] = (1, 10, 100)) -> dict[str, dict[str, float]]:
-    """Metrics of the best of a few regularisation strengths: ``{"val": ..., "test": ...}``."""
+    """Train with several values of C, and return the metrics of the best: ``{"val": ..., "test": ...}``.
+
+    Args:
+        folder: a data folder with ``taxonomy.tsv`` and ``{train,val,test}.jsonl``.
+        strengths: the values of C to try; the one with the highest macro hF1 on the validation split is the best.
+
+    Raises:
+        ValueError: the folder lacks a split.
+    """
     taxonomy = Taxonomy.from_tsv(folder / "taxonomy.tsv")
     documents = {split: _read(folder, split, taxonomy) for split in ("train", "val", "test")}
     vectorizer = TfidfVectorizer(min_df=2, sublinear_tf=True)

@@ -1,4 +1,4 @@
-"""One row a split of each run, for an experiment's ``results.csv``.
+"""Collects the scores of finished runs in an experiment's ``results.csv``, one row for each run and split.
 
 python experiments/collect.py RUN_FOLDER... --out experiments/NAME/results.csv
 """
@@ -21,7 +21,11 @@ METRICS = (
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    """The rows of a finished run's folder."""
+    """Return the rows of a finished run, one for each split with scores.
+
+    Args:
+        run: folder of the run.
+    """
     result = json.loads((run / "result.json").read_text())
     optimizer = OmegaConf.load(run / "config.yaml").optimizer
     ends = {

@@ -1,12 +1,15 @@
-"""Runs every combination of an experiment's choices that has no result yet, and collects the rows.
+"""Runs every combination of an experiment's choices that has no result yet, and collects the scores in a table.
 
     python experiments/grid.py experiments/NAME/grid.yaml [--only AXIS=CHOICE,...] [RUN_ARGUMENT...]
 
-``grid.yaml`` has ``common``, arguments of ``run.py`` for all runs, and ``axes``: for each axis its choices, each with
-arguments of its own; a choice of the axis ``variant`` is also the run's ``run.variant``. Further arguments
-(``backbone.name=FOLDER``) come last and win; ``{data}`` in any of them is what ``--data`` gives. A run is done when its
-folder has a ``result.json`` or ``results.csv``, beside the grid and written after each run, has its rows (column
-``run``); one that was cut off is resumed from its last checkpoint; one that failed does not stop the others.
+``grid.yaml`` has two parts: ``common``, arguments of ``run.py`` for all runs, and ``axes``, which gives each axis its
+choices, each with its own arguments. A choice of the axis ``variant`` also becomes the run's ``run.variant``. Further
+arguments (``backbone.name=FOLDER``) come last and override the others. In all of them ``{data}`` stands for the folder
+that ``--data`` names.
+
+After each run, the scores are written to ``results.csv`` beside the grid. A run is not repeated when its folder has a
+``result.json``, or the table has its rows (column ``run``). A run that was interrupted is resumed from its last
+checkpoint; one that failed does not stop the others.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ RUN = Path(__file__).parents[1] / "run.py"
 
 
 class Job(NamedTuple):
-    """A run to be made."""
+    """One combination of choices, which is one run."""
 
     folder: Path
     variant: str | None
@@ -38,6 +41,11 @@ class Job(NamedTuple):
 
 
 def main() -> None:
+    """Make the runs that are missing, and write ``results.csv`` after each.
+
+    Raises:
+        SystemExit: an argument is not valid, or runs have failed; the message names them.
+    """
     options, further = _options()
     jobs = list(_jobs(options, further))
     table = options.grid.with_name("results.csv")
@@ -100,10 +108,10 @@ def _jobs(options: argparse.Namespace, further: list[str]) -> Iterator[Job]:
 
 
 def _run(job: Job) -> int:
-    """Exit status; the output goes to a ``.log`` beside the run's folder."""
+    """Make or resume a run, and return its exit status; the output goes to a ``.log`` file beside the run's folder."""
     begun = RunFolder(job.folder).has_checkpoint
     if job.folder.exists() and not begun:
-        shutil.rmtree(job.folder)  # cut off before its first checkpoint
+        shutil.rmtree(job.folder)  # left by a run that was interrupted before its first checkpoint
     arguments = [f"resume={job.folder}"] if begun else [*job.arguments, f"hydra.run.dir={job.folder}"]
     log = job.folder.with_name(f"{job.folder.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +120,7 @@ def _run(job: Job) -> int:
 
 
 def _collect(path: Path, jobs: list[Job]) -> None:
-    """The rows of finished runs, under the name of the run; rows of ``path`` whose runs are not at hand stay."""
+    """Write the rows of finished runs to the table ``path``; rows of runs whose folders are not here are kept."""
     found = [
         row | {"run": job.folder.name, "variant": job.variant or row["variant"]}
         for job in jobs

@@ -16,10 +16,15 @@ from matplotlib.figure import Figure
 
 METRICS = ["h_f1_macro", "h_f1_micro", "h_auprc"]
 MAIN = METRICS[0]
-ALIKE = ("model", "backbone", "steps", "learning_rate", "new_rate_factor")  # in all seeds of one variant
+ALIKE = ("model", "backbone", "steps", "learning_rate", "new_rate_factor")  # must be the same in all seeds of a variant
 
 
 def main() -> None:
+    """Print the table of an experiment, and draw its picture.
+
+    Raises:
+        SystemExit: there are no such scores, or the rows can't be compared.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--against", metavar="VARIANT")
@@ -38,7 +43,17 @@ def main() -> None:
 
 
 def summary(runs: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
-    """One row a dataset, variant and share of the training set, in the order of their first runs."""
+    """Return mean and deviation over seeds, one row for each dataset, variant and share of the training set.
+
+    Rows come in the order of their first runs.
+
+    Args:
+        runs: one row for each run, as in ``results.csv``.
+        against: variant to take the differences from, seed by seed; None for no differences.
+
+    Raises:
+        SystemExit: runs of one row differ in more than their seeds, or the variant is not there or not unique.
+    """
     keys = ["dataset", "variant", "train_fraction"]
     _check_seeds(runs, keys)
     if against:
@@ -69,7 +84,11 @@ def _check_seeds(runs: pd.DataFrame, keys: list[str]) -> None:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The table with ``mean ± deviation`` in one cell; a single seed has no deviation."""
+    """Return the table of :func:`summary` in Markdown, with ``mean ± deviation`` in a cell, or the score of one seed.
+
+    Args:
+        table: the table of :func:`summary`.
+    """
     names = [column.removesuffix("_mean") for column in map(str, table) if column.endswith("_mean")]
     lines = [
         "| dataset | variant | share | steps | seeds | " + " | ".join(names) + " |",
@@ -89,7 +108,11 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def curves(table: pd.DataFrame) -> Figure:
-    """The main score over the share of the training set: Figure 2."""
+    """Draw the main score of each variant over the share of the training set, as in Figure 2 of the paper.
+
+    Args:
+        table: the table of :func:`summary`.
+    """
     datasets = list(table["dataset"].unique())
     figure = Figure(figsize=(6 * len(datasets), 4.5), layout="constrained")
     for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
@@ -108,7 +131,11 @@ def curves(table: pd.DataFrame) -> Figure:
 
 
 def bars(table: pd.DataFrame) -> Figure:
-    """The main score of each variant, with its deviation over seeds."""
+    """Draw the main score of each variant as a bar, with its deviation over seeds.
+
+    Args:
+        table: the table of :func:`summary`.
+    """
     datasets = list(table["dataset"].unique())
     most = int(table["dataset"].value_counts().max())
     figure = Figure(figsize=(6 * len(datasets), 1 + 0.3 * most), layout="constrained")

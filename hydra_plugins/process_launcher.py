@@ -1,8 +1,9 @@
-"""Hydra launcher ``process``: each job of a sweep is a fresh process that knows nothing of the others.
+"""The Hydra launcher ``process``: each job of a sweep is a new process, independent of the others.
 
-Lightning starts the ranks of a run with the command line of the process that it is in. Under ``-m`` that is the whole
-sweep, so each rank would run a sweep of its own; a process with one job's command line can't. Nor can jobs then share
-anything that one of them breaks: rank variables, the GPU's memory, a W&B run, random state.
+Lightning starts the ranks of a run with the command line of its own process. In a sweep within one process that would
+be the command of the whole sweep, so each rank would run all of it; here it is the command of one job. Separate
+processes also keep a job from spoiling the others through what they would share: rank variables, the GPU's memory, a
+W&B run, random state.
 """
 
 import time
@@ -23,16 +24,19 @@ from ptmt_lightning.utils.checks import check_range
 
 
 class ProcessLauncher(Launcher):
-    """Runs jobs as processes, several at once with a slot of the devices each.
+    """A launcher that runs jobs as processes, several at once with a share of the devices each.
 
-    A job whose folder holds its finished run is not run again; one that was cut off is resumed. Output goes to
+    A job whose folder holds its finished run is not run again; one that was interrupted is resumed. Output goes to
     ``job.log`` in the job's folder, after a line with the job's arguments.
 
     Args:
-        n_jobs: at once. GPUs are split evenly; jobs on the CPU share its cores.
-        timeout_minutes: after which a job is told to end; it saves a checkpoint first.
-        fail_fast: end all jobs when one fails; else the others go on, and those that failed are named at the end.
-        grace_seconds: between telling a job to end and killing it.
+        n_jobs: number of jobs that run at once. GPUs are split evenly; jobs on the CPU share its cores.
+        timeout_minutes: time after which a job is told to end, and saves a checkpoint; None for no limit.
+        fail_fast: end all jobs when one fails. Otherwise the others continue, and failed jobs are named at the end.
+        grace_seconds: time between telling a job to end and killing it.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(self, n_jobs: int, timeout_minutes: float | None, fail_fast: bool, grace_seconds: float) -> None:
@@ -44,11 +48,26 @@ class ProcessLauncher(Launcher):
         self.grace_seconds = grace_seconds
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what is needed to compose jobs, and name the group of this sweep's runs by the time.
+
+        Args:
+            hydra_context: gives the loader that composes the jobs' configurations.
+            task_function: not used, as each job is a process that calls it itself.
+            config: configuration of the sweep itself.
+        """
         self.hydra_context, self.config = hydra_context, config
         self.group = time.strftime("%Y-%m-%d_%H-%M-%S")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; gives what each returned, or why it failed or was not run."""
+        """Run the jobs, and return for each its score, or the error that kept it from one.
+
+        Args:
+            job_overrides: the overrides of each job.
+            initial_job_idx: number of the first job.
+
+        Raises:
+            CompactHydraException: more jobs are to run at once than there are GPUs.
+        """
         shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
         jobs = [self._job(number, list(o), shared) for number, o in enumerate(job_overrides, start=initial_job_idx)]
         with compact_errors():
@@ -66,7 +85,7 @@ class ProcessLauncher(Launcher):
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-        HydraConfig.instance().set_config(config)  # for what the folder's name refers to
+        HydraConfig.instance().set_config(config)  # the folder's name is made with resolvers that read it
         folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
         HydraConfig.instance().set_config(self.config)
         own = [override for override in filter_overrides(overrides) if override not in shared]

@@ -1,4 +1,4 @@
-"""The rooms of the package, and which of them imports which: ``python experiments/architecture/imports.py``.
+"""The structure of the package, by imports: ``python experiments/architecture/imports.py``.
 
 A room is a folder of ``ptmt_lightning``, or a module at its root. An arrow goes from a room to one that it imports,
 be it at the top of a module or within a function. A room's floor is one above the highest room that it imports.
@@ -18,7 +18,7 @@ Arrows = dict[str, set[str]]  # for each room, the rooms that it imports
 
 
 def main() -> None:
-    """Print the figures, or the arrows for Graphviz."""
+    """Print the numbers of modules, rooms, arrows and floors, or the arrows for Graphviz."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parents[2], help="of a checkout (default: this)")
     parser.add_argument("--dot", action="store_true", help="write a graph for Graphviz")
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def room_imports(root: Path) -> Arrows:
-    """Return which rooms each room imports.
+    """Return the rooms that each room imports.
 
     Args:
         root: folder of the package.
@@ -60,7 +60,7 @@ def room_imports(root: Path) -> Arrows:
 
 
 def floors(arrows: Arrows) -> list[list[str]]:
-    """Return the rooms of each floor, the lowest first.
+    """Return the rooms on each floor, the lowest floor first.
 
     Raises:
         CycleError: rooms import each other in a circle.
@@ -72,12 +72,12 @@ def floors(arrows: Arrows) -> list[list[str]]:
 
 
 def _room(parts: tuple[str, ...]) -> str | None:
-    """Return the room of a module by its path; None of the package itself."""
+    """Return the room of a module, by the parts of its path; None for the package itself, which is in no room."""
     return None if not parts or parts == ("__init__",) else parts[0]
 
 
 def _imported(path: Path, root: Path) -> Iterator[tuple[str, ...]]:
-    """Yield the paths, within the package, of what a module imports."""
+    """Yield the path of each import of a module within the package, in parts."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

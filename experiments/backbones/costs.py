@@ -1,9 +1,10 @@
-"""What each family costs beside BERT of equal size: a training step, and latency at one document, turn by turn.
+"""Costs of each model family beside a BERT of equal size: time of a training step, and latency for one document.
 
     python experiments/backbones/costs.py [--families gpt2 t5 ...] [--rounds 5] [--device cuda]
 
-Weights are random, texts made up: only shapes matter for time. All models are 12 layers x 768 (encoder-decoders 6 + 6)
-with a vocabulary of 30,000; PTMT on a taxonomy of 17/85 nodes, texts of 128 tokens, language-modelling loss included.
+The two models take turns. Weights are random and texts made up, as only shapes matter for time. All models have 12
+layers of width 768 (encoder-decoders 6 + 6) and a vocabulary of 30,000; PTMT has a taxonomy of 17/85 nodes, texts of
+128 tokens, and the language-modelling loss.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 from ptmt_lightning.backbones import FAMILIES, Backbone, word_tokenizer
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.edges import ROOT
-from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
@@ -35,7 +35,7 @@ COMMON = {
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
     "max_position_embeddings": 514,
 }  # fmt: skip
-# What each family calls otherwise; sizes that its base model has.
+# The settings of families that name them otherwise or have further ones, with the sizes of the family's base model.
 OWN: dict[str, dict[str, Any]] = {
     "electra": {"embedding_size": 768},
     "albert": {"embedding_size": 128},
@@ -61,7 +61,13 @@ CLASSES: dict[str, Any] = {
 
 
 class Runner:
-    """One family's PTMT with a batch to train on and one to predict."""
+    """A PTMT model of one family, with a batch to train on and a document to predict.
+
+    Args:
+        model_type: name of the family, as Transformers spells it.
+        batch_size: number of documents in a training step.
+        device: device to run on.
+    """
 
     def __init__(self, model_type: str, batch_size: int, device: str) -> None:
         self.device = device
@@ -77,7 +83,7 @@ class Runner:
         self.single = move_data_to_device(self.model.collator(training=False)(examples[:1]), device)
 
     def step(self) -> float:
-        """Seconds of one training step."""
+        """Train one step, and return the seconds that it took."""
         self.model.train()
         started = _now(self.device)
         self.optimizer.zero_grad()
@@ -87,7 +93,7 @@ class Runner:
 
     @torch.inference_mode()
     def predict(self) -> float:
-        """Seconds of one prediction."""
+        """Predict one document, and return the seconds that it took."""
         self.model.eval()
         started = _now(self.device)
         self.model.predict_nodes(self.model.probabilities(self.model(self.single)))
@@ -95,6 +101,7 @@ class Runner:
 
 
 def main() -> None:
+    """Measure the families, and write ``results.csv``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--batch-size", type=int, default=4)
@@ -120,14 +127,14 @@ def main() -> None:
         gc.collect()
     table = pd.DataFrame(rows, columns=["measure", "setting", "value", "unit", "spread"])
     results = Path(__file__).with_name("results.csv")
-    if results.exists():  # other settings stay
+    if results.exists():  # rows of other settings are kept
         table = pd.concat([table, pd.read_csv(results)]).drop_duplicates(["measure", "setting"])
     table.sort_values(["measure", "setting"]).to_csv(results, index=False, float_format="%.4g")
     print(table.to_string())
 
 
 def build(model_type: str) -> PTMT:
-    """PTMT on a model of that family with random weights."""
+    """Return PTMT on a model of the given family, with random weights."""
     torch.manual_seed(0)
     tokenizer = word_tokenizer([" ".join(f"w{i}" for i in range(VOCABULARY))], VOCABULARY)
     tokenizer.bos_token, tokenizer.eos_token = tokenizer.cls_token, tokenizer.sep_token
@@ -138,10 +145,7 @@ def build(model_type: str) -> PTMT:
     edges = [(ROOT, name) for name in above] + list(zip(itertools.cycle(above), below, strict=False))
     return PTMT(
         taxonomy=Taxonomy(edges), backbone=Backbone(model, trained_head=True), tokenizer=tokenizer, max_length=512,
-        num_prompt_tokens=4, prompts="shared", alpha=0.1, alpha_l1=0.3, count_scope="level", mlm_slots=False,
-        mlm_probability=0.15, p_label=1.0, label_init="label_name",
-        label_loss=WASL(gamma_pos=1, gamma_neg=4, margin=0.05, level_weights={"first": 1.0, "step": 0.5}),
-        optimizer=LinearAdamW(learning_rate=0, new_rate_factor=1, weight_decay=0, warmup_ratio=0),
+        alpha=0.1, optimizer=LinearAdamW(learning_rate=0),
     )  # fmt: skip
 
 

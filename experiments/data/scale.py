@@ -1,9 +1,10 @@
-"""Memory and time of half a million reviews, from the raw files to batches: first start, second start.
+"""Memory and time that half a million reviews take from the raw files to batches, at a first and at a second start.
 
     python experiments/data/scale.py FOLDER --tokenizer NAME_OR_FOLDER
 
-FOLDER is that of ``amazon`` as ``standins.py`` (or the download) leaves it. Every start is a process of its own, which
-reads its own peak memory (resident, mapped files included). Whatever an earlier measurement prepared is deleted first.
+FOLDER is the folder of ``amazon``, as ``standins.py`` or the download leaves it. Each start is a process of its own,
+which measures its own peak memory (resident, mapped files included). Data that an earlier measurement prepared is
+deleted first.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from ptmt_lightning.utils.tokens import text_token_ids
 
 MAX_TOKENS = 512
 NUM_BATCHES = 500
-NUM_TEXTS = 20_000  # for the comparison of one thread with all
+NUM_TEXTS = 20_000  # tokenised to compare one thread with all threads
 
 
 def main() -> None:
+    """Measure both starts, and write ``results.csv``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokenizer", default="bert-base-uncased")
@@ -57,7 +59,7 @@ def main() -> None:
     ]
     table = pd.DataFrame([(*row, "") for row in rows], columns=["measure", "setting", "value", "unit", "spread"])
     results = Path(__file__).with_name("results.csv")
-    if results.exists():  # other sizes stay
+    if results.exists():  # rows of other sizes are kept
         table = pd.concat([table, pd.read_csv(results)]).drop_duplicates(["measure", "setting"])
     table.to_csv(results, index=False, float_format="%.3f")
     print(table.to_string())
@@ -74,7 +76,16 @@ def _data(folder: Path) -> AmazonDataModule:
 
 
 def start(folder: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-    """From the data module to the first training batch, without imports; then some batches more."""
+    """Measure the way from the data module to the first training batch, without imports, and some batches more.
+
+    Args:
+        folder: folder of the data set.
+        tokenizer: tokenizer of the texts.
+
+    Returns:
+        ``seconds`` to the first batch; ``gib``, the peak memory with mapped files; ``own_gib``, the memory at the end
+        without mapped files; and the number of ``documents``.
+    """
     began = time.perf_counter()
     data = _data(folder)
     data.prepare_data()
@@ -91,7 +102,12 @@ def start(folder: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
 
 
 def tokenise(folder: Path, tokenizer: PreTrainedTokenizerBase) -> float:
-    """Seconds for some texts, in the pieces in which the cache is made."""
+    """Return the seconds that it takes to tokenise some texts, in pieces as large as those of the cache.
+
+    Args:
+        folder: folder of the data set.
+        tokenizer: tokenizer of the texts.
+    """
     data = _data(folder)
     data.prepare_data()
     texts = list(itertools.islice(data.texts("train"), NUM_TEXTS))

@@ -1,9 +1,12 @@
-"""Full-size stand-ins of the four benchmarks: official raw forms, the real taxonomies, Table 2's counts, invented text.
+"""Makes full-size stand-ins for the raw files of the four benchmarks, with invented texts.
+
+They have the form of the official files, the real taxonomies, and the counts of Table 2.
 
     python experiments/data/standins.py FOLDER --taxonomies TAXONOMIES [NAME ...]
 
-TAXONOMIES holds ``{wos,bugs,amazon}.tsv``, one ``parent<TAB>child`` edge a line, and BGC's ``hierarchy.txt`` as
-``bgc_official_hierarchy.txt`` with ``bgc.tsv``, the part of it that occurs. Each raw file goes to ``FOLDER/NAME/raw``.
+The folder TAXONOMIES holds ``{wos,bugs,amazon}.tsv``, one edge ``parent<TAB>child`` a line; for BGC it holds
+``bgc_official_hierarchy.txt``, the official ``hierarchy.txt``, and ``bgc.tsv``, the part of it that occurs in
+documents. Each raw file is written to ``FOLDER/NAME/raw``.
 """
 
 from __future__ import annotations
@@ -26,7 +29,12 @@ from ptmt_lightning.taxonomy import Taxonomy
 
 
 class Texts:
-    """Endless invented prose: pieces of a long random text."""
+    """An endless source of invented texts, which are pieces of a long random one.
+
+    Args:
+        mean_characters: mean length of a text, in characters.
+        seed: decides the texts.
+    """
 
     def __init__(self, mean_characters: int, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
@@ -34,16 +42,21 @@ class Texts:
         words = ["".join(self.rng.choice(syllables, size)) for size in self.rng.integers(1, 4, 5000)]
         self.corpus = " ".join(self.rng.choice(words, 1_000_000))
         self.mean = mean_characters
-        self.numbers = itertools.count()  # keep two reports apart
+        self.numbers = itertools.count()  # a number in each report keeps two reports from being equal
 
     def take(self, minimum: int = 40) -> str:
-        """A text of about the mean length, log-normally spread."""
+        """Return a new text; lengths are log-normally distributed around the mean.
+
+        Args:
+            minimum: least length, in characters.
+        """
         length = max(minimum, round(self.rng.lognormal(np.log(self.mean) - 0.18, 0.6)))
         start = int(self.rng.integers(len(self.corpus) - length))
         return self.corpus[start : start + length].strip()
 
 
 def main() -> None:
+    """Write the raw files of the chosen benchmarks, and print their folders."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(WRITERS)} (default: all)")
@@ -59,7 +72,14 @@ def main() -> None:
 
 
 def spread(leaves: list[str], total: int, texts: Texts, fewest: int) -> list[str]:
-    """``total`` labels, unevenly drawn, each at least ``fewest`` times."""
+    """Draw labels unevenly, as in real data, and return them in random order.
+
+    Args:
+        leaves: the labels to draw from.
+        total: number of labels to return.
+        texts: gives the random numbers.
+        fewest: least number of times that each label occurs.
+    """
     weights = texts.rng.pareto(1.5, len(leaves)) + 0.2
     drawn = texts.rng.choice(leaves, size=total - fewest * len(leaves), p=weights / weights.sum())
     labels = [*(leaf for leaf in leaves for _ in range(fewest)), *drawn.tolist()]
@@ -68,7 +88,15 @@ def spread(leaves: list[str], total: int, texts: Texts, fewest: int) -> list[str
 
 
 def write_wos(raw: Path, taxonomies: Path, texts: Texts) -> None:
-    """46,985 rows, 25 of them in seven areas that are too rare; stray spaces around names."""
+    """Write a stand-in for Web of Science.
+
+    It has 46,985 rows, 25 of them in seven areas that are too rare to be kept, and stray spaces around names.
+
+    Args:
+        raw: folder to write to.
+        taxonomies: folder of the taxonomies.
+        texts: source of the texts.
+    """
     taxonomy = Taxonomy.from_tsv(taxonomies / "wos.tsv")
     rare = [f"CS_Rare-{number}" for number in "abcdefg" for _ in range(4)][:25]
     labels = spread(list(taxonomy.names[taxonomy.level_slices[1]]), 46_960, texts, fewest=10) + rare
@@ -88,7 +116,16 @@ def write_wos(raw: Path, taxonomies: Path, texts: Texts) -> None:
 
 
 def write_bgc(raw: Path, taxonomies: Path, texts: Texts) -> None:
-    """Three files of pseudo-XML: one to three branches a book, topics as unordered sets a level, bare ampersands."""
+    """Write a stand-in for the Blurb Genre Collection.
+
+    It has three files of pseudo-XML with bare ampersands. A book has one to three branches of the taxonomy; its topics
+    on each level come in no order.
+
+    Args:
+        raw: folder to write to.
+        taxonomies: folder of the taxonomies.
+        texts: source of the texts.
+    """
     hierarchy = (taxonomies / "bgc_official_hierarchy.txt").read_text(encoding="utf-8")
     taxonomy = Taxonomy.from_tsv(taxonomies / "bgc.tsv")
     display = {node_name(name): name for line in hierarchy.splitlines() for name in line.split("\t")}
@@ -122,7 +159,15 @@ def _book(end: str, taxonomy: Taxonomy, display: dict[str, str], texts: Texts) -
 
 
 def write_bugs(raw: Path, taxonomies: Path, texts: Texts) -> None:
-    """35,050 reports that stay, among copies, rows without a message and labels that are too rare."""
+    """Write a stand-in for Linux Bugs.
+
+    It has 35,050 reports that are to be kept, among copies, rows without a message, and labels that are too rare.
+
+    Args:
+        raw: folder to write to.
+        taxonomies: folder of the taxonomies.
+        texts: source of the texts.
+    """
     taxonomy = Taxonomy.from_tsv(taxonomies / "bugs.tsv")
     leaves = taxonomy.names[taxonomy.level_slices[1]]
     parent = _parents(taxonomy)
@@ -150,7 +195,16 @@ def _report(texts: Texts) -> tuple[str, str]:
 
 
 def write_amazon(raw: Path, taxonomies: Path, texts: Texts) -> None:
-    """500,000 reviews, 20,000 a category, as published: two thirds for training, one for testing."""
+    """Write a stand-in for Amazon 5x5.
+
+    It has 500,000 reviews, 20,000 of each category, two thirds in the file for training and one third in that for
+    testing, as published.
+
+    Args:
+        raw: folder to write to.
+        taxonomies: folder of the taxonomies.
+        texts: source of the texts.
+    """
     taxonomy = Taxonomy.from_tsv(taxonomies / "amazon.tsv")
     parent = _parents(taxonomy)
     labels = [leaf for leaf in taxonomy.names[taxonomy.level_slices[1]] for _ in range(20_000)]

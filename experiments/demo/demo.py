@@ -1,4 +1,4 @@
-"""The main job on the built-in sample, beside a bag-of-words baseline: what ``make demo`` runs."""
+"""The demo that ``make demo`` runs: trains PTMT on the built-in sample, beside a bag-of-words baseline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bag_of_words import bag_of_words  # noqa: E402
 
 
 def main() -> None:
-    """Train, test, and print both systems' test metrics and the run's folder."""
+    """Train and test both systems, and print their test metrics and the folder of the run."""
     command = [sys.executable, "run.py", "experiment=demo"]
     print(" ".join(["python", *command[1:]]), flush=True)
     subprocess.run(command, cwd=ROOT, check=True)

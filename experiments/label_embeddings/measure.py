@@ -1,4 +1,4 @@
-"""How often a label token's nearest neighbour is its sibling, before and after training, over finished runs.
+"""Measures how often a label token's nearest neighbour is its sibling, before and after training, in finished runs.
 
     python experiments/label_embeddings/measure.py RUN_FOLDER...
 
@@ -19,6 +19,11 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
+    """Average the measures of the runs over seeds, and write ``results.csv`` and ``label_map.png``.
+
+    Raises:
+        SystemExit: a run is of a system without label embeddings.
+    """
     rows: list[dict[str, str | float]] = []
     for run in map(Path, sys.argv[1:]):
         result = json.loads((run / "result.json").read_text())

@@ -1,10 +1,10 @@
-"""Milliseconds a document of every system beside the bare encoder, interleaved in one process.
+"""Measures the milliseconds that every system takes for a document, beside the bare encoder, by turns in one process.
 
     python experiments/latency/latency.py [--data FOLDER] [--lengths 128 512 data] [--batch-sizes 1 32] ...
 
-Weights are random and the taxonomies made up in the given level sizes: only shapes matter for time. All systems read
-the same texts; a system that adds tokens of its own reads that many more, up to 512. HBGL decodes all of its steps, as
-for a document with labels on every level. ``--lengths data`` takes the texts' lengths from a data folder.
+Weights are random and taxonomies are made up with the given numbers of nodes a level, as only shapes matter for time.
+All systems read the same texts; a system that adds tokens of its own reads so many more, up to 512. HBGL decodes all of
+its steps, as for a document with labels on every level. ``--lengths data`` takes the texts' lengths from a data folder.
 """
 
 from __future__ import annotations
@@ -45,18 +45,16 @@ SHAPES = {"12x768": (12, 768, 12), "6x384": (6, 384, 12)}
 TAXONOMIES = {"17/85": (17, 85), "7/46/77/16": (7, 46, 77, 16)}
 WORDS = [f"word{index}" for index in range(500)]
 SYSTEMS: dict[str, Callable[..., HTCModel]] = {
-    "ptmt": partial(
-        PTMT, num_prompt_tokens=4, prompts="shared", alpha=0.1, alpha_l1=1.0, count_scope="level", mlm_slots=False,
-        mlm_probability=0.15, p_label=1.0, label_init="label_name",
-    ),
-    "bert": partial(BERTClassifier, dropout=0.1),
-    "bert_ml": partial(BERTML, dropout=0.1, num_layers=3, output_penalty=1e-8, weight_penalty=1e-10),
-    "hbgl": partial(HBGL, pretraining_steps=0, pretraining_rate=1e-3),
-    "gacaps": partial(GACaps, num_features=100, capsule_size=32, hierarchy_penalty=1e-3, frozen_epochs=2),
-}  # fmt: skip
+    "ptmt": PTMT,
+    "bert": BERTClassifier,
+    "bert_ml": BERTML,
+    "hbgl": partial(HBGL, pretraining_steps=0),
+    "gacaps": GACaps,
+}
 
 
 def main() -> None:
+    """Measure the systems, and write ``results.csv``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["12x768"], choices=SHAPES)
     parser.add_argument("--taxonomies", nargs="+", default=list(TAXONOMIES), choices=TAXONOMIES)
@@ -87,14 +85,20 @@ def main() -> None:
             del models
     table = pd.DataFrame(rows, columns=["measure", "setting", "value", "unit", "spread"])
     results = Path(__file__).with_name("results.csv")
-    if results.exists():  # other settings stay
+    if results.exists():  # rows of other settings are kept
         table = pd.concat([table, pd.read_csv(results)]).drop_duplicates(["measure", "setting"])
     table.sort_values(["measure", "setting"]).to_csv(results, index=False, float_format="%.4g")
     print(table[table["measure"] == "latency_over_encoder"].to_string())
 
 
 def build(system: str, shape: str, taxonomy: str) -> HTCModel:
-    """One system with random weights, evaluating."""
+    """Return a system with random weights, in evaluation mode.
+
+    Args:
+        system: a key of ``SYSTEMS``.
+        shape: a key of ``SHAPES``.
+        taxonomy: a key of ``TAXONOMIES``.
+    """
     layers, width, heads = SHAPES[shape]
     torch.manual_seed(0)
     source = FromScratch(
@@ -104,16 +108,16 @@ def build(system: str, shape: str, taxonomy: str) -> HTCModel:
     backbone, tokenizer, max_length = source.load(WORDS)
     model = SYSTEMS[system](
         taxonomy=made_up(TAXONOMIES[taxonomy]), backbone=backbone, tokenizer=tokenizer, max_length=max_length,
-        label_loss=MeanBCE(), optimizer=LinearAdamW(learning_rate=0, new_rate_factor=1, weight_decay=0, warmup_ratio=0),
+        label_loss=MeanBCE(), optimizer=LinearAdamW(learning_rate=0),
     )  # fmt: skip
     if isinstance(model, HBGL):
-        with torch.no_grad():  # no end before the last step
+        with torch.no_grad():  # keeps the decoder from predicting the end before the last step
             model.backbone.token_embeddings[tokenizer.sep_token_id] = 0
     return model.eval()
 
 
 def made_up(level_sizes: tuple[int, ...]) -> Taxonomy:
-    """A tree with these numbers of nodes a level."""
+    """Return a tree with the given number of nodes on each level."""
     levels = [[f"level{level}node{node}" for node in range(size)] for level, size in enumerate(level_sizes)]
     edges = [(ROOT, name) for name in levels[0]]
     for above, below in itertools.pairwise(levels):
@@ -122,7 +126,7 @@ def made_up(level_sizes: tuple[int, ...]) -> Taxonomy:
 
 
 def _examples(length: str, batch_size: int, rounds: int, options: argparse.Namespace) -> list[list[Example]]:
-    """A batch a round; its documents are of like length, as the data module sorts them."""
+    """Return one batch for each round; the documents of a batch have similar lengths, as the data module sorts them."""
     rng = np.random.default_rng(0)
     if length == "data":
         with gzip.open(options.data / "test.jsonl.gz", "rt") as file:
@@ -142,7 +146,10 @@ def _examples(length: str, batch_size: int, rounds: int, options: argparse.Names
 def _runners(
     models: dict[str, HTCModel], batches: list[list[Example]], device: str
 ) -> dict[str, list[Callable[[], Any]]]:
-    """For each system and the encoder, a call a batch; batches are made beforehand, pruned predictions are in it."""
+    """Return for each system and the encoder one call for each batch, which is made beforehand.
+
+    The call of a system includes its decision, with pruning.
+    """
 
     def predict(model: HTCModel, batch: Any) -> Any:
         return model.predict_nodes(model.probabilities(model(batch)))
@@ -171,7 +178,7 @@ def _latencies(
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 started = _now(options.device)
                 runners[name][turn]()
-                if turn:  # the first is for warming up
+                if turn:  # the first turn warms up
                     seconds[name].append(_now(options.device) - started)
     rows = []
     for name in names:
@@ -207,7 +214,7 @@ def _sizes(
 
 
 def _memory(options: argparse.Namespace) -> float:
-    """MiB of this process at its peak, with one system and one document of 512 tokens, over those before it."""
+    """Return the MiB by which one system and one document of 512 tokens raise the peak memory of this process."""
     before = _peak_kib()
     name = options.memory_of
     model = build("bert" if name == "encoder" else name, options.shapes[0], options.taxonomies[0])
@@ -218,7 +225,7 @@ def _memory(options: argparse.Namespace) -> float:
 
 
 def _peak_kib() -> int:
-    """Of this process; ``getrusage`` would count its parent's before it began."""
+    """Return the peak memory of this process in KiB; ``getrusage`` would include that of its parent before the fork."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])
 

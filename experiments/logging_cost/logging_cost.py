@@ -1,4 +1,7 @@
-"""What logging to W&B adds to a training step: epochs of the same ten batches, with and without, turn by turn."""
+"""Measures the time that logging to W&B adds to a training step.
+
+The same ten batches are trained on again and again; epochs with and without logging take turns.
+"""
 
 import tempfile
 import time
@@ -10,36 +13,35 @@ import wandb
 
 from ptmt_lightning.backbones import FromScratch
 from ptmt_lightning.data.sample import SampleDataModule
-from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.ptmt.module import PTMT
-from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.training.build import build
 from ptmt_lightning.training.callbacks import Throughput, Vitals
 from ptmt_lightning.training.loggers import wandb_logger
 
 ROUNDS, BATCH_SIZE = 40, 4
-EVERY = 10  # steps, trainer.log_every_n_steps
+EVERY = 10  # steps between two lines of the log (trainer.log_every_n_steps), and steps of an epoch
 MINILM = FromScratch(name="6x384", hidden_size=384, num_layers=6, num_heads=12, intermediate_size=1536,
                      vocabulary_size=2000, max_length=128, dropout=0.1)  # fmt: skip
-SYSTEM = partial(
-    PTMT, num_prompt_tokens=4, prompts="shared", alpha=0.1, alpha_l1=0.3, count_scope="level", mlm_slots=False,
-    mlm_probability=0.15, p_label=1.0, label_init="label_name",
-    label_loss=WASL(gamma_pos=1, gamma_neg=4, margin=0.05, level_weights={"first": 1, "step": 0.5}),
-    optimizer=LinearAdamW(learning_rate=5e-5, new_rate_factor=10, weight_decay=0.01, warmup_ratio=0.05),
-)  # fmt: skip
+SYSTEM = partial(PTMT, alpha=0.1)  # as with a trained head
 
 
 class Turns(L.Callback):
-    """Takes the milliseconds a step, of the clock and of the process, of each epoch; every other one logs nothing."""
+    """A callback that turns logging off in every other epoch, and takes the time of all epochs.
+
+    Its ``times`` are milliseconds a step, one pair for each epoch: by the clock, and of the process.
+    """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin with no times."""
         self.times: list[list[float]] = []
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Turn logging off in epochs with an even number, on in others, and read the clocks."""
         trainer.log_every_n_steps = EVERY * (trainer.current_epoch % 2)  # type: ignore[attr-defined]
         self.times.append([time.perf_counter(), time.process_time()])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the times of the epoch."""
         now = time.perf_counter(), time.process_time()
         self.times[-1] = [(end - start) * 1000 / EVERY for start, end in zip(self.times[-1], now, strict=True)]
 

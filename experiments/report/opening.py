@@ -1,9 +1,9 @@
-"""How long does the page of ``ptmt report`` take in a browser, for real runs and for many?
+"""Measures how long the page of ``ptmt report`` takes in a browser, for real runs and for many runs.
 
     python experiments/report/opening.py FOLDER [FOLDER ...] [--page PAGE] [--runs 1000]
 
-The many are copies of the runs in the folders. Writes ``opening.csv``, and with ``--page`` that page of the real runs
-and its picture beside it. Needs the browser chromium.
+The many runs are copies of those in the folders. Writes ``opening.csv``. With ``--page`` it also keeps the page of the
+real runs at PAGE, and a picture beside it. Needs the browser chromium.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FILES = ("config.yaml", "metrics.csv", "per_label.csv", "predictions.jsonl")
 
 
 def main() -> None:
-    """Make both pages and measure them."""
+    """Make both pages, measure them, and write ``opening.csv``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--page", type=Path, help="keep the page of the real runs, and its picture")
@@ -68,7 +68,7 @@ def _copies(folders: Sequence[Path], target: Path, number: int) -> Path:
 
 
 def _in_browser(path: Path, rounds: int) -> dict[str, float]:
-    """Seconds, medians: until the table is there, and until a search and a pick are answered; and a picture."""
+    """Take a picture of a page, and return the median seconds until its table, a search and a pick are shown."""
     seconds: dict[str, list[float]] = {}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

@@ -1,9 +1,9 @@
-"""Kills one training run at random moments, resumes it each time, and compares its end with an undisturbed run's.
+"""Kills a training run at random moments, resumes it each time, and compares its end with that of an undisturbed run.
 
     python experiments/resilience/soak.py [--kills 20] [RUN_ARGUMENT...]
 
-Three kills of four are SIGKILL, one is SIGTERM, which a scheduler sends first; the moment is drawn from the start of
-the process to well into training, so that some hit imports, data, validation, or a checkpoint being written.
+Three kills of four are SIGKILL, one is SIGTERM, which a scheduler sends first. The moment is anywhere from the start of
+the process to well into training, so that some kills hit imports, data, validation, or a checkpoint being written.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ ARGUMENTS = [
 
 
 def main() -> None:
+    """Make both runs, and write ``soak.log`` and ``results.csv``.
+
+    Raises:
+        SystemExit: a run failed without having been killed.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
@@ -108,7 +113,7 @@ def _step(folder: Path) -> int | None:
 
 
 def _differences(whole: Path, killed: Path) -> Iterator[tuple[str, float, str]]:
-    """Of results, weights, curves, and files."""
+    """Yield the differences between the runs in results, weights, curves and files: measure, value and unit of each."""
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, killed)]
     same = ("steps", "epochs", "best_checkpoint", "best_score", "thresholds", "num_documents")
     assert [results[0][key] for key in same] == [results[1][key] for key in same]
@@ -121,13 +126,13 @@ def _differences(whole: Path, killed: Path) -> Iterator[tuple[str, float, str]]:
     kept = [name for name in curves[0] if not str(name).endswith("_per_second")]
     yield "different_curve_rows", len(pd.concat([curve[kept] for curve in curves]).drop_duplicates(keep=False)), "rows"
     files = [{str(path.relative_to(folder)) for path in folder.rglob("*")} for folder in (whole, killed)]
-    # previous.ckpt is there or not by the clock.
+    # Whether previous.ckpt is there depends on the time that the run took.
     yield "files_left_behind", len((files[0] ^ files[1]) - {"checkpoints/previous.ckpt"}), "files"
-    alive = sum(_is_of(process, killed) for process in Path("/proc").iterdir() if process.name.isdigit())
+    alive = sum(_mentions(process, killed) for process in Path("/proc").iterdir() if process.name.isdigit())
     yield "processes_left_behind", alive, "processes"
 
 
-def _is_of(process: Path, folder: Path) -> bool:
+def _mentions(process: Path, folder: Path) -> bool:
     try:
         return str(folder).encode() in (process / "cmdline").read_bytes()
     except OSError:

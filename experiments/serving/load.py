@@ -1,7 +1,7 @@
-"""A server under load: wanted, malformed, huge and slow requests of several clients at once.
+"""Puts a server under load: several clients send valid, malformed, huge and slow requests at once.
 
-Every answer is compared with what the same model says in Python; the memory of all of the server's processes is read
-once a second.
+Every answer is compared with what the same model predicts in Python. The memory of all of the server's processes is
+read once a second.
 
     python experiments/serving/load.py RUN/model DATA/newsgroups --minutes 5
 """
@@ -26,8 +26,8 @@ from model_and_data import parser_for, server, test_documents
 
 from ptmt_lightning.inference import Classifier
 
-NOT_ANSWERED = 0  # the server hung up
-# What each kind of request may get.
+NOT_ANSWERED = 0  # in place of a status: the server closed the connection
+# The statuses that each kind of request may get.
 EXPECTED = {
     "wanted": {200, 503}, "many": {200, 503}, "malformed": {422, 503}, "wrong_option": {422, 503},
     "huge": {413, 503, NOT_ANSWERED}, "slow": {408, 503, NOT_ANSWERED},
@@ -35,7 +35,15 @@ EXPECTED = {
 
 
 class Client(threading.Thread):
-    """Sends one request after the other until it is told to stop."""
+    """A client that sends one request after the other until it is told to stop.
+
+    Args:
+        url: address of the server.
+        seed: decides which requests are sent.
+        texts: texts to be labelled.
+        known: the right prediction for each text.
+        stop: is set when the client is to stop.
+    """
 
     def __init__(self, url: str, seed: int, texts: list[str], known: list[Any], stop: threading.Event) -> None:
         super().__init__()
@@ -45,7 +53,7 @@ class Client(threading.Thread):
         self.wrong: list[str] = []
 
     def run(self) -> None:
-        """Kinds are drawn; most are wanted ones."""
+        """Send requests of random kinds, most of them valid, and note statuses, times and wrong answers."""
         with httpx.Client(timeout=120) as http:
             while not self.stop.is_set():
                 [kind] = self.draw.choices(list(EXPECTED), weights=[60, 10, 15, 10, 4, 1])
@@ -82,7 +90,7 @@ class Client(threading.Thread):
             return NOT_ANSWERED
 
     def _slow(self) -> int:
-        """A body that never ends."""
+        """Send a request whose body never ends, and return the status of the answer."""
         host, port = self.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n{")
@@ -91,7 +99,14 @@ class Client(threading.Thread):
 
 
 def same(found: list[dict[str, Any]], known: list[Any]) -> bool:
-    """Labels equal, and probabilities up to how sums are rounded in batches of other sizes."""
+    """Return whether two predictions have equal labels, and probabilities that differ by rounding only.
+
+    Rounding differs between batches of different sizes.
+
+    Args:
+        found: the paths in the server's answer.
+        known: the paths that Python predicts.
+    """
     return [tuple(path["path"]) for path in found] == [path.labels for path in known] and all(
         abs(one - other) < 1e-4
         for path, like in zip(found, known, strict=True)
@@ -100,7 +115,11 @@ def same(found: list[dict[str, Any]], known: list[Any]) -> bool:
 
 
 def main() -> None:
-    """Run and write ``load.csv``."""
+    """Run server and clients, and write ``load.csv`` and ``load_answers.csv``.
+
+    Raises:
+        SystemExit: always; its status is 1 if an answer was wrong, or the server does not answer at the end.
+    """
     parser = parser_for(__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--clients", type=int, default=12)
@@ -144,7 +163,7 @@ def main() -> None:
 
 
 def _memory(session: int) -> float:
-    """Proportional set size of all processes of a session, MB: pages that several share are counted once."""
+    """Return the memory of all processes of a session in MB; pages that several share are counted once (PSS)."""
     total = 0
     found = subprocess.run(["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True)
     for pid in found.stdout.split():

@@ -1,4 +1,4 @@
-"""A million short texts through ``ptmt predict``, which is killed a few times and goes on: is anything lost or doubled?
+"""Sends a million short texts through ``ptmt predict``, kills and resumes it, and counts lost and doubled rows.
 
 python experiments/serving/million.py RUN/model
 """
@@ -18,7 +18,7 @@ from model_and_data import PTMT
 
 
 def main() -> None:
-    """Run and write ``million.csv``."""
+    """Predict the texts with interruptions, and write ``million.csv``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="model/ folder of a run, or an exported one")
     parser.add_argument("--texts", type=int, default=1_000_000)
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _memory(pid: int) -> float:
-    """Resident, MB; 0 for a process that has ended."""
+    """Return the resident memory of a process in MB; 0 for a process that has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The same documents through Python, the command line, ONNX and HTTP: do they get the same labels?
+"""Predicts the same documents through Python, the command line, ONNX and HTTP, and compares the labels.
 
 python experiments/serving/same_answers.py RUN/model DATA/newsgroups
 """
@@ -22,7 +22,7 @@ Paths = list[dict[str, Any]]
 
 
 def main() -> None:
-    """Compare and write ``same_answers.csv``."""
+    """Compare the predictions of all ways, and write ``same_answers.csv``."""
     parser = parser_for(__doc__)
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--port", type=int, default=8766)
@@ -70,7 +70,7 @@ def _http(url: str, texts: list[str]) -> list[Paths]:
 
 
 def _largest(pairs: list[tuple[Paths, Paths]]) -> float:
-    """Between the probabilities of labels that both predict on the same path."""
+    """Return the largest difference between the probabilities of labels that both predict, on the same path."""
     differences = [0.0]
     for one, other in pairs:
         known = {tuple(path["path"]): path["probabilities"] for path in other}

@@ -1,7 +1,7 @@
-"""Throughput and latency of a trained model, in PyTorch and exported, beside the eager forward of its bare encoder.
+"""Measures throughput and latency of a trained model, in PyTorch and exported, beside its bare encoder in eager mode.
 
-All read the same texts, tokenised within the time; the encoder takes them as they come, 32 at a time, padded to the
-longest, and is cut to the model's length. Turns are interleaved, so that noise hits all alike.
+All read the same texts; tokenising counts. The encoder takes the texts in their order, 32 at a time, cut to the model's
+length and padded to the longest. The systems take turns, so that other load on the machine affects all alike.
 
     python experiments/serving/speed.py RUN/model DATA/newsgroups
 """
@@ -29,7 +29,7 @@ BATCH = 32
 
 
 def main() -> None:
-    """Measure and write ``results.csv``."""
+    """Measure speed and quality, and write ``results.csv``."""
     parser = parser_for(__doc__)
     parser.add_argument("--timed", type=int, default=256, help="documents of the timings (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
@@ -62,7 +62,7 @@ def main() -> None:
 def _timings(
     options: argparse.Namespace, classifiers: dict[str, Classifier], texts: list[str]
 ) -> dict[str, dict[str, float]]:
-    """Medians over rounds, after one that does not count."""
+    """Return the times of each system, medians over rounds; a first round, to warm up, does not count."""
     encoder = AutoModel.from_pretrained(options.model, attn_implementation="eager").eval()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     max_length = classifiers["pytorch"].template.max_length
@@ -77,19 +77,19 @@ def _timings(
     def predict(classifier: Classifier) -> Callable[[list[str], int], object]:
         return lambda texts, size: list(classifier.predict(iter(texts), batch_size=size))
 
-    takers: dict[str, Callable[[list[str], int], object]] = {"eager": eager} | {
+    systems: dict[str, Callable[[list[str], int], object]] = {"eager": eager} | {
         name: predict(classifier) for name, classifier in classifiers.items()
     }
     seconds: dict[tuple[str, int], list[float]] = {}
     for turn in range(options.rounds + 1):
-        for name, take in takers.items():
+        for name, run in systems.items():
             for size, chosen in ((BATCH, texts), (1, texts[:32])):
                 began = time.perf_counter()
-                take(chosen, size)
+                run(chosen, size)
                 if turn:
                     seconds.setdefault((name, size), []).append((time.perf_counter() - began) / len(chosen))
     rows = {}
-    for name in takers:
+    for name in systems:
         lone, crowd = seconds[name, 1], seconds[name, BATCH]
         rows[name] = {
             "documents_per_second": 1 / statistics.median(crowd),
@@ -100,7 +100,7 @@ def _timings(
 
 
 def _h_f1_macro(classifier: Classifier, documents: list[dict[str, list[list[str]]]], texts: list[str]) -> float:
-    """Over all documents, as a run's test has it."""
+    """Return macro hF1 over all documents, computed as in the test of a run."""
     taxonomy = classifier.taxonomy
     predicted, targets = torch.zeros(2, len(texts), len(taxonomy), dtype=torch.bool)
     for row, (paths, document) in enumerate(zip(classifier.predict(texts), documents, strict=True)):

@@ -1,7 +1,7 @@
-"""Time of one training step: the bare encoder, PTMT, and PTMT computed the naive way, side by side in one process.
+"""Measures the time of a training step of the bare encoder, of PTMT, and of PTMT computed in the naive way.
 
-Each length-bucketed batch of real text goes through all variants before the next batch, in rotating order, so that
-whatever else the machine does hits all alike.
+Each batch of real texts of similar length goes through all three variants before the next batch, in rotating order, so
+that other load on the machine affects all alike.
 
     python experiments/throughput/step_time.py --backbone FOLDER --data FOLDER
 """
@@ -26,18 +26,17 @@ from transformers import AutoModel, PreTrainedModel
 
 from ptmt_lightning.backbones import Pretrained
 from ptmt_lightning.data.datamodule import HTCDataModule
-from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.ptmt.collator import PTMTBatch
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.training.build import build
 
-MAX_NORM = 5.0
+MAX_NORM = 5.0  # gradients are clipped to it
 
 
 def main() -> None:
-    """Measure and write ``results.csv``."""
+    """Measure the variants, and write ``results.csv``."""
     arguments = _arguments()
     torch.manual_seed(0)
     if arguments.threads:
@@ -47,11 +46,7 @@ def main() -> None:
             name="data", path=arguments.data, batch_size=arguments.batch_size, cache_dir=cache_dir
         )
         optimizer = LinearAdamW(learning_rate=1e-4, new_rate_factor=1, weight_decay=0.01, warmup_ratio=0.0)
-        build_model = partial(
-            PTMT, num_prompt_tokens=4, prompts="shared", alpha=0.1, alpha_l1=1.0, count_scope="level", mlm_slots=False,
-            mlm_probability=0.15, p_label=1.0, label_init="label_name", optimizer=optimizer,
-            label_loss=WASL(gamma_pos=1, gamma_neg=4, margin=0.05, level_weights={"first": 1.0, "step": 0.5}),
-        )  # fmt: skip
+        build_model = partial(PTMT, alpha=0.1, optimizer=optimizer)  # alpha as with a trained head
         lean = build(datamodule, Pretrained(name=arguments.backbone), build_model).to(arguments.device)
         naive = build(datamodule, Pretrained(name=arguments.backbone), build_model).to(arguments.device)
         encoder = AutoModel.from_pretrained(arguments.backbone, add_pooling_layer=False).train().to(arguments.device)
@@ -97,7 +92,7 @@ def _arguments() -> argparse.Namespace:
 def _stepper(
     module: nn.Module, optimizer: LinearAdamW, loss_of: Callable[[PTMTBatch], Tensor], arguments: argparse.Namespace
 ) -> Callable[[PTMTBatch], None]:
-    """Forward, backward, clipping and optimiser, the same for all variants."""
+    """Return a function that makes one training step: forward, backward, clipping and optimiser, for all alike."""
     adamw, _ = optimizer.build(module, 1000, fused=True)
     autocast = torch.autocast(torch.device(arguments.device).type, torch.bfloat16)
 
@@ -113,7 +108,7 @@ def _stepper(
 
 
 def _encoder_loss(encoder: PreTrainedModel, model: HTCModel, batch: PTMTBatch) -> Tensor:
-    """The text alone, ``[CLS] text [SEP]``: what fine-tuning this encoder costs at the very least."""
+    """Return a loss of the encoder on ``[CLS] text [SEP]`` alone: the least that fine-tuning the encoder can cost."""
     assert isinstance(model, PTMT)
     ends_B = batch.attention_mask.sum(dim=1) - model.template.overhead + 1
     width = int(ends_B.max()) + 1
@@ -124,7 +119,7 @@ def _encoder_loss(encoder: PreTrainedModel, model: HTCModel, batch: PTMTBatch) -
 
 
 def _naive_loss(model: HTCModel, batch: PTMTBatch) -> Tensor:
-    """The same loss from full-vocabulary logits at all positions, everything padded to the maximum length."""
+    """Return PTMT's loss from logits over the whole vocabulary at all positions, padded to the maximum length."""
     assert isinstance(model, PTMT)
     padding = model.max_length - batch.input_ids.shape[1]
     logits_BLT = model.backbone.model(
@@ -167,7 +162,7 @@ def _now(device: str) -> float:
 
 
 def _row(measure: str, setting: str, numerator: list[float], denominator: list[float]) -> dict[str, object]:
-    """Ratio of the summed times; the spread is the interquartile range of the ratios of single batches."""
+    """Return a row with the ratio of the summed times; its spread is the interquartile range of the batches' ratios."""
     ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
     lower, _, upper = statistics.quantiles(ratios, n=4)
     value = sum(numerator) / sum(denominator)

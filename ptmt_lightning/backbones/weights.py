@@ -62,6 +62,7 @@ def load_weights(
         auto_class: of Transformers, for the family's form.
         name: hub name or folder.
         config: of the model, its sizes checked.
+        family: of the model, which says what its head is.
         options: of ``from_pretrained``.
 
     Returns:
@@ -112,6 +113,7 @@ def _shared_prefix(info: Mapping[str, Any], base: str) -> str:
     """Return the prefix that all unexpected names have before the names that are missing; empty where there is none.
 
     Args:
+        info: Transformers' report of a loading.
         base: what the model's own names begin with, which may be missing behind the prefix.
     """
     wanted = {name for key in info["missing_keys"] for name in (key, key.removeprefix(f"{base}."))}

@@ -1,1 +1,1 @@
-"""The subcommands of ``ptmt``, a module each, which imports what is heavy where it runs."""
+"""The subcommands of ``ptmt``, one module each; slow imports are made only when the command runs."""

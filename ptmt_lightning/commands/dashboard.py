@@ -1,4 +1,4 @@
-"""``ptmt dashboard``: the views of a W&B project."""
+"""The command ``ptmt dashboard``, which makes views of a W&B project."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ query View($entity: String!, $project: String!, $view: String!) {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the arguments of ``ptmt dashboard`` to its parser."""
     parser.add_argument("--project", required=True, metavar="P", help="that runs were logged to: logger.wandb.project")
     parser.add_argument("--entity", metavar="E", help="user or team (default: WANDB_ENTITY, or the login's own)")
     parser.add_argument("--name", default="ptmt", help="the views' title begins with it (default: %(default)s)")
@@ -43,7 +43,7 @@ def _dashboard(options: argparse.Namespace) -> None:
     from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
     try:
-        reason = _why_not()
+        reason = _offline_reason()
         own = None if reason else wandb.Api().default_entity
         views = dashboard.views(
             entity=options.entity or os.environ.get("WANDB_ENTITY") or own or "",
@@ -64,8 +64,8 @@ def _write(file: Path, content: dict[str, Any], reason: str) -> None:
     print(f"{file}: the views' specification. W&B was left alone: {reason}; then repeat this command")
 
 
-def _why_not() -> str | None:
-    """Return why W&B is left alone; None where it is not."""
+def _offline_reason() -> str | None:
+    """Return why W&B is not to be used or can't be reached; None if it can be used."""
     from ptmt_lightning.training.loggers import why_offline
 
     mode = os.environ.get("WANDB_MODE", "online")
@@ -73,7 +73,11 @@ def _why_not() -> str | None:
 
 
 def _publish(view: Workspace) -> str:
-    """Create the view, or replace the one of its name; say which."""
+    """Create a view in W&B or replace the one of its name; return ``created`` or ``updated``.
+
+    Raises:
+        ValueError: W&B has no such project.
+    """
     import wandb
     from wandb_workspaces._graphql import execute_graphql
 

@@ -1,4 +1,4 @@
-"""``ptmt data``: download a benchmark, and compare it with the paper's Table 2."""
+"""The command ``ptmt data``, which downloads a benchmark and compares it with the paper's Table 2."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ptmt_lightning.launch.conf import conf_folder
 if TYPE_CHECKING:
     from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule
 
-_ROOM = "ptmt_lightning.data.benchmarks."
-NUM_FOLDS = 6
+_BENCHMARKS_PACKAGE = "ptmt_lightning.data.benchmarks."
+NUM_FOLDS = 6  # two repeats of 3-fold cross-validation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the arguments of ``ptmt data`` to its parser."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     for name, run, text in (
         ("download", _download, "fetch the official files, or go on with that, or check them"),
@@ -37,16 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def benchmarks() -> dict[str, str]:
-    """Return the benchmarks, by the names of their files in ``conf/dataset``, with the places of their data modules."""
+    """Return the dotted name of each benchmark's data module class, by the name of its file in ``conf/dataset``."""
     targets = {
         path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"]
         for path in sorted((conf_folder() / "dataset").glob("*.yaml"))
     }
-    return {name: target for name, target in targets.items() if target.startswith(_ROOM)}
+    return {name: target for name, target in targets.items() if target.startswith(_BENCHMARKS_PACKAGE)}
 
 
 def benchmark_class(name: str) -> type[BenchmarkDataModule]:
-    """Return the data module of a benchmark."""
+    """Return the data module class of a benchmark, by its name in ``conf/dataset``."""
     module, _, kind = benchmarks()[name].rpartition(".")
     found: type[BenchmarkDataModule] = getattr(importlib.import_module(module), kind)
     return found

@@ -1,4 +1,4 @@
-"""``ptmt evaluate``: the scores of a saved model on labelled data."""
+"""The command ``ptmt evaluate``, which scores a saved model on labelled data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the arguments of ``ptmt evaluate`` to its parser."""
     parser.add_argument(
         "model", metavar="MODEL", help="model/ folder of a run, what ptmt export wrote, or a hub's name"
     )

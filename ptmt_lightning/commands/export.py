@@ -1,4 +1,4 @@
-"""``ptmt export``: a trained model as one file."""
+"""The command ``ptmt export``, which writes a trained model as one file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FILE_FORMATS = ("onnx", "torch_export")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the arguments of ``ptmt export`` to its parser."""
     parser.add_argument("model", metavar="MODEL", help="model/ folder of a run, or its name on a hub")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
     parser.add_argument("--format", default="onnx", choices=FILE_FORMATS, help="for onnxruntime, or torch.export.load")

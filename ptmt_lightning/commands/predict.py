@@ -1,4 +1,4 @@
-"""``ptmt predict``: label paths for the texts of a file."""
+"""The command ``ptmt predict``, which writes label paths for the texts of a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INPUT_FORMATS = ("txt", "csv", "jsonl", "parquet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the arguments of ``ptmt predict`` to its parser."""
     parser.add_argument(
         "model", metavar="MODEL", help="model/ folder of a run, what ptmt export wrote, or a hub's name"
     )

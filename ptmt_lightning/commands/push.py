@@ -1,4 +1,4 @@
-"""``ptmt push``: a trained model to a model hub."""
+"""The command ``ptmt push``, which uploads a trained model to a model hub."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the arguments of ``ptmt push`` to its parser."""
     parser.add_argument("model", metavar="MODEL", help="model/ folder of a run, or what ptmt export wrote")
     parser.add_argument("name", metavar="OWNER/NAME", help="of the hub's repository; made where there is none")
     parser.add_argument("--private", action="store_true", help="where the repository is made: for its owner alone")
@@ -32,7 +32,7 @@ def _push(options: argparse.Namespace) -> None:
             delete_patterns=WANTED,  # an exported file of an earlier model would be taken for this one's
             commit_message="Model of ptmt_lightning",
         )  # fmt: skip
-    except (HFValidationError, HTTPError, LocalTokenNotFoundError) as error:  # HTTPError: of the hub's HTTP client
+    except (HFValidationError, HTTPError, LocalTokenNotFoundError) as error:  # HTTPError is the hub client's own
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{options.name}: the hub did not take it: {reason}; check the name, and log in with HF_TOKEN"

@@ -1,4 +1,4 @@
-"""``ptmt report``: runs side by side."""
+"""The command ``ptmt report``, which compares runs in a table or on a page."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-METRICS = ("h_f1_macro", "h_f1_micro", "h_auprc")
-_WIDE = 1000  # characters, of an output that is no terminal
+METRICS = ("h_f1_macro", "h_f1_micro", "h_auprc")  # shown by default
+_WIDE = 1000  # width in characters of an output that is no terminal, so that no line is broken
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the arguments of ``ptmt report`` to its parser."""
     parser.add_argument("paths", nargs="+", type=Path, metavar="FOLDER", help="a run, or a folder with runs below it")
     parser.add_argument("--split", default="test", choices=("val", "test"))
     parser.add_argument(
@@ -48,7 +48,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace, runs: Sequence[Run], left_out: Sequence[str]) -> None:
-    """Print the table, or write the page."""
+    """Print the table of runs, or write the page with ``--html``."""
     from rich.console import Console
 
     from ptmt_lightning.reporting import report
@@ -72,7 +72,7 @@ def _show(options: argparse.Namespace, runs: Sequence[Run], left_out: Sequence[s
 
 def _page(runs: Sequence[Run], rows: pd.DataFrame, **options: Any) -> str:
     try:
-        from ptmt_lightning.reporting.page import page  # of an extra
+        from ptmt_lightning.reporting.page import page  # needs the extra "report"
     except ImportError as error:
         raise ValueError(f"--html: {error}; install it with pip install 'ptmt_lightning[report]'") from error
     return page(runs, rows, **options)

@@ -1,4 +1,4 @@
-"""``ptmt serve``: a trained model behind an HTTP address."""
+"""The command ``ptmt serve``, which answers HTTP requests with a trained model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the arguments of ``ptmt serve`` to its parser."""
     parser.add_argument(
         "model", metavar="MODEL", help="model/ folder of a run, what ptmt export wrote, or a hub's name"
     )

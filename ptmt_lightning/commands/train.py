@@ -1,4 +1,4 @@
-"""``ptmt train``: train and test one configuration, or start a sweep or a search."""
+"""The command ``ptmt train``, which trains and tests one configuration, or starts a sweep or a search."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Run ``python -m ptmt_lightning.launch`` with the arguments, in this process.
+    """Run ``python -m ptmt_lightning.launch`` with these arguments, in this process.
 
-    Jobs of a sweep and further ranks are started with that command, so this process has to look like it: its main
-    module is the same, and modules in the working folder, as those of a user's own model, can be imported.
+    Jobs of a sweep and further ranks are started with that command, so this process must behave like it: it gets the
+    same main module, and can import modules from the working folder, such as one with a user's own model.
     """
     sys.argv[1:] = arguments
     sys.path.insert(0, str(Path.cwd()))

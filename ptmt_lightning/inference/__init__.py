@@ -1,4 +1,4 @@
-"""Use a trained model: ``from ptmt_lightning.inference import Classifier``; nothing of training is imported."""
+"""The use of trained models: ``from ptmt_lightning.inference import Classifier``; imports no training code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels for new texts from the ``model/`` folder of a finished run; nothing of training is imported.
+"""Prediction of labels for new texts, with the ``model/`` folder of a finished run; imports no training code.
 
 Shape legend: ``B`` documents, ``V`` nodes.
 """
@@ -27,30 +27,32 @@ from ptmt_lightning.utils.tokens import is_unicode, text_token_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_BATCHES_AT_ONCE = 32  # whose texts are sorted by length together
-_LONG_WORK = 1000  # texts, from which on a progress bar is shown
+_BATCHES_AT_ONCE = 32  # the texts of this many batches are sorted by length together
+_LONG_WORK = 1000  # from this number of texts on, a progress bar is shown
 
 
 class LabelPath(NamedTuple):
-    """Labels from the top down, and the probability of each."""
+    """One path of predicted labels, from the top level down, with the probability of each label."""
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
 
     def to_json(self) -> dict[str, list[str] | list[float]]:
-        """What files and answers hold."""
+        """Return the path in the form that output files and HTTP answers have: ``{"path", "probabilities"}``."""
         return {"path": list(self.labels), "probabilities": list(self.probabilities)}
 
 
-Prediction = list[LabelPath]  # of one text, most probable first by the last label
+Prediction = list[LabelPath]  # the paths of one text; the one with the most probable last label comes first
 
 
 class Classifier:
-    """A trained PTMT with its taxonomy, thresholds and tokenizer.
+    """A trained PTMT model with its taxonomy, thresholds and tokenizer; :meth:`from_pretrained` opens a saved one.
 
     Args:
-        score: gives logits ``[B, V]`` for a batch.
-        folder: whose template, taxonomy and decision rule it follows.
+        score: computes the logits ``[B, V]`` of a batch.
+        folder: description of the saved model, which has its template, taxonomy and decision rule.
+        tokenizer: tokenizer of the model, with its added tokens.
+        precision: number format in which ``score`` computes; kept for information only.
     """
 
     def __init__(
@@ -68,16 +70,18 @@ class Classifier:
     def from_pretrained(
         cls, name: str | Path, *, device: str | torch.device | None = None, precision: Precision = "float32"
     ) -> Classifier:
-        """Open the ``model/`` folder of a run, what ``ptmt export`` made of it, or a copy of either on a hub.
+        """Open a saved model: the ``model/`` folder of a run, an exported folder, or a copy of either on a model hub.
 
         Args:
-            device: default: a GPU where there is one. An exported model runs on the CPU.
-            precision: of weights and computation. An exported model has its own.
+            name: path of the folder, or name of the model on the hub.
+            device: device to run on; None for a GPU where there is one. An exported model runs on the CPU only.
+            precision: number format of weights and computation. An exported model takes ``float32`` only.
 
         Raises:
-            ValueError: nothing under that name, or not a PTMT model of this package.
+            ValueError: there is no model of that name, it is not a PTMT model of this package, or it can't be run with
+                this device or precision.
         """
-        # Only here: Transformers loads the code of its models, which takes as long as all the rest.
+        # Imported only here: Transformers loads the code of its models, which takes as long as all other imports.
         from transformers import AutoTokenizer
 
         from ptmt_lightning.inference.engines import TorchScorer, open_exported
@@ -91,7 +95,7 @@ class Classifier:
         else:
             trained, tokenizer = TorchScorer.open(folder)
             score = trained.to(where).eval()
-            for parameter in trained.parameters():  # buffers, such as angles of positions, need all of their digits
+            for parameter in trained.parameters():  # not buffers: angles of positions, for one, need full precision
                 parameter.data = parameter.data.to(getattr(torch, precision))
         return cls(score, folder, tokenizer, precision)
 
@@ -104,21 +108,26 @@ class Classifier:
         prune: bool | None = None,
         batch_size: int = 32,
     ) -> Any:
-        """Label paths of each text; what batches a text is in changes its probabilities by rounding only.
+        """Predict the label paths of each text.
+
+        How the texts are put into batches changes probabilities by rounding only.
 
         Args:
-            texts: one text; a list or a column of texts; or an iterator, which is read as its predictions are taken,
-                a few batches at a time.
-            threshold: in place of the model's; one number, or one a level.
-            top_k: at most so many nodes a level, the most probable ones; without ``threshold`` no matter how probable.
-            prune: in place of the model's setting.
-            batch_size: texts at a time; they are sorted by length.
+            texts: one text; a list or a column of texts; or an iterator, which is read a few batches at a time, as its
+                predictions are taken.
+            threshold: predict a node above this probability, one number or a list with one a level; None for the
+                model's own thresholds.
+            top_k: predict at most so many nodes on each level, the most probable ones. Without ``threshold`` they are
+                predicted no matter how improbable they are.
+            prune: drop predicted nodes below level 1 without a predicted parent; None for the model's own setting.
+            batch_size: number of texts in a batch; texts of similar length share one.
 
         Returns:
-            A :data:`Prediction` for one text, a list of them, or for an iterator an iterator of them.
+            A :data:`Prediction` for one text, a list of them for several, an iterator of them for an iterator.
 
         Raises:
-            ValueError: a bad option, or something that is not a text, with its place.
+            ValueError: an option is not valid, an entry of ``texts`` is no text (the message names its place), there is
+                too little memory for a batch, or the model's scores are not finite.
         """
         rule = self._rule(threshold, top_k, prune)
         check_range("batch_size", batch_size, 1, integer=True)
@@ -136,10 +145,17 @@ class Classifier:
         return list(bar)
 
     def probabilities(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
-        """Return probabilities, float32 ``[B, V]`` on the CPU, in the order of ``taxonomy.names``.
+        """Return the probability of each node for each text, float32 ``[B, V]`` on the CPU.
 
         Args:
-            batch_size: texts at a time; they are sorted by length.
+            texts: the texts, ``B`` of them.
+            batch_size: number of texts in a batch; texts of similar length share one.
+
+        Returns:
+            Probabilities, with the nodes in the order of ``taxonomy.names``.
+
+        Raises:
+            ValueError: an entry of ``texts`` is no text, or the model's scores are not finite.
         """
         ids = self.token_ids(texts)
         probabilities = torch.empty(len(ids), len(self.taxonomy))
@@ -149,7 +165,7 @@ class Classifier:
         return probabilities
 
     def _rule(self, threshold: float | Sequence[float] | None, top_k: int | None, prune: bool | None) -> DecisionRule:
-        """Return the model's rule with what was asked for in place of its own."""
+        """Return the model's decision rule, changed by those options that are not None."""
         if isinstance(threshold, (np.ndarray, np.generic)):
             threshold = threshold.tolist()
         if isinstance(top_k, np.generic):
@@ -185,10 +201,14 @@ class Classifier:
             first += len(chunk)
 
     def token_ids(self, texts: Sequence[str], first: int = 0) -> list[list[int]]:
-        """Tokens of each text, cut to what the template leaves room for.
+        """Return the token ids of each text, cut to the number of tokens that the template has room for.
 
         Args:
-            first: place of the first text in error messages.
+            texts: the texts.
+            first: position of the first of them in the user's input, for error messages.
+
+        Raises:
+            ValueError: an entry of ``texts`` is not a string, or not valid Unicode.
         """
         for place, text in enumerate(texts, start=first):
             if not isinstance(text, str):
@@ -222,7 +242,7 @@ class Classifier:
 
 
 def _by_length(ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Return the rows of batches of texts of similar length, the shortest first."""
+    """Yield the rows of one batch after the other; texts of similar length share a batch, the shortest come first."""
     order = np.argsort([len(text) for text in ids], kind="stable")
     for start in range(0, len(ids), batch_size):
         yield order[start : start + batch_size]

@@ -1,4 +1,4 @@
-"""What scores a batch in production: the trained layers, or an exported file.
+"""Engines that compute the scores of a saved model: its layers in PyTorch, or an exported file.
 
 Shape legend: ``B`` documents, ``V`` nodes.
 """
@@ -20,15 +20,25 @@ from ptmt_lightning.models.ptmt.network import DocumentPrompts, label_logits, sl
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.tokens import vocabulary_size
 
-EXPORTED_INPUTS = ("input_ids", "attention_mask", "text_lengths", "positions")  # of a batch, to an exported model
+EXPORTED_INPUTS = ("input_ids", "attention_mask", "text_lengths", "positions")  # the fields that exported models read
 
 
 class TorchScorer(torch.nn.Module):
-    """Logits ``[B, V]`` of a batch, wherever the weights are."""
+    """The layers of a trained PTMT model in PyTorch; computes the logits ``[B, V]`` of a batch.
+
+    Args:
+        backbone: the trained language model, with its added tokens.
+        taxonomy: taxonomy of the labels.
+        document_prompts: the trained network for prompts of each document; None for shared prompts.
+    """
 
     @classmethod
     def open(cls, folder: ModelFolder) -> tuple[TorchScorer, PreTrainedTokenizerBase]:
-        """Read what ``save_pretrained`` of :class:`~ptmt_lightning.models.ptmt.module.PTMT` wrote."""
+        """Load the layers and the tokenizer of a model that :class:`~ptmt_lightning.models.ptmt.module.PTMT` saved.
+
+        Args:
+            folder: description of the folder that ``PTMT.save_pretrained`` wrote.
+        """
         path, settings, template, taxonomy = folder.path, folder.settings, folder.template, folder.taxonomy
         backbone, tokenizer, _ = Pretrained(name=str(path)).load([])
         backbone.adopt_rows(vocabulary_size(tokenizer) - template.num_text_tokens)
@@ -46,6 +56,7 @@ class TorchScorer(torch.nn.Module):
         self.backbone, self.taxonomy, self.document_prompts = backbone, taxonomy, document_prompts
 
     def forward(self, batch: PTMTBatch) -> Tensor:
+        """Return the logits ``[B, V]`` of a batch, which may be on another device than the weights."""
         device = self.backbone.new_rows.device
         moved: dict[str, Any] = {
             name: field.to(device) for name, field in batch._asdict().items() if isinstance(field, Tensor)
@@ -55,11 +66,18 @@ class TorchScorer(torch.nn.Module):
 
 
 class OnnxScorer:
-    """The same from an ONNX file, on as many CPU threads as PyTorch would take."""
+    """An exported model in an ONNX file, run by onnxruntime on as many CPU threads as PyTorch would take.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        ValueError: onnxruntime is not installed.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
-            import onnxruntime  # of an extra
+            import onnxruntime  # comes with the extra "onnx"
         except ImportError as error:
             raise ValueError(
                 f"{path} needs the package onnxruntime; install it with pip install 'ptmt_lightning[onnx]'"
@@ -68,27 +86,33 @@ class OnnxScorer:
         options.intra_op_num_threads = torch.get_num_threads()
         self.session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"],
-            disabled_optimizers=["SkipLayerNormFusion"],  # on CPUs three times as slow as what it replaces
+            disabled_optimizers=["SkipLayerNormFusion"],  # its result takes three times as long on CPUs
         )  # fmt: skip
         self.inputs = [given.name for given in self.session.get_inputs()]
 
     def __call__(self, batch: PTMTBatch) -> Tensor:
+        """Return the logits ``[B, V]`` of a batch on the CPU."""
         [logits] = self.session.run(None, {name: getattr(batch, name).numpy() for name in self.inputs})
         return torch.from_numpy(logits)
 
 
 class ProgramScorer:
-    """The same from a file of ``torch.export``."""
+    """An exported model in a file of ``torch.export``, run by PyTorch on the CPU.
+
+    Args:
+        path: path of the file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.program = torch.export.load(path).module()
 
     def __call__(self, batch: PTMTBatch) -> Tensor:
+        """Return the logits ``[B, V]`` of a batch on the CPU."""
         logits: Tensor = self.program(*(getattr(batch, name) for name in EXPORTED_INPUTS))
         return logits
 
 
 def open_exported(folder: ModelFolder) -> OnnxScorer | ProgramScorer:
-    """What ``ptmt export`` wrote."""
+    """Return the engine that runs the model file in a folder that ``ptmt export`` wrote."""
     path = folder.path / ONNX_FILE
     return OnnxScorer(path) if path.exists() else ProgramScorer(folder.path / PROGRAM_FILE)

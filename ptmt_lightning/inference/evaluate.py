@@ -1,4 +1,4 @@
-"""Scores of a saved model on documents whose labels are known, without training."""
+"""Evaluation of a saved model on documents whose labels are known."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ptmt_lightning.metrics import HierarchicalMetrics, MetricValues
 from ptmt_lightning.run_folder.prediction import DocumentPrediction, document_predictions
 from ptmt_lightning.taxonomy import Taxonomy
 
-_CHUNK = 1024  # documents that are sorted by length together
+_CHUNK = 1024  # number of documents that are sorted by length together
 
 
 class Evaluation(NamedTuple):
-    """How a model did on documents."""
+    """The scores of a model on documents, and its prediction for each of them."""
 
     metrics: MetricValues
     predictions: list[DocumentPrediction]  # in the order of the documents
@@ -28,15 +28,15 @@ class Evaluation(NamedTuple):
 
 
 def documents_of(data: Path, split: str, taxonomy: Taxonomy) -> Iterable[Document]:
-    """Return the documents of a split of a data folder, or of a file, with the nodes of a model's taxonomy.
+    """Return the labelled documents of a split of a data folder, or of a file, with the nodes of a model's taxonomy.
 
     Args:
         data: a folder with ``{train,val,test}.jsonl`` (plain or ``.gz``), or one such file.
-        split: of a folder.
-        taxonomy: of the model. Where the folder has a ``taxonomy.tsv``, it must be the same.
+        split: name of the split; matters for a folder only.
+        taxonomy: taxonomy of the model. If the folder has a ``taxonomy.tsv``, it must have the same edges.
 
     Raises:
-        ValueError: no such folder, file or split, or another taxonomy.
+        ValueError: the folder, file or split does not exist, or the folder has another taxonomy.
     """
     if data.is_file():
         return read_documents(data, data.name.split(".")[0], taxonomy)
@@ -65,11 +65,12 @@ def _check_taxonomy(path: Path, taxonomy: Taxonomy) -> None:
 
 
 def evaluate(classifier: Classifier, documents: Iterable[Document], *, batch_size: int = 32) -> Evaluation:
-    """Predict documents as :meth:`~ptmt_lightning.inference.Classifier.predict` does, and count what is right.
+    """Predict documents as :meth:`~ptmt_lightning.inference.Classifier.predict` does, and score the predictions.
 
     Args:
-        documents: with the nodes of the classifier's taxonomy.
-        batch_size: documents at a time.
+        classifier: the model to be evaluated.
+        documents: the documents; their nodes are those of the classifier's taxonomy.
+        batch_size: number of documents in a batch.
     """
     metrics = HierarchicalMetrics(classifier.taxonomy)
     predictions: list[DocumentPrediction] = []

@@ -1,4 +1,7 @@
-"""A trained model as one file, run by :class:`~ptmt_lightning.inference.Classifier` without Transformers' layers."""
+"""Export of a trained model to one file, in ONNX's format or that of ``torch.export``.
+
+:class:`~ptmt_lightning.inference.Classifier` runs the file without the layers of Transformers.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +34,19 @@ _DYNAMIC = torch.export.Dim.DYNAMIC
 
 
 def export_model(model: str, target: Path, *, file_format: FileFormat = "onnx", int8: bool = False) -> None:
-    """Write a folder that ``Classifier.from_pretrained`` opens, with any numbers of documents and tokens a batch.
+    """Write a model as a folder with one file for all of its layers, which ``Classifier.from_pretrained`` opens.
+
+    The exported model takes batches of any number of documents and any length.
 
     Args:
         model: folder of a trained model, or its name on a hub.
-        target: a new folder.
-        file_format: for onnxruntime, or for ``torch.export.load``, which runs or compiles it.
-        int8: of ONNX: weights and, as they come, activations of matrix products in 8 bits.
+        target: the folder to make.
+        file_format: ``onnx`` for onnxruntime; ``torch_export`` for ``torch.export.load``.
+        int8: compute matrix products with 8-bit numbers: weights are converted now, activations when the model runs.
+            Needs ``onnx``.
 
     Raises:
-        ValueError: ``target`` exists, a model that can't be exported, or a package that is missing.
+        ValueError: ``target`` exists, the model can't be exported, an option is not valid, or a package is missing.
     """
     if file_format not in get_args(FileFormat):
         raise ValueError(f"format={file_format!r}: expected one of {', '.join(get_args(FileFormat))}")
@@ -70,7 +76,7 @@ def export_model(model: str, target: Path, *, file_format: FileFormat = "onnx", 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' warnings about themselves."""
+    """Silence warnings and logging within this block: the exporters report on their own internals only."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
@@ -81,7 +87,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Exported(nn.Module):
-    """The scorer with tensors alone as arguments."""
+    """The model's layers with nothing but tensors as arguments, as exporters need them."""
 
     def __init__(self, score: TorchScorer) -> None:
         super().__init__()
@@ -100,7 +106,7 @@ class _Exported(nn.Module):
 
 
 def _traced(classifier: Classifier, score: TorchScorer) -> ExportedProgram:
-    """From three documents of unlike lengths; batch and length stay open."""
+    """Trace the model's layers on documents of different lengths; numbers of documents and tokens stay variable."""
     nothing = np.array([], dtype=np.int32)
     ids = classifier.token_ids(["a", "b c d", "e f"])
     batch = classifier.collate([Example(i, 0, np.array(text, dtype=np.int32), nothing) for i, text in enumerate(ids)])
@@ -112,12 +118,12 @@ def _traced(classifier: Classifier, score: TorchScorer) -> ExportedProgram:
 
 def _write_onnx(program: ExportedProgram, path: Path, score: TorchScorer, *, int8: bool) -> None:
     try:
-        import onnx  # of an extra, with the two that PyTorch and the next line import
+        import onnx  # comes with the extra "onnx", as do the packages that PyTorch and the next line import
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as error:
         raise ValueError(f"format='onnx': {error}; install it with pip install 'ptmt_lightning[onnx]'") from error
-    # 23 is the first that has attention as one operation, which takes half of the time of its parts. It has rotations
-    # as one, too, but onnxruntime refuses those of ModernBERT.
+    # Opset 23 is the first with attention as one operation, which takes half the time of its parts. It also has rotary
+    # positions as one operation, but onnxruntime refuses those of ModernBERT.
     opset = 23 if score.backbone.family.is_bert_like else None
     exported = torch.onnx.export(
         program, dynamo=True, input_names=list(EXPORTED_INPUTS), output_names=["logits"], verbose=False,
@@ -130,7 +136,7 @@ def _write_onnx(program: ExportedProgram, path: Path, score: TorchScorer, *, int
     whole = onnx.load(str(path))
     for stored in path.parent.glob(f"{path.name}*"):
         stored.unlink()
-    # Without a list it takes ONNX's attention for an operation of its own with the same name.
+    # Without a list of operations, it would mistake ONNX's attention for onnxruntime's operation of the same name.
     quantize_dynamic(
         whole, str(path), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gather"]
     )

@@ -1,4 +1,4 @@
-"""The ``model/`` folder of a run, or a copy of it on a hub: found, checked and described, without its weights."""
+"""The ``model/`` folder of a run, or a copy of it on a hub: finds, checks and describes it, without its weights."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ from ptmt_lightning.taxonomy import Taxonomy
 ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
 Precision = Literal["float32", "bfloat16", "float16"]
 
-WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*", PROGRAM_FILE]  # of a hub's repository
+# The files of a model in a hub's repository; whatever else is there is neither downloaded nor replaced.
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*", PROGRAM_FILE]
 _SETTINGS = ("template", "prompts", "thresholds", "prune", "coherent", "decision")
 
 
 class ModelFolder(NamedTuple):
-    """What a folder says about its model."""
+    """The description of a saved model, read from its folder."""
 
     path: Path
-    settings: dict[str, Any]  # of ptmt.json
+    settings: dict[str, Any]  # content of ptmt.json
     template: Template
-    rule: DecisionRule  # thresholds, taxonomy and all
+    rule: DecisionRule  # holds thresholds and taxonomy
 
     @classmethod
     def open(cls, name: str) -> ModelFolder:
-        """Find a folder, or a copy of a hub's.
+        """Find a saved model, after a download if it is on a hub, and read its description.
+
+        Args:
+            name: path of the folder, or name of the model on the hub.
 
         Raises:
-            ValueError: nothing under that name, or not a PTMT model of this package.
+            ValueError: there is no model of that name, or it is not one that this version of the package can read.
         """
         path = _path(name)
         settings = _settings(path, name)
@@ -46,19 +50,23 @@ class ModelFolder(NamedTuple):
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The labels that the model knows."""
+        """Taxonomy of the labels that the model predicts."""
         return self.rule.taxonomy
 
     @property
     def is_exported(self) -> bool:
-        """Whether ``ptmt export`` made it."""
+        """Whether ``ptmt export`` wrote the folder."""
         return any((self.path / name).exists() for name in (ONNX_FILE, PROGRAM_FILE))
 
     def device(self, device: str | torch.device | None, precision: Precision) -> torch.device:
-        """Where the model is to run: as said, or else a GPU where there is one.
+        """Return the device to run the model on, after checks that it is there and goes with the model.
+
+        Args:
+            device: the device that the user wants; None for a GPU where there is one, else the CPU.
+            precision: the number format that the user wants; it is checked only.
 
         Raises:
-            ValueError: a device that is not there, an unknown precision, either for an exported model.
+            ValueError: the device is not there, the precision is unknown, or an exported model can't follow the choice.
         """
         if precision not in get_args(Precision):
             raise ValueError(f"precision={precision!r}: expected 'float32', 'bfloat16' or 'float16'")
@@ -72,7 +80,7 @@ class ModelFolder(NamedTuple):
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:  # what PyTorch raises where there is none
+        except (RuntimeError, AssertionError) as error:  # PyTorch raises either for a device that is not there
             raise ValueError(f"device={device!r}: not there ({str(error).splitlines()[0]}); leave it out") from error
         return torch.device(device)
 
@@ -80,7 +88,7 @@ class ModelFolder(NamedTuple):
 def _path(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
-    from huggingface_hub import snapshot_download  # only where a hub is asked
+    from huggingface_hub import snapshot_download  # imported only here, as local folders do not need it
 
     try:
         return Path(snapshot_download(name, allow_patterns=WANTED))
@@ -100,7 +108,7 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
             hint = f": it is of model={other[0]}, which is there for comparison; expected one of model=ptmt"
         raise ValueError(f"{name!r} has no ptmt.json{hint}")
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if "single_label" in settings:  # versions before 0.2
+    if "single_label" in settings:  # written by versions before 0.2
         settings["decision"] = (LevelSoftmax if settings.pop("single_label") else Sigmoid).name
     missing = [key for key in _SETTINGS if key not in settings]
     if missing or "form" not in settings["template"]:
@@ -112,7 +120,7 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _is_settings(path: Path) -> bool:
-    """Return whether a file holds the settings that a system of this package saves."""
+    """Return whether a file holds the settings of a saved system of this package."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:

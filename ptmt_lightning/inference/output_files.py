@@ -1,4 +1,4 @@
-"""Predictions as files: JSON lines, and from those CSV and Parquet."""
+"""Writers of prediction files: JSON lines, and CSV and Parquet made from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ptmt_lightning.inference.text_files import format_of
 from ptmt_lightning.utils.tokens import is_unicode
 
-_ROW_GROUP = 10_240  # rows of a Parquet file that are in memory at a time
+_ROW_GROUP = 10_240  # number of rows of a Parquet file that are held in memory at a time
 _SCHEMA = pa.schema(
     {
         "row": pa.int64(),
@@ -27,21 +27,21 @@ _SCHEMA = pa.schema(
 
 
 def json_line(record: Mapping[str, Any]) -> bytes:
-    """Return a record as a line of UTF-8; half a surrogate pair is escaped."""
+    """Return a record as a line of JSON in UTF-8; characters are escaped if they include half a surrogate pair."""
     text = json.dumps(record, ensure_ascii=False, allow_nan=False)
     return (text if is_unicode(text) else json.dumps(record)).encode() + b"\n"
 
 
 def convert_lines(lines: Path, target: Path) -> None:
-    """Write the predictions of a file of JSON lines in the form that the name of ``target`` says."""
+    """Convert a file of JSON lines to the format of ``target``, which its name tells."""
     WRITERS[output_format(target.name)](lines, target)
 
 
 def output_format(name: str) -> str:
-    """Return the format of an output by its name.
+    """Return the format of an output file, such as ``jsonl``, by its name.
 
     Raises:
-        ValueError: none that is known.
+        ValueError: no format is known for that name.
     """
     return format_of(name, None, tuple(WRITERS), "output")
 
@@ -73,8 +73,8 @@ def _write_parquet(lines: Path, target: Path) -> None:
             writer.write_table(pa.Table.from_pylist(chunk, schema=_SCHEMA))
 
 
-# What writes each format, by the ending of the file's name: from a file of JSON lines to the output. To add a format,
-# add a function here.
+# The function that writes each format, by the ending of the file's name; it takes the paths of a file of JSON lines and
+# of the output. To add a format, add a function here.
 WRITERS: dict[str, Callable[[Path, Path], None]] = {
     "jsonl": _write_jsonl,
     "csv": _write_csv,

@@ -1,7 +1,7 @@
-"""Files of texts in, a file of label paths out: streamed, in constant memory, and gone on with where it was cut off.
+"""Prediction of whole files: streams texts to label paths in constant memory, and can continue after an interruption.
 
-A row that can't be read is kept apart with its number and what is wrong with it; the rest goes on. What is done is
-kept in the folder ``OUTPUT.part`` until all is.
+A row that can't be read is set aside with its number and what is wrong with it; the other rows are predicted. Rows that
+are done are kept in the folder ``OUTPUT.part`` until all of them are.
 """
 
 from __future__ import annotations
@@ -28,21 +28,23 @@ from ptmt_lightning.utils.files import write_json
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 1024  # rows, after which what is done is safe
+_CHUNK = 1024  # number of rows after which the state is written to disk
 
 
 class Counts(NamedTuple):
-    """Rows of the input."""
+    """How many rows of the input were predicted, and how many were rejected."""
 
     predicted: int
     rejected: int
 
 
 def check_files(source: str, target: str, *, input_format: str | None = None, overwrite: bool = False) -> None:
-    """Refuse what can't be read or written, before a model is loaded.
+    """Refuse files that can't be read or written, before a model is loaded.
+
+    The arguments are those of :func:`predict_file`.
 
     Raises:
-        ValueError: a format that is not known, an input that is not there, an output that is.
+        ValueError: a format is unknown or does not go with its file, the input does not exist, or the output does.
     """
     kind = format_of(source, input_format, INPUT_FORMATS, "input")
     if source == "-" and kind == "parquet":
@@ -71,27 +73,33 @@ def predict_file(
     batch_size: int = 32,
     **options: Any,
 ) -> Counts:
-    """Predict every row of ``source`` into ``target``.
+    """Predict every row of the file ``source``, and write the label paths to the file ``target``.
 
-    Rows that can't be predicted go to ``target.rejected.jsonl``. Started again after it was cut off, it goes on.
+    Rows that can't be predicted are written to ``target.rejected.jsonl``. The same call after an interruption continues
+    with the first row that is not done.
 
     Args:
+        classifier: the model.
         source: ``.txt`` (a text a line), ``.csv`` (with a header), ``.jsonl``, each also ``.gz``; ``.parquet``; or
             ``-`` for standard input.
         target: ``.jsonl``, ``.csv`` (either also ``.gz``), ``.parquet``; or ``-`` for JSON lines to standard output,
-            with rejected rows to standard error.
-        input_format: of ``source``, where its name doesn't say.
+            with a warning about each rejected row.
+        input_format: format of ``source``; None to tell it by the file's name.
         text_column: column, or key, that holds the text; one named ``id`` is passed on.
-        overwrite: replace ``target``.
-        batch_size, options: of :meth:`~ptmt_lightning.inference.Classifier.predict`.
+        overwrite: replace ``target`` if it exists.
+        batch_size: number of texts in a batch.
+        options: further options of :meth:`~ptmt_lightning.inference.Classifier.predict`.
+
+    Returns:
+        How many rows were predicted, and how many were rejected, in all.
 
     Raises:
-        ValueError: what :func:`check_files` refuses; a column that is not there; a ``target`` that was begun with
-            other settings, or that another process is writing; an input that ends early.
+        ValueError: :func:`check_files` refuses a file; an option is not valid; the text column is missing; ``target``
+            was begun with other settings, or another process is writing it; the input ends early or is damaged.
     """
     check_files(source, target, input_format=input_format, overwrite=overwrite)
     options = {name: value for name, value in options.items() if value is not None} | {"batch_size": batch_size}
-    classifier.predict([], **options)  # refuses bad ones
+    classifier.predict([], **options)  # refuses options that are not valid
     rows = read_rows(source, input_format, text_column)
     if target == "-":
         return _to_stdout(classifier, rows, options)
@@ -113,7 +121,7 @@ def predict_file(
             _finish(part, path)
         finally:
             if not state["finished"] and state["predicted"] + state["rejected"] == 0:
-                shutil.rmtree(part)  # nothing to go on from
+                shutil.rmtree(part)  # no row is done from which to continue
     return Counts(state["predicted"], state["rejected"])
 
 
@@ -132,7 +140,7 @@ def _named(row: Row) -> dict[str, Any]:
 def _chunks(
     classifier: Classifier, rows: Iterator[Row], options: Mapping[str, Any]
 ) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    """Records and rejected rows, a chunk of the input at a time."""
+    """Yield the records of predicted rows and those of rejected rows, a chunk of the input at a time."""
     while chunk := list(islice(rows, _CHUNK)):
         good = [row for row in chunk if row.error is None]
         predictions = classifier.predict(iter([row.text for row in good]), **options)
@@ -154,7 +162,7 @@ def _to_stdout(classifier: Classifier, rows: Iterator[Row], options: Mapping[str
 def _predict_into(
     classifier: Classifier, rows: Iterator[Row], part: Path, state: dict[str, Any], options: Mapping[str, Any]
 ) -> None:
-    """Go on with the folder's files until the input ends; ``state`` follows, in memory and on disk."""
+    """Predict the rows that are not done yet into the files of ``part``; keep ``state`` up to date, also on disk."""
     rows_done = state["predicted"] + state["rejected"]
     if rows_done:
         log.info("going on after %d rows", rows_done)
@@ -185,7 +193,11 @@ def _part(path: Path) -> Path:
 
 @contextmanager
 def _locked(part: Path, path: Path) -> Iterator[None]:
-    """One process at a time; the lock ends with the process."""
+    """Keep other processes from writing the same output within this block; the lock ends with the process.
+
+    Raises:
+        ValueError: another process is writing it.
+    """
     part.mkdir(parents=True, exist_ok=True)
     with (part / "lock").open("w") as file:
         if not lock_descriptor(file.fileno(), blocking=False):
@@ -194,13 +206,17 @@ def _locked(part: Path, path: Path) -> Iterator[None]:
 
 
 def _is_finished(part: Path) -> bool:
-    """Whether only what :func:`_finish` does is left."""
+    """Return whether all rows are done, so that only :func:`_finish` is left."""
     return (part / "state.json").exists() and bool(json.loads((part / "state.json").read_text())["finished"])
 
 
 def _begin(part: Path, settings: dict[str, Any], *, resumable: bool) -> dict[str, Any]:
-    """The state to go on from, with its files."""
-    settings = json.loads(json.dumps(settings))  # as it will be read
+    """Return the state to continue from, or a new one with empty files.
+
+    Raises:
+        ValueError: rows were done with other settings, or from a standard input, which can't be read again.
+    """
+    settings = json.loads(json.dumps(settings))  # the types that it will have when it is read
     if (part / "state.json").exists():
         state: dict[str, Any] = json.loads((part / "state.json").read_text(encoding="utf-8"))
         if state["settings"] == settings and resumable:
@@ -222,13 +238,13 @@ def _begin(part: Path, settings: dict[str, Any], *, resumable: bool) -> dict[str
 
 
 def _finish(part: Path, path: Path) -> None:
-    """Turn the folder into the output and, where there are any, the rejected rows; may be cut off anywhere."""
+    """Turn the folder into the output and the file of rejected rows, if any; an interrupted call can be repeated."""
     lines, rejected = part / "predicted.jsonl", path.with_name(f"{path.name}.rejected.jsonl")
     if (part / "rejected.jsonl").exists():
         if (part / "rejected.jsonl").stat().st_size:
             (part / "rejected.jsonl").replace(rejected)
         else:
-            rejected.unlink(missing_ok=True)  # of an output that is overwritten
+            rejected.unlink(missing_ok=True)  # may be left from an output that is overwritten
             (part / "rejected.jsonl").unlink()
     if lines.exists():
         made = part / f"made{''.join(path.suffixes[-2:])}"
@@ -243,6 +259,6 @@ def _finish(part: Path, path: Path) -> None:
 
 
 def _fingerprint(files: Sequence[Path]) -> str:
-    """Changes when one of the files does."""
+    """Return a text that changes when one of the files changes, by their names, sizes and times."""
     states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]

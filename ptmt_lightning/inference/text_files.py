@@ -1,4 +1,4 @@
-"""Texts to be predicted, row by row, from files of several formats; a row that can't be read says why."""
+"""Readers of texts to be predicted, row by row, from files of several formats; a row that can't be read says why."""
 
 from __future__ import annotations
 
@@ -21,21 +21,31 @@ import pyarrow.parquet as pq
 from ptmt_lightning.utils.tokens import is_unicode
 
 INPUT_FORMATS = ("txt", "csv", "jsonl", "parquet")
-_BATCH = 1024  # rows of a parquet file at a time
-_MAX_RECORD = 1000  # lines of a CSV record: more is a quote that was never closed
+_BATCH = 1024  # number of rows of a Parquet file that are read at a time
+_MAX_RECORD = 1000  # longest CSV record, in lines; a longer one has a quote that was never closed
 
 
 class Row(NamedTuple):
-    """A row of the input, with a text or with what is wrong."""
+    """A row of the input: its text, or what is wrong with it."""
 
-    number: int  # from 1
+    number: int  # counted from 1
     id: str | None
-    text: str
+    text: str  # the row's content where there is an error
     error: str | None = None
 
 
 def read_rows(source: str, input_format: str | None = None, text_column: str = "text") -> Iterator[Row]:
-    """The rows of a file, see :func:`~ptmt_lightning.inference.predict_file.predict_file`."""
+    """Yield the rows of a file; those that can't be read have an error.
+
+    Args:
+        source: path of the file, or ``-`` for standard input.
+        input_format: format of the file; None to tell it by the file's name.
+        text_column: column, or key, that holds the text; one named ``id`` is passed on.
+
+    Raises:
+        ValueError: the format is unknown, the text column is missing or there twice, or the file ends early or is
+            damaged.
+    """
     kind = format_of(source, input_format, INPUT_FORMATS, "input")
     if kind == "parquet":
         yield from _parquet_rows(source, text_column)
@@ -70,7 +80,7 @@ def _parquet_rows(source: str, text_column: str) -> Iterator[Row]:
 
 
 def _values(column: Any) -> list[Any]:
-    """Python values; strings that are not UTF-8 as the other formats have them."""
+    """Return a column as Python values; bytes that are not UTF-8 become surrogates, as in the other formats."""
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
@@ -80,7 +90,7 @@ def _values(column: Any) -> list[Any]:
 
 
 class _Lines:
-    """Lines of a file, remembering those of the present record, some of which can be put back."""
+    """An iterator over the lines of a file that remembers those of the current record, and can put them back."""
 
     def __init__(self, file: Iterable[str]) -> None:
         self._file, self._waiting = iter(file), deque[str]()
@@ -97,7 +107,7 @@ class _Lines:
         return line
 
     def put_back(self) -> None:
-        """All lines of the record but its first."""
+        """Put back all lines of the current record but its first, to be read again."""
         self._waiting.extendleft(reversed(self.record[1:]))
 
 
@@ -120,7 +130,7 @@ def _csv_rows(file: TextIO, source: str, text_column: str) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            # A quote too many must not take the lines after it along.
+            # A stray quote must not cost the lines after it.
             yield Row(number, None, lines.record[0].rstrip("\r\n"), f"invalid CSV: {error}")
             lines.put_back()
             reader = csv.reader(lines, strict=True)
@@ -144,7 +154,7 @@ def _json_row(number: int, line: str, text_column: str) -> Row:
 
 
 def _checked(text: Any) -> tuple[str, str | None]:
-    """A text, and what is wrong with it."""
+    """Return a text, and what is wrong with it, or None."""
     if not isinstance(text, str):
         return repr(text), f"the text is {type(text).__name__} {text!r}, expected a string"
     if not text.strip():
@@ -168,15 +178,21 @@ def _check_column(source: str, names: Sequence[str], text_column: str) -> None:
 def _opened(source: str) -> Iterator[TextIO]:
     with nullcontext(sys.stdin.buffer) if source == "-" else Path(source).open("rb") as binary:
         plain = gzip.GzipFile(fileobj=binary) if source.lower().endswith(".gz") else binary
-        # What is not UTF-8 is found row by row.
+        # Bytes that are not UTF-8 become surrogates, which are reported row by row.
         yield io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
 
 
 def format_of(name: str, given: str | None, known: tuple[str, ...], side: str) -> str:
-    """The format of a file by its name, or as given.
+    """Return the format of a file, such as ``jsonl``: the one that the user gave, or else by its name.
+
+    Args:
+        name: name of the file; ``-`` for a standard stream, which is ``txt`` unless the user says otherwise.
+        given: the format that the user gave, or None.
+        known: the possible formats.
+        side: ``input`` or ``output``, for the error message.
 
     Raises:
-        ValueError: none that is known.
+        ValueError: the format is not one of ``known``.
     """
     kind = given or Path(name.lower().removesuffix(".gz")).suffix.removeprefix(".")
     if name == "-" and given is None:

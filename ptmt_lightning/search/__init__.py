@@ -1,1 +1,1 @@
-"""What the Hydra sweeper ``optuna`` is made of; the sweeper itself is in ``hydra_plugins``."""
+"""Search for settings with Optuna; the Hydra sweeper that starts it, ``optuna``, is in ``hydra_plugins``."""

@@ -1,4 +1,4 @@
-"""Bad trials of a search end at the end of an epoch."""
+"""Pruning of a search: a callback that ends trials with low scores early."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ log = logging.getLogger(__name__)
 
 
 class Pruning(L.Callback):
-    """Report the best score so far to an Optuna study after each epoch; end training where the study says so.
+    """A callback that reports the best score so far to an Optuna study after each epoch, and ends pruned trials.
 
-    Successive halving (Li et al. 2020, ASHA). The first rank asks, all do as it is told.
+    The study decides by successive halving (Li et al. 2020, ASHA). Only the first rank asks it; all ranks follow.
 
     Args:
         storage: URL of the study's storage.
-        trial: number in the study.
-        monitor: metric.
-        min_epochs: before the first decision.
-        reduction_factor: of so many trials that reach a decision one goes on.
+        study: name of the study.
+        trial: number of the trial in the study.
+        monitor: name of the metric to report.
+        min_epochs: number of epochs before the first decision.
+        reduction_factor: of so many trials that reach a decision, one continues.
     """
 
     def __init__(
@@ -36,13 +37,13 @@ class Pruning(L.Callback):
         self.pruner = SuccessiveHalvingPruner(min_resource=min_epochs, reduction_factor=reduction_factor)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Train no further where the run was pruned before it was cut off."""
+        """End the training of a resumed run whose trial was pruned before the interruption."""
         pruned = PRUNED in self._trial().user_attrs if trainer.is_global_zero else False
         if trainer.strategy.broadcast(pruned):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """End training on all ranks where the study says so."""
+        """Report the score of the epoch, and end training on all ranks if the study prunes the trial."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         pruned = self._is_pruned(trainer) if trainer.is_global_zero else False
@@ -53,7 +54,7 @@ class Pruning(L.Callback):
         trial = self._trial()
         epoch = trainer.current_epoch + 1
         known = trial.storage.get_trial(trial._trial_id).intermediate_values
-        if epoch not in known:  # else the run was resumed
+        if epoch not in known:  # a resumed run may have reported it already
             score = trainer.callback_metrics[self.monitor].item()
             better = max if trial.study.direction == StudyDirection.MAXIMIZE else min
             scores = [value for value in (score, *known.values()) if not math.isnan(value)]

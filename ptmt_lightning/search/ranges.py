@@ -1,4 +1,4 @@
-"""Ranges in Hydra's own grammar, as Optuna has them."""
+"""Conversion of search ranges from Hydra's grammar to Optuna's distributions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from optuna.trial import Trial
 
 
 def distribution_of(override: Override) -> BaseDistribution:
-    """Return the distribution of a range such as ``loss.margin=interval(0.02,0.1)``.
+    """Return Optuna's distribution for a range such as ``loss.margin=interval(0.02,0.1)``.
 
     Raises:
-        ValueError: it is none that can be searched.
+        ValueError: the range has no valid bounds.
     """
     value = override.value()
     try:
@@ -33,17 +33,17 @@ def distribution_of(override: Override) -> BaseDistribution:
         raise ValueError(
             f"{override.input_line}: {error}; expected LOW below HIGH, and LOW above 0 with tag(log,...)"
         ) from error
-    is_shuffled = getattr(value, "shuffle", False)  # in another order at each start, but the study goes by order
+    is_shuffled = getattr(value, "shuffle", False)  # the order differs at each start, but a study refuses another order
     return CategoricalDistribution(sorted(choices) if is_shuffled else choices)
 
 
 def any_value(distribution: BaseDistribution) -> Any:
-    """Return one value of the distribution."""
+    """Return one of the values that a distribution can give; which one does not matter."""
     return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # type: ignore[attr-defined]
 
 
 def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:
-    """Let the trial's sampler draw a value."""
+    """Let the trial's sampler draw a value for the setting ``key``, which the trial then holds."""
     match distribution:
         case FloatDistribution():
             trial.suggest_float(key, distribution.low, distribution.high, log=distribution.log)

@@ -1,4 +1,4 @@
-"""What a search has found: ``optimization_results.yaml``, ``trials.csv`` and pictures."""
+"""The report of a search: ``optimization_results.yaml``, ``trials.csv`` and pictures."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ log = logging.getLogger(__name__)
 
 
 def write_report(shared: SharedStudy, command: Sequence[str]) -> str | None:
-    """Write what was found to the study's folder.
+    """Write results, trials and pictures of a study to its folder.
 
     Args:
-        command: a trial's, without what is searched.
+        shared: the study.
+        command: the words of a trial's command, without the settings that are searched.
 
     Returns:
-        The best trial's command.
+        The command of the best trial; None if no trial is complete.
     """
     study, folder = shared.study, shared.settings.folder
     with shared.lock:
@@ -53,14 +54,14 @@ def write_report(shared: SharedStudy, command: Sequence[str]) -> str | None:
 
 
 def _draw(study: optuna.Study, folder: Path) -> None:
-    """Draw the study: history, importance of settings, parallel coordinates."""
-    import matplotlib.pyplot as plt  # slow to import, and most starts of the sweeper come to nothing drawn
+    """Draw pictures of a study: its history, the importance of settings, and parallel coordinates."""
+    import matplotlib.pyplot as plt  # imported only here: it is slow, and not every start of a search draws pictures
     from optuna.visualization import matplotlib as pictures
 
     folder.mkdir(exist_ok=True)
     for name in ("optimization_history", "param_importances", "parallel_coordinate"):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of few trials, or equal scores
+            warnings.simplefilter("ignore")  # about few trials, or equal scores
             axes = getattr(pictures, f"plot_{name}")(study)
         axes.figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
         plt.close(axes.figure)

@@ -1,4 +1,4 @@
-"""Settings of a search, checked without Optuna."""
+"""The settings of a search, which are checked without an import of Optuna."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ SAMPLERS = ("gp", "tpe", "random")
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Hold what ``hydra.sweeper`` says.
+    """The settings of a search, which stand under ``hydra.sweeper`` in the configuration.
 
     Args:
-        study: its name; also the group of its runs.
-        folder: absolute; holds a folder a trial, the results and pictures.
-        storage: URL of Optuna's (default: ``<folder>/study.db``). Several machines share a URL; a password belongs
-            into the database's own password file, as the URL is written to the trials' configurations.
-        n_trials: of the study in all, failed and pruned ones counted.
-        n_jobs: trials that are launched together.
+        study: name of the study; also the group of its runs.
+        folder: absolute path of the folder for the trials' folders, the results and pictures.
+        storage: URL of the storage that Optuna is to use; None for ``study.db`` in ``folder``. Several machines can
+            share a URL. It is written to the trials' configurations, so a password belongs into the database's own
+            password file instead.
+        n_trials: number of trials of the study in all, failed and pruned ones included.
+        n_jobs: number of trials that are launched together.
         sampler: ``gp`` (Bayesian optimisation with a Gaussian process), ``tpe`` or ``random``.
-        seed: of the drawing.
-        pruner: ``successive_halving`` ends bad trials at the end of an epoch; None: none.
-        min_epochs: before the first decision to prune.
-        reduction_factor: of so many trials that reach a decision one goes on.
-        params: ``{key: range}``.
+        seed: decides what the sampler draws.
+        pruner: ``successive_halving`` to end trials with low scores early, at the end of an epoch; None for no pruning.
+        min_epochs: number of epochs before the first decision to prune.
+        reduction_factor: of so many trials that reach a decision, one continues.
+        params: the ranges to search, ``{key: range}``, each in Hydra's grammar.
 
     Raises:
-        ValueError: a number out of range, an unknown sampler or pruner, or two that do not go together.
+        ValueError: a number is out of range, sampler or pruner is unknown, or the two do not go together.
     """
 
     study: str
@@ -47,7 +48,7 @@ class SearchSettings:
     params: Mapping[str, Any] | None
 
     def __post_init__(self) -> None:
-        """Refuse settings that make no sense."""
+        """Refuse settings that are out of range, unknown, or do not go together."""
         for name, least in (("n_trials", 1), ("n_jobs", 1), ("min_epochs", 1), ("reduction_factor", 2)):
             check_range(f"hydra.sweeper.{name}", getattr(self, name), least, integer=True)
         if self.sampler not in SAMPLERS:
@@ -62,15 +63,15 @@ class SearchSettings:
 
     @property
     def storage_url(self) -> str:
-        """Return the URL of the storage, by default of an SQLite file in the study's folder."""
+        """URL of the storage, by default that of an SQLite file in the study's folder."""
         return self.storage or f"sqlite:///{self.folder / 'study.db'}"
 
     @property
     def ranges(self) -> list[str]:
-        """Return the ranges as overrides in Hydra's grammar."""
+        """The ranges to search, as overrides in Hydra's grammar."""
         return [f"{key}={value}" for key, value in (self.params or {}).items()]
 
     @property
     def pruning(self) -> dict[str, int] | None:
-        """Return the arguments of successive halving; None where no trial is pruned."""
+        """The settings of successive halving; None if no trial is to be pruned."""
         return {"min_epochs": self.min_epochs, "reduction_factor": self.reduction_factor} if self.pruner else None

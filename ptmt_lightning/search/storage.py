@@ -1,4 +1,4 @@
-"""Where Optuna keeps studies."""
+"""The storage in which Optuna keeps studies, an SQL database."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import time
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
-PRUNED = "pruned_after_epoch"  # attribute of a trial
-HEARTBEAT_SECONDS = 60
+PRUNED = "pruned_after_epoch"  # name of a trial's attribute
+HEARTBEAT_SECONDS = 60  # time between a running trial's signs of life
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Open the storage of studies at ``url``.
+    """Open the storage of studies at a URL of SQLAlchemy; a new database gets its tables.
 
     Raises:
-        ValueError: it can't be opened.
+        ValueError: the storage can't be opened.
     """
-    wait = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}  # seconds, for another's lock
+    wait = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}  # seconds to wait for a lock
     for attempt in itertools.count(1):
         try:
             return RDBStorage(

@@ -25,19 +25,19 @@ log = logging.getLogger(__name__)
 
 
 class SharedStudy:
-    """Share an Optuna study, of which the storage is all the state there is.
+    """An Optuna study that several processes and machines can work on; all of its state is in its storage.
 
-    Trials of a process that was killed are taken over, with their settings and number. Drawing depends on the seed and
-    the trial's number only.
+    Trials of a process that was killed are taken over, with their settings and numbers. The random numbers of a trial
+    depend only on the seed and the trial's number.
 
     Args:
-        settings: of the search; its folder, on this machine, is for locks, too.
-        direction: of the score.
-        fixed: settings that all trials have.
-        space: those that are searched.
+        settings: settings of the search; their folder, on this machine, also holds lock files.
+        direction: whether the score is to be maximised or minimised.
+        fixed: overrides that all trials have.
+        space: distribution of each setting that is searched, by key.
 
     Raises:
-        ValueError: a storage that can't be opened, or a study of that name with other settings.
+        ValueError: the storage can't be opened, or has a study of that name with other settings.
     """
 
     def __init__(
@@ -59,36 +59,36 @@ class SharedStudy:
                 direction=direction,
                 load_if_exists=True,
             )
-            self._storage: Any = self.study._storage  # keeps what it has read
+            self._storage: Any = self.study._storage  # a wrapper that caches what it has read
             fixed = [argument for argument in fixed if not argument.startswith("keep_checkpoints=")]
-            ours = {"fixed": fixed, "space": {key: distribution_to_json(space[key]) for key in space}}
-            theirs = self.study.user_attrs
-            for what, value in ours.items():
-                if theirs.get(what, value) != value:
+            wanted = {"fixed": fixed, "space": {key: distribution_to_json(space[key]) for key in space}}
+            stored = self.study.user_attrs
+            for name, value in wanted.items():
+                if stored.get(name, value) != value:
                     raise ValueError(
-                        f"hydra.sweeper.study={settings.study}: that study has other settings ({what}: {theirs[what]}, "
+                        f"hydra.sweeper.study={settings.study}: that study has other settings ({name}: {stored[name]}, "
                         f"here {value}); repeat its command, or choose another name"
                     )
-                self.study.set_user_attr(what, value)
+                self.study.set_user_attr(name, value)
         if self.study.trials:
             log.info("study %s goes on: %s", settings.study, self.states())
 
     def states(self) -> dict[str, int]:
-        """Return how many trials are in each state."""
+        """Return the number of trials in each state, by the state's name in lower case."""
         states = [trial.state.name.lower() for trial in self.study.get_trials(deepcopy=False)]
         return {state: states.count(state) for state in sorted(set(states))}
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Hold a lock as long as this process lives, by which others see whether its trials are still at work."""
+        """Hold a lock within this block; by it, other processes on this machine see that the trials are at work."""
         with self._owner_file(self._owner).open("w") as alive:
             lock_descriptor(alive.fileno())
             yield
-        if not self._has_open_trials():  # else the file tells others that they may take them; so where killed
+        if not self._has_open_trials():  # otherwise the file stays, unlocked: others take the open trials over
             self._owner_file(self._owner).unlink()
 
     def next_trials(self, number: int) -> list[Trial]:
-        """Return up to ``number`` trials: those that a killed process left, then new ones."""
+        """Return up to ``number`` trials to run: first those that killed processes left, then new ones."""
         with self.lock:
             known = self.study.get_trials(deepcopy=False)
             running = [trial for trial in known if trial.state == TrialState.RUNNING]
@@ -103,10 +103,10 @@ class SharedStudy:
         return [trial for trial in trials if trial is not None]
 
     def _drawn(self, trial_id: int, num_known: int) -> Trial | None:
-        """Return the trial with its settings; None for one too many."""
+        """Return a trial after its settings are drawn; None if the study has all of its trials without it."""
         self._storage.record_heartbeat(trial_id)
         number = self._storage.get_trial(trial_id).number
-        if number >= self.settings.n_trials:  # another machine was faster
+        if number >= self.settings.n_trials:  # another machine has made the last trial meanwhile
             self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
             return None
         # A generator of its own for each trial: a resumed study draws what an uninterrupted one would have, and two
@@ -121,7 +121,7 @@ class SharedStudy:
 
     @contextlib.contextmanager
     def beating(self, trials: list[Trial]) -> Iterator[None]:
-        """Keep other machines from taking the trials for abandoned."""
+        """Send signs of life for the trials within this block, so that other machines do not take them over."""
         ended = threading.Event()
 
         def beat() -> None:
@@ -138,7 +138,7 @@ class SharedStudy:
             thread.join()
 
     def tell(self, trial: Trial, score: float | None) -> None:
-        """Tell the study how a trial ended: its score, or None for a failure."""
+        """Tell the study how a trial ended: with a score, or with None if it failed."""
         if score is None:
             self.study.tell(trial, state=TrialState.FAIL)
         elif PRUNED in self._storage.get_trial(trial._trial_id).user_attrs:
@@ -147,7 +147,7 @@ class SharedStudy:
             self.study.tell(trial, score)
 
     def _is_abandoned(self, trial: FrozenTrial, stale: list[int]) -> bool:
-        """Return whether the process that took the trial is gone: by its lock, from elsewhere by missing heartbeats."""
+        """Return whether the process of a trial is gone: by its lock, or from elsewhere by missing signs of life."""
         owner = trial.user_attrs["owner"]
         path = self._owner_file(owner)
         if owner == self._owner or not path.exists():
@@ -170,7 +170,8 @@ def _sampler(name: str, seed: int) -> BaseSampler:
         case "gp":
             return GPSampler(seed=seed)
         case "tpe":
-            return TPESampler(seed=seed, multivariate=True, constant_liar=True)  # trials that run keep others away
+            # constant_liar: a running trial counts as a bad one, so that the next one tries something else.
+            return TPESampler(seed=seed, multivariate=True, constant_liar=True)
         case "random":
             return RandomSampler(seed=seed)
     raise AssertionError(name)

@@ -1,4 +1,4 @@
-"""A search: an Optuna study is asked for settings, jobs are run with them, and the study is told their scores."""
+"""The loop of a search: asks an Optuna study for settings, runs jobs with them, and tells the study their scores."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ log = logging.getLogger(__name__)
 
 
 class Search:
-    """Launch the trials of a study until it has all of them.
+    """A search, which launches the trials of a study as jobs until it has all of them.
 
     Args:
-        config: the sweep's own, with what all trials have.
-        config_loader: composes the trials' configurations.
-        launcher: of the jobs.
+        settings: settings of the search.
+        config: configuration of the sweep itself, with the settings that all trials share.
+        config_loader: composes the configurations of trials.
+        launcher: runs the jobs.
     """
 
     def __init__(
@@ -43,16 +44,19 @@ class Search:
         self.settings, self.config, self.config_loader, self.launcher = settings, config, config_loader, launcher
 
     def run(self, arguments: list[str]) -> None:
-        """Launch trials until the study has all of them; write what was found.
+        """Launch trials until the study has all of them, and write the report.
+
+        Args:
+            arguments: the overrides that the user typed, with and without ranges.
 
         Raises:
-            CompactHydraException: some trials failed; says which.
+            CompactHydraException: trials failed (the message names them), or a range or the study can't be used.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         with compact_errors():
             fixed, space = self._space(arguments)
-        # What can't be composed is refused before the study is begun.
+        # Settings that can't be composed are refused before the study is made.
         values = [f"{key}={any_value(distribution)}" for key, distribution in space.items()]
         self.config_loader.load_sweep_config(self.config, [*fixed, *values])
         direction = StudyDirection[f"{self.config.mode}imize".upper()]
@@ -73,10 +77,16 @@ class Search:
             raise CompactHydraException("\n".join(["error: trials failed:", *failed]))
 
     def _space(self, arguments: list[str]) -> tuple[list[str], dict[str, BaseDistribution]]:
-        """Return the arguments without a range, and the ranges by key: of the configuration's what the loss has."""
+        """Return the overrides without a range, and the distributions of those with one, by key.
+
+        A range that the configuration has for a setting of the loss is left out if the chosen loss has no such setting.
+
+        Raises:
+            ValueError: a range is not valid, or there is none.
+        """
         parser = OverridesParser.create(config_loader=self.config_loader)
         fixed, space = dict[str, str](), dict[str, BaseDistribution]()
-        # An argument replaces a range of the configuration.
+        # The user's arguments come last, so that they replace ranges of the configuration.
         for override in parser.parse_overrides([*self.settings.ranges, *arguments]):
             key = override.get_key_element()
             fixed.pop(key, None)
@@ -99,19 +109,19 @@ class Search:
         return list(fixed.values()), space
 
     def _command(self, fixed: list[str]) -> list[str]:
-        """Return the command of one run with what all trials have."""
+        """Return the words of the command of one run, with the settings that all trials share."""
         options = config_options(self.config.hydra)
         return [*typed_program(), *options, *(a for a in fixed if not a.startswith("search="))]
 
     def _launch(self, study: SharedStudy, trials: list[Trial], fixed: list[str]) -> list[str]:
-        """Launch trials and tell the study how they ended; give those that failed, in words."""
+        """Launch trials, tell the study how they ended, and return a message for each that failed."""
         failed = []
         overrides = [[*fixed, *self._overrides(trial)] for trial in trials]
         with study.beating(trials):
             returns = self.launcher.launch(overrides, initial_job_idx=trials[0].number)
         for trial, returned in zip(trials, returns, strict=True):
             if isinstance(returned._return_value, JobNotRunError):
-                continue  # the next start takes it up
+                continue  # the next start of the search takes it over
             score = returned._return_value if returned.status == JobStatus.COMPLETED else None
             if score is None or math.isnan(score):
                 score = None

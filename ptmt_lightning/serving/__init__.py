@@ -1,1 +1,1 @@
-"""A trained model behind an HTTP address."""
+"""An HTTP server that predicts labels with a trained model."""

@@ -1,6 +1,7 @@
-"""What is asked for and answered over HTTP, and the process that predicts.
+"""The requests and answers of the HTTP server, and the process that predicts.
 
-LitServe reads the types of a method off its signature, so they are no strings here.
+LitServe reads the types in a method's signature and can't read strings, so this module must not import ``annotations``
+from ``__future__``. The docstrings of requests and answers are shown to users, in ``/docs``.
 """
 
 import queue
@@ -19,14 +20,14 @@ from ptmt_lightning.inference import Classifier, Prediction
 from ptmt_lightning.inference.model_folder import Precision
 from ptmt_lightning.serving.limits import BUSY
 
-MAX_TEXTS = 256  # a request
-MAX_CHARACTERS = 100_000  # a text
+MAX_TEXTS = 256  # in a request
+MAX_CHARACTERS = 100_000  # in a text
 
 Threshold = Annotated[float, Field(ge=0, le=1)]
 
 
 class PredictRequest(BaseModel):
-    """Texts, and what :meth:`~ptmt_lightning.inference.Classifier.predict` takes beside them."""
+    """Texts to be labelled, and options that replace the model's own settings for this request."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -37,26 +38,38 @@ class PredictRequest(BaseModel):
 
 
 class Path(BaseModel):
-    """Labels from the top down, and the probability of each."""
+    """One path of predicted labels, from the top level down, with the probability of each label."""
 
     path: list[str]
     probabilities: list[float]
 
 
 class PredictResponse(BaseModel):
-    """The paths of each text, most probable first."""
+    """The predicted paths of each text, in the order of the texts; a text's most probable path comes first."""
 
     predictions: list[list[Path]]
 
 
 class WaitingRequests(BatchedLoop):  # type: ignore[misc]
-    """Takes what is waiting, up to a batch of texts: a lone request goes at once, a crowd goes together.
+    """A loop of LitServe that takes all waiting requests together, up to a batch of texts, and awaits no further ones.
 
-    LitServe's own loop asks a thousand times a second whether somebody is there, and counts requests, not texts.
+    LitServe's own loop looks for requests a thousand times a second, and limits a batch by requests instead of texts.
     """
 
     def get_batch_requests(self, lit_api: Any, request_queue: Any, transport: Any) -> tuple[list[Any], list[Any]]:
-        """Requests as ``(queue, id, request)``; nothing to time out beside them, that is answered here."""
+        """Return the waiting requests as ``(queue, id, request)``; waits for the first one for up to a second.
+
+        Requests that have waited too long are answered here, with status 503, so the second list, of those that
+        LitServe would have to answer, is empty.
+
+        Args:
+            lit_api: the API, which gives the size of a batch and the longest time to wait.
+            request_queue: LitServe's queue of requests.
+            transport: LitServe's way to send answers.
+
+        Raises:
+            KeyboardInterrupt: the server is shutting down.
+        """
         taken: list[Any] = []
         texts = 0
         while texts < lit_api.max_batch_size:
@@ -64,7 +77,7 @@ class WaitingRequests(BatchedLoop):  # type: ignore[misc]
                 answers, uid, arrived, request = request_queue.get(block=not taken, timeout=1.0)
             except queue.Empty:
                 break
-            if uid is None:  # the server ends
+            if uid is None:  # the server is shutting down
                 raise KeyboardInterrupt
             self.put_response(transport, answers, uid, (), LitAPIStatus.START, LoopResponseType.REGULAR)
             if lit_api.request_timeout and time.monotonic() - arrived > lit_api.request_timeout:
@@ -77,11 +90,13 @@ class WaitingRequests(BatchedLoop):  # type: ignore[misc]
 
 
 class TaxonomyAPI(litserve.LitAPI):  # type: ignore[misc]
-    """Predicts for the requests of a batch together.
+    """The worker of the server, which predicts the texts of several requests together.
 
     Args:
-        model, device, precision: of :meth:`~ptmt_lightning.inference.Classifier.from_pretrained`.
-        batch_size: texts at a time.
+        model: folder of a trained model, or its name on a hub.
+        device: device to run on; None for a GPU where there is one.
+        precision: number format of weights and computation.
+        batch_size: number of texts in a batch.
     """
 
     def __init__(self, model: str, *, device: str | None, precision: Precision, batch_size: int) -> None:
@@ -89,22 +104,26 @@ class TaxonomyAPI(litserve.LitAPI):  # type: ignore[misc]
         self.model, self.model_device, self.precision = model, device, precision
 
     def setup(self, device: Any) -> None:
-        """Once, in the process that predicts."""
+        """Load the model; LitServe calls this once, in the process that predicts.
+
+        Args:
+            device: LitServe's choice of a device, which is not used.
+        """
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this process
         self.classifier = Classifier.from_pretrained(self.model, device=self.model_device, precision=self.precision)
 
     def decode_request(self, request: PredictRequest) -> PredictRequest:
-        """Checked by its type, before it comes here."""
+        """Return the request unchanged, as FastAPI has checked it by the type in this signature."""
         return request
 
     def batch(self, inputs: list[PredictRequest]) -> list[PredictRequest]:
-        """As they are."""
+        """Return the requests unchanged, as :meth:`predict` takes a list of them."""
         return inputs
 
     def predict(self, requests: list[PredictRequest]) -> list[list[Prediction] | ValueError]:
-        """The predictions of each request, or what is wrong with its options."""
+        """Return the predictions for each request, or what is wrong with its options."""
         outcomes: list[list[Prediction] | ValueError] = [[] for _ in requests]
-        alike: dict[str, list[int]] = {}  # by options
+        alike: dict[str, list[int]] = {}  # rows of the requests with the same options
         for row, request in enumerate(requests):
             alike.setdefault(request.model_dump_json(exclude={"texts"}), []).append(row)
         for rows in alike.values():
@@ -121,7 +140,10 @@ class TaxonomyAPI(litserve.LitAPI):  # type: ignore[misc]
         return outcomes
 
     def encode_response(self, output: list[Prediction] | ValueError) -> PredictResponse:
-        """The answer, ready to be sent; the annotation is for OpenAPI."""
+        """Return the answer to a request: its predictions, or status 422 and what is wrong with its options.
+
+        The answer is a finished response; the annotated type is what OpenAPI shows.
+        """
         if isinstance(output, ValueError):
             answer = JSONResponse({"detail": str(output)}, status_code=422)
         else:

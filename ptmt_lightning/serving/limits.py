@@ -1,4 +1,4 @@
-"""What a server takes upon itself: sizes, waiting, and how many at a time."""
+"""Limits that protect the server: the size of a request, the time it takes, and the number of requests that wait."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_BODY = 2**20  # bytes
+MAX_BODY = 2**20  # largest body of a request, in bytes
 BUSY = "the server is busy; try again later"
-_BODY_SECONDS = 10.0
+_BODY_SECONDS = 10.0  # time for the body of a request to arrive
 
 
 class Limits:
-    """Reads a request's body whole and in time, turns requests away while too many wait, and lets none wait forever.
+    """ASGI middleware that limits POST requests: their size, their number, and the time until they are answered.
+
+    A body that arrives too slowly is answered with status 408, one that is too large with 413. A request that finds too
+    many others waiting, or has waited too long itself, is answered with 503.
 
     Args:
-        max_pending: requests that may wait for an answer.
-        timeout: seconds that they may.
+        app: the application to protect.
+        max_pending: largest number of requests that may wait for an answer.
+        timeout: seconds that a request may wait for its answer.
     """
 
     def __init__(self, app: ASGIApp, *, max_pending: int, timeout: float) -> None:
@@ -28,6 +32,7 @@ class Limits:
         self.pending = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request to the application, or answer it here if it exceeds a limit."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
@@ -39,7 +44,7 @@ class Limits:
         except OverflowError:
             await _refuse(413, f"the request has more than {MAX_BODY} bytes; split it", scope, receive, send)
             return
-        if body is None:  # the client is gone
+        if body is None:  # the client has disconnected
             return
         if self.pending >= self.max_pending:
             await _refuse(503, BUSY, scope, receive, send)
@@ -91,7 +96,7 @@ async def _refuse(status: int, reason: str, scope: Scope, receive: Receive, send
 
 
 async def invalid_request(_: Request, error: Exception) -> JSONResponse:
-    """What is wrong, without the request itself, which may be huge or not even JSON."""
+    """Return status 422 with what is wrong, but not the request itself, which may be huge or not even JSON."""
     assert isinstance(error, RequestValidationError)
     problems: list[dict[str, Any]] = list(error.errors())
     reasons = [f"{'.'.join(map(str, problem['loc'][1:]))}: {problem['msg']}"[:500] for problem in problems[:10]]

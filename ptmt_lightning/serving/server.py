@@ -1,4 +1,4 @@
-"""``ptmt serve``: the end points, and the process that answers."""
+"""The server behind ``ptmt serve``: its end points, and how it is run and stopped."""
 
 from __future__ import annotations
 
@@ -22,24 +22,27 @@ _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; frame-ancestors 'none'"
 }
-_GRACE_SECONDS = 5  # for answers that are being made when the server ends
+_GRACE_SECONDS = 5  # time to finish answers when the server is told to end
 
 
 def serve(
     model: str, *, host: str, port: int, device: str | None, precision: Precision, batch_size: int, max_pending: int,
     timeout: float,
 ) -> None:  # fmt: skip
-    """Answer requests until the process is told to end.
+    """Answer HTTP requests until the process is told to end.
 
     Args:
-        model, device, precision: of :meth:`~ptmt_lightning.inference.Classifier.from_pretrained`.
-        host: ``"127.0.0.1"``, this machine alone, or ``"0.0.0.0"`` for everybody who can reach it.
-        batch_size: texts at a time, of several requests where several wait.
-        max_pending: requests that may wait for an answer; further ones get a 503.
-        timeout: seconds that a request may wait, then it gets a 503.
+        model: folder of a trained model, or its name on a hub.
+        host: ``"127.0.0.1"`` for clients on this machine only, or ``"0.0.0.0"`` for all that can reach it.
+        port: number of the port to listen on.
+        device: device to run on; None for a GPU where there is one.
+        precision: number format of weights and computation.
+        batch_size: number of texts in a batch, which may come from several requests.
+        max_pending: largest number of requests that may wait for an answer; further ones are answered with status 503.
+        timeout: seconds that a request may wait for its answer, before status 503.
 
     Raises:
-        ValueError: a model, device or address that can't be used.
+        ValueError: the model, device or address can't be used, or a number is out of range.
     """
     server = _make_server(
         model, device=device, precision=precision, batch_size=batch_size, max_pending=max_pending, timeout=timeout
@@ -55,7 +58,11 @@ def serve(
 def _make_server(
     model: str, *, device: str | None, precision: Precision, batch_size: int, max_pending: int, timeout: float
 ) -> litserve.LitServer:
-    """The end points ``/``, ``/predict``, ``/taxonomy``, ``/health``, ``/info``, ``/docs``, ``/openapi.json``."""
+    """Return a server for ``/``, ``/predict``, ``/taxonomy``, ``/health``, ``/info``, ``/docs``, ``/openapi.json``.
+
+    Raises:
+        ValueError: the model or device can't be used, or a number is out of range.
+    """
     check_range("batch_size", batch_size, 1, integer=True)
     check_range("max_pending", max_pending, 1, integer=True)
     if not timeout > 0:
@@ -64,7 +71,7 @@ def _make_server(
     opened.device(device, precision)
     server = litserve.LitServer(
         TaxonomyAPI(model, device=device, precision=precision, batch_size=batch_size),
-        accelerator="cpu",  # which is LitServe's business only where it chooses the device
+        accelerator="cpu",  # keeps LitServe from looking for GPUs; the worker chooses its device itself
         timeout=timeout,
         restart_workers=True,
         middlewares=[(Limits, {"max_pending": max_pending, "timeout": timeout})],
@@ -85,7 +92,7 @@ def _make_server(
         return FileResponse(_PAGE, headers=_PAGE_HEADERS)
 
     async def taxonomy() -> FileResponse:
-        """The labels, level by level, and which is above which."""
+        """Return the taxonomy of the model's labels: its edges from parent to child, and the name of the root."""
         return FileResponse(opened.path / "taxonomy.json")
 
     app.add_api_route("/", page, include_in_schema=False)
@@ -94,7 +101,7 @@ def _make_server(
 
 
 def _end_all_on_sigterm() -> None:
-    """As Ctrl-C does: this process ends those that it started, which have this handler, too."""
+    """Make SIGTERM end the server as Ctrl-C does: this process ends its children, which inherit the handler."""
     server = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
