@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier evaluation left in FOLDER")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--trust", action="store_true", help="open model.pt2, which can run code")
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.set_defaults(run=_evaluate)
@@ -35,7 +36,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     split = options.split if options.data.is_dir() else name
     target = options.output or Path("evaluations", f"{name}-{split}" if options.data.is_dir() else name)
     check_folder(target, overwrite=options.overwrite)
-    classifier = Classifier.from_pretrained(options.model, device=options.device, precision=options.precision)
+    classifier = Classifier.from_pretrained(
+        options.model, device=options.device, precision=options.precision, trust=options.trust
+    )
     documents = documents_of(options.data, options.split, classifier.taxonomy)
     evaluation = evaluate(classifier, documents, batch_size=options.batch_size)
     description = {"dataset": name, "split": split, "model": options.model}

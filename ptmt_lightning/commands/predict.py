@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, help="at most so many labels a level; without --threshold the best")
     parser.add_argument("--no-prune", action="store_true", help="keep labels whose parent was not predicted")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--trust", action="store_true", help="open model.pt2, which can run code")
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.set_defaults(run=_predict)
@@ -45,7 +46,9 @@ def _predict(options: argparse.Namespace) -> None:
     files = {"input_format": options.input_format, "overwrite": options.overwrite}
     check_files(options.input, options.output, **files)
     counts = predict_file(
-        Classifier.from_pretrained(options.model, device=options.device, precision=options.precision),
+        Classifier.from_pretrained(
+            options.model, device=options.device, precision=options.precision, trust=options.trust
+        ),
         options.input,
         options.output,
         **files,

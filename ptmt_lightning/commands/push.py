@@ -21,7 +21,7 @@ def _push(options: argparse.Namespace) -> None:
         LocalTokenNotFoundError,
     )
 
-    from ptmt_lightning.inference.model_folder import WANTED, ModelFolder
+    from ptmt_lightning.inference.model_folder import PROGRAM_FILE, WANTED, ModelFolder
 
     folder = ModelFolder.open(options.model)
     api = HfApi()
@@ -29,7 +29,8 @@ def _push(options: argparse.Namespace) -> None:
         url = api.create_repo(options.name, private=options.private or None, exist_ok=True)
         api.upload_folder(
             repo_id=options.name, folder_path=folder.path, allow_patterns=[*WANTED, "README.md"],
-            delete_patterns=WANTED,  # an exported file of an earlier model would be taken for this one's
+            # An exported file of an earlier model would be taken for this one's.
+            delete_patterns=[*WANTED, PROGRAM_FILE],
             commit_message="Model of ptmt_lightning",
         )  # fmt: skip
     except (HFValidationError, HTTPError, LocalTokenNotFoundError) as error:  # HTTPError is the hub client's own

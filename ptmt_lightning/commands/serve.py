@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-pending", type=int, default=64, help="requests waiting, before 503 (default: %(default)s)"
     )
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds a request may wait (default: %(default)s)")
+    parser.add_argument("--trust", action="store_true", help="open model.pt2, which can run code")
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.set_defaults(run=_serve)
@@ -29,5 +30,5 @@ def _serve(options: argparse.Namespace) -> None:
         raise ValueError(f"{error}; install it with pip install 'ptmt_lightning[serve]'") from error
     serve(
         options.model, host=options.host, port=options.port, device=options.device, precision=options.precision,
-        batch_size=options.batch_size, max_pending=options.max_pending, timeout=options.timeout,
+        batch_size=options.batch_size, max_pending=options.max_pending, timeout=options.timeout, trust=options.trust,
     )  # fmt: skip

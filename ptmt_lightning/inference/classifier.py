@@ -68,7 +68,12 @@ class Classifier:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, device: str | torch.device | None = None, precision: Precision = "float32"
+        cls,
+        name: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        precision: Precision = "float32",
+        trust: bool = False,
     ) -> Classifier:
         """Open a saved model: the ``model/`` folder of a run, an exported folder, or a copy of either on a model hub.
 
@@ -76,10 +81,11 @@ class Classifier:
             name: path of the folder, or name of the model on the hub.
             device: device to run on; None for a GPU where there is one. An exported model runs on the CPU only.
             precision: number format of weights and computation. An exported model takes ``float32`` only.
+            trust: open ``model.pt2`` where there is nothing else, a file that can run code; yours alone.
 
         Raises:
-            ValueError: there is no model of that name, it is not a PTMT model of this package, or it can't be run with
-                this device or precision.
+            ValueError: there is no model of that name, it is not a PTMT model of this package, its parts do not belong
+                together, or it can't be run with this device or precision.
         """
         # Imported only here: Transformers loads the code of its models, which takes as long as all other imports.
         from transformers import AutoTokenizer
@@ -87,11 +93,14 @@ class Classifier:
         from ptmt_lightning.inference.engines import TorchScorer, open_exported
 
         folder = ModelFolder.open(str(name))
+        folder.check_trust(trust=trust)
         where = folder.device(device, precision)
         score: Callable[[PTMTBatch], Tensor]
         tokenizer: PreTrainedTokenizerBase
         if folder.is_exported:
-            score, tokenizer = open_exported(folder), AutoTokenizer.from_pretrained(folder.path)
+            tokenizer = AutoTokenizer.from_pretrained(folder.path)
+            folder.check_tokenizer(tokenizer)
+            score = open_exported(folder)
         else:
             trained, tokenizer = TorchScorer.open(folder)
             score = trained.to(where).eval()

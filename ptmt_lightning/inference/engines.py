@@ -41,6 +41,9 @@ class TorchScorer(torch.nn.Module):
         """
         path, settings, template, taxonomy = folder.path, folder.settings, folder.template, folder.taxonomy
         backbone, tokenizer, _ = Pretrained(name=str(path)).load([])
+        folder.check_tokenizer(tokenizer)
+        if not backbone.trained_head:
+            raise ValueError(f"{path}: the weights lack the head, which is trained with the labels; restore the files")
         backbone.adopt_rows(vocabulary_size(tokenizer) - template.num_text_tokens)
         if (path / "label_bias.safetensors").exists():
             with torch.no_grad():
@@ -84,10 +87,13 @@ class OnnxScorer:
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"],
-            disabled_optimizers=["SkipLayerNormFusion"],  # its result takes three times as long on CPUs
-        )  # fmt: skip
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"],
+                disabled_optimizers=["SkipLayerNormFusion"],  # its result takes three times as long on CPUs
+            )  # fmt: skip
+        except Exception as error:  # onnxruntime's own kinds have no base in common
+            raise ValueError(f"{path}: not an ONNX file that can be run ({error}); export the model again") from error
         self.inputs = [given.name for given in self.session.get_inputs()]
 
     def __call__(self, batch: PTMTBatch) -> Tensor:
@@ -115,4 +121,13 @@ class ProgramScorer:
 def open_exported(folder: ModelFolder) -> OnnxScorer | ProgramScorer:
     """Return the engine that runs the model file in a folder that ``ptmt export`` wrote."""
     path = folder.path / ONNX_FILE
-    return OnnxScorer(path) if path.exists() else ProgramScorer(folder.path / PROGRAM_FILE)
+    if not path.exists():
+        return ProgramScorer(folder.path / PROGRAM_FILE)
+    scorer = OnnxScorer(path)
+    num_labels = scorer.session.get_outputs()[0].shape[-1]
+    if isinstance(num_labels, int) and num_labels != len(folder.taxonomy):
+        raise ValueError(
+            f"{path}: scores {num_labels} labels, taxonomy.json has {len(folder.taxonomy)}; restore the "
+            "files, or export the model again"
+        )
+    return scorer

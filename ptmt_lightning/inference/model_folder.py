@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 
-from ptmt_lightning.decisions import DecisionRule, LevelSoftmax, Sigmoid
-from ptmt_lightning.models.ptmt.template import Template
+from ptmt_lightning.decisions import DecisionRule, LevelSoftmax, Sigmoid, per_level
+from ptmt_lightning.models.ptmt.template import Template, label_tokens, prompt_tokens
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.utils.tokens import vocabulary_size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
 Precision = Literal["float32", "bfloat16", "float16"]
 
-# The files of a model in a hub's repository; whatever else is there is neither downloaded nor replaced.
-WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*", PROGRAM_FILE]
+# The files of a model that are taken from a hub's repository, and sent there: none that can run code.
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*"]
 _SETTINGS = ("template", "prompts", "thresholds", "prune", "coherent", "decision")
 
 
@@ -41,12 +45,64 @@ class ModelFolder(NamedTuple):
         """
         path = _path(name)
         settings = _settings(path, name)
-        taxonomy = Taxonomy.from_json(path / "taxonomy.json")
+        taxonomy = _taxonomy(path / "taxonomy.json")
         try:
+            template = Template.from_json(settings["template"])
             rule = DecisionRule.from_json(settings, taxonomy)
-        except ValueError as error:
-            raise ValueError(f"{name!r}: {error}; use {_version_of(settings)}, which wrote it") from error
-        return cls(path, settings, Template.from_json(settings["template"]), rule)
+            per_level("thresholds", list(rule.thresholds or ()), taxonomy.num_levels)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path / 'ptmt.json'}: {error}; expected what {_version_of(settings)} wrote; update "
+                "ptmt_lightning, or restore the file"
+            ) from error
+        folder = cls(path, settings, template, rule)
+        folder._check_taxonomy()
+        return folder
+
+    def _check_taxonomy(self) -> None:
+        """Refuse a taxonomy that is not the one that the model was saved with: labels would be those of others."""
+        saved = self.settings.get("taxonomy_fingerprint", self.taxonomy.fingerprint)  # versions before 0.2 have none
+        if saved != self.taxonomy.fingerprint or self.template.level_sizes != self.taxonomy.level_sizes:
+            raise ValueError(
+                f"{self.path / 'taxonomy.json'}: not the taxonomy that the model was saved with (nodes, their order or "
+                "their parents have changed), so that labels would shift; restore the file"
+            )
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Refuse a tokenizer whose label and prompt tokens are not those that the model was saved with.
+
+        Raises:
+            ValueError: names the first token that differs.
+        """
+        expected = [*prompt_tokens(len(self.template.prompt_ids)), *label_tokens(self.taxonomy)]
+        first = self.template.first_label_id - len(self.template.prompt_ids)
+        found = tokenizer.convert_ids_to_tokens(list(range(first, first + len(expected))))
+        problems = [f"token {first + i} is {b!r}, not {a!r}" for i, (a, b) in enumerate(zip(expected, found)) if a != b]  # noqa: B905
+        size = first + len(expected)
+        if not problems and vocabulary_size(tokenizer) != size:
+            problems = [f"{vocabulary_size(tokenizer)} tokens, not {size}"]
+        if problems:
+            raise ValueError(
+                f"{self.path}: tokenizer and taxonomy do not belong together ({problems[0]}), so that labels would "
+                "shift; restore tokenizer.json and ptmt.json"
+            )
+
+    def check_trust(self, *, trust: bool) -> None:
+        """Refuse a folder of which only a file can be opened that may run code, unless the user trusts it.
+
+        Raises:
+            ValueError: says how to open the folder all the same.
+        """
+        if not trust and not self.has_weights and not (self.path / ONNX_FILE).exists():
+            raise ValueError(
+                f"{self.path}: {PROGRAM_FILE} can run code when it is opened; give --trust (trust=True) if you made it "
+                "yourself, or open the model/ folder that it was exported from"
+            )
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the folder holds plain weights, which are taken before any exported file."""
+        return any(self.path.glob("model*.safetensors"))
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -55,8 +111,8 @@ class ModelFolder(NamedTuple):
 
     @property
     def is_exported(self) -> bool:
-        """Whether ``ptmt export`` wrote the folder."""
-        return any((self.path / name).exists() for name in (ONNX_FILE, PROGRAM_FILE))
+        """Whether ``ptmt export`` wrote the folder: it holds an exported file, and no plain weights."""
+        return not self.has_weights and any((self.path / name).exists() for name in (ONNX_FILE, PROGRAM_FILE))
 
     def device(self, device: str | torch.device | None, precision: Precision) -> torch.device:
         """Return the device to run the model on, after checks that it is there and goes with the model.
@@ -107,16 +163,40 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
         elif other:
             hint = f": it is of model={other[0]}, which is there for comparison; expected one of model=ptmt"
         raise ValueError(f"{name!r} has no ptmt.json{hint}")
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    settings = _json_object(path)
     if "single_label" in settings:  # written by versions before 0.2
         settings["decision"] = (LevelSoftmax if settings.pop("single_label") else Sigmoid).name
     missing = [key for key in _SETTINGS if key not in settings]
-    if missing or "form" not in settings["template"]:
+    if missing or not isinstance(settings["template"], dict) or "form" not in settings["template"]:
         raise ValueError(
             f"{path} was written by {_version_of(settings)} and lacks what this one needs "
             f"({', '.join(missing) or 'template.form'}); use that version, or train again"
         )
     return settings
+
+
+def _taxonomy(path: Path) -> Taxonomy:
+    """Read ``taxonomy.json``; a file that is none names what is wrong."""
+    edges = _json_object(path).get("edges")
+    if not isinstance(edges, list) or not all(map(_is_edge, edges)):
+        raise ValueError(f"{path}: expected {{'edges': [[parent, child], ...]}}; restore the file")
+    return Taxonomy([(parent, child) for parent, child in edges], source=str(path))
+
+
+def _is_edge(edge: object) -> bool:
+    return isinstance(edge, list) and len(edge) == 2 and all(isinstance(name, str) for name in edge)
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; expected the model/ folder of a run, whole") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a JSON file ({error}); restore it, or download it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}; restore the file")
+    return content
 
 
 def _is_settings(path: Path) -> bool:

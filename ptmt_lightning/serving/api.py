@@ -99,9 +99,9 @@ class TaxonomyAPI(litserve.LitAPI):  # type: ignore[misc]
         batch_size: number of texts in a batch.
     """
 
-    def __init__(self, model: str, *, device: str | None, precision: Precision, batch_size: int) -> None:
+    def __init__(self, model: str, *, device: str | None, precision: Precision, batch_size: int, trust: bool) -> None:
         super().__init__(max_batch_size=batch_size, loop=WaitingRequests())
-        self.model, self.model_device, self.precision = model, device, precision
+        self.model, self.model_device, self.precision, self.trust = model, device, precision, trust
 
     def setup(self, device: Any) -> None:
         """Load the model; LitServe calls this once, in the process that predicts.
@@ -110,7 +110,9 @@ class TaxonomyAPI(litserve.LitAPI):  # type: ignore[misc]
             device: LitServe's choice of a device, which is not used.
         """
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this process
-        self.classifier = Classifier.from_pretrained(self.model, device=self.model_device, precision=self.precision)
+        self.classifier = Classifier.from_pretrained(
+            self.model, device=self.model_device, precision=self.precision, trust=self.trust
+        )
 
     def decode_request(self, request: PredictRequest) -> PredictRequest:
         """Return the request unchanged, as FastAPI has checked it by the type in this signature."""

@@ -27,7 +27,7 @@ _GRACE_SECONDS = 5  # time to finish answers when the server is told to end
 
 def serve(
     model: str, *, host: str, port: int, device: str | None, precision: Precision, batch_size: int, max_pending: int,
-    timeout: float,
+    timeout: float, trust: bool = False,
 ) -> None:  # fmt: skip
     """Answer HTTP requests until the process is told to end.
 
@@ -39,13 +39,20 @@ def serve(
         precision: number format of weights and computation.
         batch_size: number of texts in a batch, which may come from several requests.
         max_pending: largest number of requests that may wait for an answer; further ones are answered with status 503.
+        trust: open ``model.pt2``, which can run code.
         timeout: seconds that a request may wait for its answer, before status 503.
 
     Raises:
         ValueError: the model, device or address can't be used, or a number is out of range.
     """
     server = _make_server(
-        model, device=device, precision=precision, batch_size=batch_size, max_pending=max_pending, timeout=timeout
+        model,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        max_pending=max_pending,
+        timeout=timeout,
+        trust=trust,
     )
     server.uvicorn_graceful_timeout = _GRACE_SECONDS
     _end_all_on_sigterm()
@@ -56,7 +63,14 @@ def serve(
 
 
 def _make_server(
-    model: str, *, device: str | None, precision: Precision, batch_size: int, max_pending: int, timeout: float
+    model: str,
+    *,
+    device: str | None,
+    precision: Precision,
+    batch_size: int,
+    max_pending: int,
+    timeout: float,
+    trust: bool = False,
 ) -> litserve.LitServer:
     """Return a server for ``/``, ``/predict``, ``/taxonomy``, ``/health``, ``/info``, ``/docs``, ``/openapi.json``.
 
@@ -68,9 +82,10 @@ def _make_server(
     if not timeout > 0:
         raise ValueError(f"timeout={timeout}: expected seconds above 0")
     opened = ModelFolder.open(model)
+    opened.check_trust(trust=trust)
     opened.device(device, precision)
     server = litserve.LitServer(
-        TaxonomyAPI(model, device=device, precision=precision, batch_size=batch_size),
+        TaxonomyAPI(model, device=device, precision=precision, batch_size=batch_size, trust=trust),
         accelerator="cpu",  # keeps LitServe from looking for GPUs; the worker chooses its device itself
         timeout=timeout,
         restart_workers=True,

@@ -42,7 +42,7 @@ def test_scores_equal_those_of_the_trained_model(
     saved_ptmt(tmp_path, toy_taxonomy, model_type, **changes)
     trained = Classifier.from_pretrained(tmp_path / "model", device="cpu")
     export_model(str(tmp_path / "model"), tmp_path / "exported", file_format=file_format)
-    exported = Classifier.from_pretrained(tmp_path / "exported")
+    exported = Classifier.from_pretrained(tmp_path / "exported", trust=True)
     assert isinstance(exported.score, OnnxScorer if file_format == "onnx" else ProgramScorer)
     for texts in (MORE, MORE[:1], MORE[2:6], MORE * 5):  # sizes that were not traced
         torch.testing.assert_close(exported.probabilities(texts), trained.probabilities(texts), rtol=0, atol=1e-4)

@@ -1,0 +1,158 @@
+"""A saved model opens only with the parts that it was saved with, and nothing of it runs code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import saved_ptmt
+
+from ptmt_lightning.cli import main
+from ptmt_lightning.inference import Classifier
+from ptmt_lightning.inference.export import export_model
+from ptmt_lightning.inference.model_folder import WANTED, ModelFolder
+from ptmt_lightning.taxonomy import Taxonomy
+
+
+@pytest.fixture
+def model(tmp_path: Path, toy_taxonomy: Taxonomy) -> Path:
+    saved_ptmt(tmp_path, toy_taxonomy)
+    return tmp_path / "model"
+
+
+def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def without_a_leaf(content: dict[str, Any]) -> dict[str, Any]:
+    return content | {"edges": [edge for edge in content["edges"] if edge[1] != "BC"]}
+
+
+def with_an_edge(content: dict[str, Any]) -> dict[str, Any]:
+    return content | {"edges": [*content["edges"], ["C", "CB"]]}
+
+
+def sorted_edges(content: dict[str, Any]) -> dict[str, Any]:
+    return content | {"edges": sorted(content["edges"], reverse=True)}
+
+
+def another_parent(content: dict[str, Any]) -> dict[str, Any]:
+    return content | {"edges": [["C", "BA"] if edge == ["B", "BA"] else edge for edge in content["edges"]]}
+
+
+@pytest.mark.parametrize("change", [without_a_leaf, with_an_edge, sorted_edges, another_parent])
+@pytest.mark.parametrize("exported", [False, True])
+def test_another_taxonomy_is_refused(model: Path, tmp_path: Path, change: Callable[[Any], Any], exported: bool) -> None:
+    if exported:
+        export_model(str(model), tmp_path / "exported")
+        model = tmp_path / "exported"
+    rewrite(model / "taxonomy.json", change)
+    with pytest.raises(ValueError, match=r"taxonomy\.json: not the taxonomy that the model was saved with .*restore"):
+        Classifier.from_pretrained(model)
+
+
+@pytest.mark.parametrize("change", [without_a_leaf, with_an_edge, sorted_edges])
+def test_another_taxonomy_is_seen_without_a_fingerprint_too(model: Path, change: Callable[[Any], Any]) -> None:
+    """Folders of earlier versions have none: there the tokens of labels tell."""
+    rewrite(model / "ptmt.json", lambda content: {k: v for k, v in content.items() if k != "taxonomy_fingerprint"})
+    assert Classifier.from_pretrained(model)
+    rewrite(model / "taxonomy.json", change)
+    with pytest.raises(ValueError, match="labels would shift; restore"):
+        Classifier.from_pretrained(model)
+
+
+def without_the_last_token(content: dict[str, Any]) -> dict[str, Any]:
+    content["added_tokens"].pop()
+    return content
+
+
+def with_swapped_tokens(content: dict[str, Any]) -> dict[str, Any]:
+    one, other = content["added_tokens"][-2:]
+    one["content"], other["content"] = other["content"], one["content"]
+    return content
+
+
+@pytest.mark.parametrize("change", [without_the_last_token, with_swapped_tokens])
+def test_another_tokenizer_is_refused(model: Path, change: Callable[[Any], Any]) -> None:
+    rewrite(model / "tokenizer.json", change)
+    with pytest.raises(ValueError, match=r"^.*/model: tokenizer and taxonomy do not belong together \(.*\), so that"):
+        Classifier.from_pretrained(model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"thresholds": [0.5, 0.5]}, "thresholds=[0.5, 0.5]: expected a number, or 3 numbers"),
+        ({"thresholds": [0.5, 0.5, float("nan")]}, "thresholds=nan: expected a number in [0, 1]"),
+        ({"thresholds": "0.5"}, "expected a number"),
+        ({"thresholds": None}, "expected a number, or 3 numbers"),
+        ({"decision": "argmax"}, "decision 'argmax' is not known; expected one of sigmoid, level_softmax"),
+        ({"template": []}, "lacks what this one needs"),
+        ({"template": None}, "lacks what this one needs"),
+    ],
+)
+def test_settings_that_do_not_fit_name_file_and_value(model: Path, changes: dict[str, Any], message: str) -> None:
+    rewrite(model / "ptmt.json", lambda content: content | changes)
+    with pytest.raises(ValueError, match=r"ptmt\.json") as caught:
+        Classifier.from_pretrained(model)
+    assert message in str(caught.value)
+
+
+def test_fields_of_a_newer_version_ask_for_an_update(model: Path) -> None:
+    rewrite(model / "ptmt.json", lambda c: c | {"template": c["template"] | {"new_field": 1}, "version": "9.0"})
+    with pytest.raises(ValueError, match=r"ptmt\.json: .*new_field.*version 9\.0 of ptmt_lightning wrote; update"):
+        Classifier.from_pretrained(model)
+
+
+def test_other_sizes_of_levels_are_refused(model: Path) -> None:
+    rewrite(model / "ptmt.json", lambda c: c | {"template": c["template"] | {"level_sizes": [3, 6, 2]}})
+    with pytest.raises(ValueError, match="not the taxonomy that the model was saved with"):
+        Classifier.from_pretrained(model)
+
+
+@pytest.mark.parametrize("name", ["ptmt.json", "taxonomy.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"a"', "{}", '{"edges": 3}', '{"edges": [["A"]]}', "\x00"])
+def test_broken_json_names_its_file(model: Path, name: str, content: str) -> None:
+    (model / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"/{name}"):
+        Classifier.from_pretrained(model)
+
+
+def test_garbage_in_place_of_an_onnx_file_is_one_line(model: Path, tmp_path: Path) -> None:
+    export_model(str(model), tmp_path / "exported")
+    (tmp_path / "exported/model.onnx").write_bytes(b"no onnx" * 100)
+    with pytest.raises(
+        ValueError, match=r"model\.onnx: not an ONNX file that can be run \(.*\); export the model again"
+    ):
+        Classifier.from_pretrained(tmp_path / "exported")
+
+
+# ---- nothing that is opened runs code ----
+
+
+def test_a_program_is_opened_only_where_it_is_trusted(model: Path, tmp_path: Path) -> None:
+    export_model(str(model), tmp_path / "program", file_format="torch_export")
+    with pytest.raises(ValueError, match=r"model\.pt2 can run code when it is opened; give --trust \(trust=True\)"):
+        Classifier.from_pretrained(tmp_path / "program")
+    trusted = Classifier.from_pretrained(tmp_path / "program", trust=True)
+    assert trusted.predict("m n", top_k=1) == Classifier.from_pretrained(model).predict("m n", top_k=1)
+    (tmp_path / "in.txt").write_text("m n\n")
+    command = ["predict", str(tmp_path / "program"), str(tmp_path / "in.txt"), "-o", str(tmp_path / "out.jsonl")]
+    with pytest.raises(SystemExit, match=r"can run code when it is opened; give --trust"):
+        main(command)
+    main([*command, "--trust"])
+    assert (tmp_path / "out.jsonl").exists()
+
+
+def test_plain_weights_are_taken_before_a_crafted_program(model: Path) -> None:
+    (model / "model.pt2").write_bytes(b"anything at all")
+    assert Classifier.from_pretrained(model).predict("m n", top_k=1)
+    assert not ModelFolder.open(str(model)).is_exported
+
+
+def test_programs_are_not_taken_from_a_hub() -> None:
+    assert not any(Path("model.pt2").match(pattern) for pattern in WANTED)
+    assert not any(Path(name).match(pattern) for pattern in WANTED for name in ("model.bin", "code.py", "data.pkl"))
