@@ -60,3 +60,6 @@ def _predict(options: argparse.Namespace) -> None:
     )
     kept = "" if options.output == "-" else f", see {options.output}.rejected.jsonl"
     log.info("%d predicted, %d left out%s", *counts, kept if counts.rejected else "")
+    if not counts.predicted:
+        reason = f"all {counts.rejected} rows were left out{kept}" if counts.rejected else "the input holds no row"
+        raise ValueError(f"{options.input}: nothing was predicted, {reason}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from ptmt_lightning.inference.text_files import format_of
 from ptmt_lightning.utils.tokens import is_unicode
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 _ROW_GROUP = 10_240  # number of rows of a Parquet file that are held in memory at a time
 _SCHEMA = pa.schema(
     {
@@ -62,9 +64,35 @@ def _write_csv(lines: Path, target: Path) -> None:
         writer.writerow(["row", "id", "labels", "probabilities"])
         for record in map(json.loads, source):
             paths = record["predicted"]
-            labels = "; ".join(" > ".join(path["path"]) for path in paths)
-            probabilities = "; ".join(" > ".join(map(str, path["probabilities"])) for path in paths)
-            writer.writerow([record["row"], record.get("id", ""), labels, probabilities])
+            labels = join_paths([path["path"] for path in paths])
+            probabilities = join_paths([list(map(str, path["probabilities"])) for path in paths])
+            writer.writerow([record["row"], _harmless(record.get("id", "")), _harmless(labels), probabilities])
+
+
+def join_paths(paths: Sequence[Sequence[str]]) -> str:
+    r"""Return paths as one cell, ``A > B; C``; a backslash stands before ``>``, ``;`` and ``\\`` of a label's own."""
+    return "; ".join(" > ".join(re.sub(r"([\\>;])", r"\\\1", label) for label in path) for path in paths)
+
+
+def split_paths(cell: str) -> list[list[str]]:
+    """Return the paths of a cell of the output's ``labels``, the way back from :func:`join_paths`."""
+    cell = cell.removeprefix("'") if cell[1:2] in _FORMULA else cell
+    if not cell:
+        return []
+    paths, label = [[""]], ""
+    for escaped, mark, other in re.findall(r"\\(.)|( > |; )|(.)", cell, flags=re.DOTALL):
+        if mark:
+            paths[-1][-1], label = label, ""
+            paths.append([""]) if mark == "; " else paths[-1].append("")
+        else:
+            label += escaped or other
+    paths[-1][-1] = label
+    return paths
+
+
+def _harmless(cell: str) -> str:
+    """Return a cell that spreadsheets take for text: with an apostrophe where it would be a formula."""
+    return f"'{cell}" if cell[:1] in _FORMULA and cell else cell
 
 
 def _write_parquet(lines: Path, target: Path) -> None:

@@ -56,6 +56,8 @@ def check_files(source: str, target: str, *, input_format: str | None = None, ov
     if output_format(target) == "parquet" and target.endswith(".gz"):
         raise ValueError(f"{target}: parquet is compressed in itself; leave out .gz")
     path = Path(target)
+    if source != "-" and path.exists() and path.samefile(source):
+        raise ValueError(f"{target} is the input itself; give another output")
     if path.is_dir():
         raise ValueError(f"{target} is a folder; give a file")
     if path.exists() and not overwrite and not _is_finished(_part(path)):

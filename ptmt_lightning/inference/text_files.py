@@ -22,6 +22,10 @@ from ptmt_lightning.utils.tokens import is_unicode
 
 INPUT_FORMATS = ("txt", "csv", "jsonl", "parquet")
 _BATCH = 1024  # number of rows of a Parquet file that are read at a time
+_MAX_LINE = 2**24  # characters of a line, a longer one is cut and reported; JSON may take six for one of a text
+_MAX_ARRAY = 2**28  # characters of a JSON array, which is read as a whole
+_SHOWN = 1000  # characters of a row that is too long
+_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32"}
 _MAX_RECORD = 1000  # longest CSV record, in lines; a longer one has a quote that was never closed
 
 
@@ -55,12 +59,19 @@ def read_rows(source: str, input_format: str | None = None, text_column: str = "
             if kind == "csv":
                 yield from _csv_rows(file, source, text_column)
                 return
+            if kind == "jsonl" and file.peek_is_array():
+                yield from _array_rows(file, source, text_column)
+                return
             for number, line in enumerate(file, start=1):
                 content = line.removesuffix("\n").removesuffix("\r")
-                if kind == "txt":
+                if len(content) == _MAX_LINE:
+                    yield Row(number, None, content[:_SHOWN], f"the line has more than {_MAX_LINE:,} characters")
+                elif kind == "txt":
                     yield Row(number, None, *_checked(content))
                 elif content.strip():
                     yield _json_row(number, content, text_column)
+    except UnicodeError as error:
+        raise ValueError(f"{source}: {error}; save the file as UTF-8") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{source}: the file ends early or is damaged ({error}); get it anew") from error
 
@@ -111,7 +122,7 @@ class _Lines:
         self._waiting.extendleft(reversed(self.record[1:]))
 
 
-def _csv_rows(file: TextIO, source: str, text_column: str) -> Iterator[Row]:
+def _csv_rows(file: Iterable[str], source: str, text_column: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
     lines = _Lines(file)
     reader = csv.reader(lines, strict=True)
@@ -143,11 +154,47 @@ def _csv_rows(file: TextIO, source: str, text_column: str) -> Iterator[Row]:
             yield Row(number, _id(record), *_checked(record[text_column]))
 
 
+def _array_rows(file: _TextLines, source: str, text_column: str) -> Iterator[Row]:
+    """Yield the elements of a file that holds one JSON array, however it is laid out.
+
+    Where only its first line is an array, that is a row that can't be used, and the others are rows as ever.
+    """
+    content = file.read(_MAX_ARRAY + 1)
+    if len(content) > _MAX_ARRAY:
+        raise ValueError(f"{source}: a JSON array of more than {_MAX_ARRAY:,} characters; write an object a line")
+    try:
+        elements = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        lines = content.split("\n")
+        if not _is_json(lines[0]):
+            raise ValueError(
+                f"{source}: begins like a JSON array, and is none ({error}); write an object a line"
+            ) from error
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _json_row(number, line.removesuffix("\r"), text_column)
+        return
+    for number, record in enumerate(elements, start=1):
+        yield _record_row(number, record, json.dumps(record), text_column)
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _json_row(number: int, line: str, text_column: str) -> Row:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         return Row(number, None, line, f"invalid JSON: {error}")
+    return _record_row(number, record, line, text_column)
+
+
+def _record_row(number: int, record: Any, line: str, text_column: str) -> Row:
     if not isinstance(record, dict) or text_column not in record:
         return Row(number, None, line, f"expected an object with the key {text_column!r}")
     return Row(number, _id(record), *_checked(record[text_column]))
@@ -159,6 +206,8 @@ def _checked(text: Any) -> tuple[str, str | None]:
         return repr(text), f"the text is {type(text).__name__} {text!r}, expected a string"
     if not text.strip():
         return text, "the text is empty"
+    if "\0" in text:
+        return text, "the text holds NUL characters, as UTF-16 does that is read as UTF-8; save the file as UTF-8"
     return text, None if is_unicode(text) else "the text is not valid UTF-8"
 
 
@@ -175,11 +224,42 @@ def _check_column(source: str, names: Sequence[str], text_column: str) -> None:
 
 
 @contextmanager
-def _opened(source: str) -> Iterator[TextIO]:
+def _opened(source: str) -> Iterator[_TextLines]:
+    """Open a text file in the encoding that its byte-order mark names, UTF-8 without one."""
     with nullcontext(sys.stdin.buffer) if source == "-" else Path(source).open("rb") as binary:
-        plain = gzip.GzipFile(fileobj=binary) if source.lower().endswith(".gz") else binary
+        is_zipped = source.lower().endswith(".gz")
+        plain: Any = io.BufferedReader(gzip.GzipFile(fileobj=binary)) if is_zipped else binary
+        start = plain.peek(4)[:4]
+        encoding = _MARKS.get(start) or _MARKS.get(start[:2]) or "utf-8-sig"
         # Bytes that are not UTF-8 become surrogates, which are reported row by row.
-        yield io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+        errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
+        yield _TextLines(io.TextIOWrapper(plain, encoding=encoding, errors=errors, newline="\n"))
+
+
+class _TextLines:
+    """The lines of a text file, of bounded length: the rest of a longer one is skipped."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._start = file, ""
+
+    def peek_is_array(self) -> bool:
+        """Return whether the first character that is no white space opens a JSON array."""
+        while not self._start.strip() and (more := self._file.read(1)):
+            self._start += more
+        return self._start.lstrip().startswith("[")
+
+    def read(self, size: int) -> str:
+        """Return what is left, up to so many characters."""
+        start, self._start = self._start, ""
+        return start + self._file.read(size)
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._start + self._file.readline(_MAX_LINE - len(self._start)):
+            self._start = ""
+            if len(line) == _MAX_LINE and not line.endswith("\n"):
+                while (rest := self._file.readline(_MAX_LINE)) and not rest.endswith("\n"):
+                    pass
+            yield line
 
 
 def format_of(name: str, given: str | None, known: tuple[str, ...], side: str) -> str:
@@ -195,6 +275,7 @@ def format_of(name: str, given: str | None, known: tuple[str, ...], side: str) -
         ValueError: the format is not one of ``known``.
     """
     kind = given or Path(name.lower().removesuffix(".gz")).suffix.removeprefix(".")
+    kind = "jsonl" if kind == "json" and side == "input" else kind  # an array, or lines by another name
     if name == "-" and given is None:
         kind = "txt"
     if kind not in known:

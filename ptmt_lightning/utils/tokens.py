@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_LONG = 100_000  # characters of a text that are read at least
+_CHARACTERS_A_TOKEN = 500  # far more than a token stands for, be it after long runs of spaces
 _CHARACTERS = 1_000_000  # tokenised at a time, because the tokenizer takes some 80 bytes of memory for each
 
 
@@ -21,6 +23,8 @@ def text_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max
 
     A text that spells a special token, such as ``[MASK]``, does not become one.
     """
+    # Long before the tokenizer would: it takes a text as a whole, and only then cuts it.
+    texts = [text[: max(_LONG, max_tokens * _CHARACTERS_A_TOKEN)] for text in texts]
     token_ids: list[list[int]] = []
     for group in _groups(texts):
         encoded = tokenizer(
