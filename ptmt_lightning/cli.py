@@ -57,3 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get("PTMT_DEBUG"):
             raise
         raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

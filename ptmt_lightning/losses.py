@@ -138,7 +138,7 @@ class WASL(LabelLoss):
         check_range("loss.margin", margin, 0, 1, high_open=True)
         _check_level_weights(level_weights)
         self.gamma_pos, self.gamma_neg, self.margin = gamma_pos, gamma_neg, margin
-        self.level_weights = level_weights
+        self.level_weights = dict(level_weights) if isinstance(level_weights, Mapping) else list(level_weights)
 
     def weights_of_levels(self, num_levels: int) -> list[float]:
         """Return the weight of the positive term at each level.

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="of a folder (default: test)")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER",
-        help="for result.json, predictions.jsonl, per_label.csv, reliability.csv and figures "
+        help="for evaluation.json, predictions.jsonl, per_label.csv, reliability.csv and figures "
         "(default: evaluations/DATA-SPLIT)",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier evaluation left in FOLDER")
@@ -32,9 +32,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     from ptmt_lightning.run_folder.evaluation import check_folder, write_evaluation
     from ptmt_lightning.run_folder.result import show_scores
 
-    name = options.data.resolve().name.split(".")[0]
-    split = options.split if options.data.is_dir() else name
-    target = options.output or Path("evaluations", f"{name}-{split}" if options.data.is_dir() else name)
+    name = options.data.resolve().name
+    split = options.split
+    if not options.data.is_dir():
+        name = split = name.split(".")[0]
+    target = options.output or Path("evaluations", name if split == name else f"{name}-{split}")
     check_folder(target, overwrite=options.overwrite)
     classifier = Classifier.from_pretrained(
         options.model, device=options.device, precision=options.precision, trust=options.trust

@@ -155,6 +155,11 @@ class HTCDataModule(L.LightningDataModule):
             cache_dir=self.cache_dir,
         )
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether :meth:`connect` has given the data a tokenizer and collators."""
+        return bool(self._collators)
+
     def document_ids(self, split: str, rows: Sequence[int]) -> list[str]:
         """Return the ids of the documents in the given rows of a split, for messages and predictions."""
         return self._splits[split].ids(rows)

@@ -166,6 +166,7 @@ class Classifier:
         Raises:
             ValueError: an entry of ``texts`` is no text, or the model's scores are not finite.
         """
+        check_range("batch_size", batch_size, 1, integer=True)
         ids = self.token_ids(texts)
         probabilities = torch.empty(len(ids), len(self.taxonomy))
         for rows in _by_length(ids, batch_size):

@@ -72,7 +72,8 @@ def evaluate(classifier: Classifier, documents: Iterable[Document], *, batch_siz
         documents: the documents; their nodes are those of the classifier's taxonomy.
         batch_size: number of documents in a batch.
     """
-    metrics = HierarchicalMetrics(classifier.taxonomy)
+    classes = classifier.folder.settings.get("metric_classes", "present")  # versions before 0.2 did not save it
+    metrics = HierarchicalMetrics(classifier.taxonomy, classes=classes)
     predictions: list[DocumentPrediction] = []
     ids: list[str] = []
     iterator = iter(documents)

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
-import yaml
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ptmt_lightning.run_folder.earlier_versions import with_new_places
 from ptmt_lightning.run_folder.paths import RunFolder
-
-# Old and new names of modules and classes that runs of version 0.1 name in their config.yaml.
-_MOVED = {
-    "ptmt_lightning.callbacks": "ptmt_lightning.training.callbacks",
-    "ptmt_lightning.checkpoints": "ptmt_lightning.training.checkpoints",
-    "ptmt_lightning.loggers": "ptmt_lightning.training.loggers",
-    "ptmt_lightning.data.amazon": "ptmt_lightning.data.benchmarks.amazon",
-    "ptmt_lightning.data.bgc": "ptmt_lightning.data.benchmarks.bgc",
-    "ptmt_lightning.data.bugs": "ptmt_lightning.data.benchmarks.bugs",
-    "ptmt_lightning.data.wos": "ptmt_lightning.data.benchmarks.wos",
-    "ptmt_lightning.data.datamodule.SampleDataModule": "ptmt_lightning.data.sample.SampleDataModule",
-    "ptmt_lightning.models.ptmt.PTMT": "ptmt_lightning.models.ptmt.module.PTMT",
-}
 
 
 def is_restarted(run_dir: Path) -> bool:
@@ -78,7 +64,8 @@ def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
     for name, found in (("config.yaml", folder.config.exists()), ("checkpoints/last.ckpt", folder.has_checkpoint)):
         if not found:
             raise ValueError(f"resume={str(run_dir)!r}: no {name} there; expected the folder of an earlier run")
-    earlier = _load_config(folder.config)
+    earlier = OmegaConf.create(with_new_places(OmegaConf.to_container(OmegaConf.load(folder.config))))
+    assert isinstance(earlier, DictConfig)
     if Path(earlier.run.dir) != run_dir:
         raise ValueError(
             f"resume={str(run_dir)!r}: that run was made in {earlier.run.dir!r}; move the folder back there"
@@ -87,23 +74,3 @@ def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
     for key in config.keys() - earlier.keys():  # settings that the version of the earlier run did not have
         earlier[key] = config[key]
     return earlier
-
-
-def _load_config(path: Path) -> DictConfig:
-    """Read the configuration of a run, and rename modules and classes that have moved since."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config = OmegaConf.create(_with_new_places(content))
-    assert isinstance(config, DictConfig)
-    return config
-
-
-def _with_new_places(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_with_new_places(value) for value in node]
-    if not isinstance(node, dict):
-        return node
-    moved = {key: _with_new_places(value) for key, value in node.items()}
-    if isinstance(target := moved.get("_target_"), str):
-        module, _, name = target.rpartition(".")
-        moved["_target_"] = _MOVED.get(target) or (f"{_MOVED[module]}.{name}" if module in _MOVED else target)
-    return moved

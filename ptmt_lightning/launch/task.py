@@ -24,7 +24,6 @@ from ptmt_lightning.launch.resume import claim_folder, resumed
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.result import show
 from ptmt_lightning.training.build import build
-from ptmt_lightning.training.checks import check_monitor, check_trainer
 from ptmt_lightning.training.train import train
 from ptmt_lightning.utils.checks import check_range
 
@@ -54,21 +53,18 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
         check_range("seed", config.seed, 0, 2**32 - 1, integer=True)
         if config.trainer.max_epochs is not None:
             check_range("trainer.max_epochs", config.trainer.max_epochs, -1, integer=True)
-        lightning.seed_everything(config.seed, workers=True, verbose=False)
         datamodule, backbone, build_model = (
             instantiate(config[key], _convert_="all") for key in ("dataset", "backbone", "model")
         )
-        model = build(datamodule, backbone, build_model, compile_backbone=config.impl.compile)
+        model = build(datamodule, backbone, build_model, seed=config.seed, compile_backbone=config.impl.compile)
         callbacks, loggers = (
             [instantiate(node, _convert_="all") for node in config[key].values() if node]
             for key in ("callbacks", "logger")
         )
         trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
-        check_trainer(trainer, datamodule)
-        check_monitor(config.monitor, model, config.mode)
         _check_launcher(trainer)
     try:
-        with user_errors():
+        with user_errors(run_dir):
             result = train(
                 datamodule=datamodule,
                 model=model,

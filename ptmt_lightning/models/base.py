@@ -177,7 +177,7 @@ class HTCModel(L.LightningModule):
             save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
         settings = {
             **self.settings(), **self.rule.to_json(), "taxonomy_fingerprint": self.taxonomy.fingerprint,
-            "version": ptmt_lightning.__version__,
+            "metric_classes": self.val_metrics.classes, "version": ptmt_lightning.__version__,
         }  # fmt: skip
         (folder / f"{self.system}.json").write_text(json.dumps(settings, indent=2))
 

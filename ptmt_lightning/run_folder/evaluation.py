@@ -1,4 +1,4 @@
-"""The folder that ``ptmt evaluate`` writes: the same tables and pictures as of a run's test, and ``result.json``."""
+"""The folder that ``ptmt evaluate`` writes: tables and pictures as of a run's test, and ``evaluation.json``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from ptmt_lightning.run_folder.prediction import DocumentPrediction
 from ptmt_lightning.run_folder.tables import write_tables
 from ptmt_lightning.utils.files import new_folder, write_json
 
+_FILE = "evaluation.json"
+
 
 def check_folder(path: Path, *, overwrite: bool) -> None:
     """Refuse a folder that exists, unless it holds an earlier evaluation that may be replaced.
@@ -23,10 +25,12 @@ def check_folder(path: Path, *, overwrite: bool) -> None:
     Raises:
         ValueError: the folder must not be written to; the message says what to give instead.
     """
+    file = next((above for above in path.parents if above.exists() and not above.is_dir()), None)
+    if file is not None:
+        raise ValueError(f"-o {path}: {file} is a file; give a folder below folders")
     if not path.exists():
         return
-    folder = RunFolder(path)
-    if folder.config.exists() or not folder.is_finished:
+    if not (path / _FILE).exists():
         raise ValueError(f"-o {path}: is there already, and holds no evaluation; give another folder")
     if not overwrite:
         raise ValueError(f"-o {path}: holds an evaluation already; give another folder, or --overwrite")
@@ -44,7 +48,7 @@ def write_evaluation(
 
     Args:
         path: the folder.
-        description: entries of ``result.json`` that say what was evaluated.
+        description: entries of ``evaluation.json`` that say what was evaluated.
         rule: the decision rule that the predictions follow; it knows taxonomy and thresholds.
         metrics: the scores.
         predictions: one for each document.
@@ -62,6 +66,6 @@ def write_evaluation(
             "thresholds": list(rule.thresholds or ()),
             "version": ptmt_lightning.__version__,
         }
-        write_json(folder.result, result)
+        write_json(temporary / _FILE, result)
         if path.exists():  # an earlier evaluation, as check_folder has made sure
             shutil.rmtree(path)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from ptmt_lightning.run_folder.earlier_versions import with_new_places
 from ptmt_lightning.run_folder.paths import RunFolder
 
 # The settings that describe a run best, looked at first; the others follow in the configuration's order.
@@ -86,7 +87,7 @@ def _read_settings(path: Path) -> dict[str, str]:
     if not path.exists():
         raise ValueError("no config.yaml")
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        config = with_new_places(yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER))
         return dict(_settings(config, config["run"]["dir"]))
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"config.yaml is broken ({' '.join(str(error).split())})") from error

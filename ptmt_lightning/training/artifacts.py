@@ -82,12 +82,12 @@ def _model(run: FinishedRun) -> Tables:
 
 
 # What a run leaves, in this order; result.json comes last. To add an output, add a function that writes it.
-OUTPUTS: tuple[Callable[[FinishedRun], Tables], ...] = (_test_tables, _label_embeddings, _figures, _model)
+OUTPUTS: tuple[Callable[[FinishedRun], Tables | None], ...] = (_test_tables, _label_embeddings, _figures, _model)
 
 
 def write_run(run: FinishedRun, wandb_logger: RunWandbLogger | None) -> None:
     """Write all outputs of a run, and log to W&B what it keeps of them."""
-    tables = {name: table for output in OUTPUTS for name, table in output(run).items()}
+    tables = {name: table for output in OUTPUTS for name, table in (output(run) or {}).items()}
     write_json(run.folder.result, run.result)  # last: a folder with it is complete
     if wandb_logger:
         if run.tested:

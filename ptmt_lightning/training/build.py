@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+import lightning as L
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -29,17 +30,33 @@ class BuildModel(Protocol):
 
 
 def build(
-    datamodule: HTCDataModule, backbone: BackboneSource, build_model: BuildModel, *, compile_backbone: bool = False
+    datamodule: HTCDataModule,
+    backbone: BackboneSource,
+    build_model: BuildModel,
+    *,
+    seed: int = 0,
+    compile_backbone: bool = False,
 ) -> HTCModel:
     """Make the model for the taxonomy of the data, and tell the data how the model cuts and batches texts.
+
+    Args:
+        datamodule: of the documents.
+        backbone: opens the language model.
+        build_model: a system's class, or a partial of it with settings.
+        seed: of all that is drawn for the model, and of its masks and dropout unless ``build_model`` has its own.
+        compile_backbone: run the backbone through ``torch.compile``.
 
     Raises:
         ValueError: the data, the backbone or a setting can't be used; the message says which and what to do.
     """
     check_settings(build_model)
+    L.seed_everything(seed, workers=True, verbose=False)
     datamodule.prepare_data()
     encoder, tokenizer, max_length = backbone.load(datamodule.texts("train"))
-    model = build_model(taxonomy=datamodule.taxonomy, backbone=encoder, tokenizer=tokenizer, max_length=max_length)
+    shared = {"taxonomy": datamodule.taxonomy, "backbone": encoder, "tokenizer": tokenizer, "max_length": max_length}
+    if "seed" not in getattr(build_model, "keywords", ()):
+        shared["seed"] = seed
+    model = build_model(**shared)
     datamodule.connect(
         tokenizer=tokenizer,
         max_tokens=max_length,

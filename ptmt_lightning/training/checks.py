@@ -8,6 +8,7 @@ from functools import partial
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from ptmt_lightning.data.datamodule import HTCDataModule
@@ -67,3 +68,17 @@ def check_monitor(monitor: str, model: HTCModel, mode: str | None = None) -> Non
             f"mode={mode!r} with monitor={monitor!r}: expected {better!r}, or the worst checkpoint would be kept; "
             "leave mode out, which follows monitor"
         )
+
+
+def check_run(trainer: L.Trainer, datamodule: HTCDataModule, model: HTCModel) -> None:
+    """Refuse, before a run begins, what would end it later: see the other checks of this module.
+
+    Raises:
+        ValueError: says what to set instead.
+    """
+    if not datamodule.is_connected:
+        raise ValueError("the data are not connected to a model; make it with ptmt_lightning.training.build.build")
+    check_trainer(trainer, datamodule)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, (ModelCheckpoint, EarlyStopping)) and callback.monitor is not None:
+            check_monitor(callback.monitor, model, callback.mode)

@@ -92,7 +92,7 @@ class ScoreCollector(L.Callback):
 class PredictionCollector(L.Callback):
     """Keeps the predictions and the metrics of a test."""
 
-    metrics: MetricValues
+    metrics: MetricValues | None = None  # None until a test has ended
 
     def __init__(self) -> None:
         self._predictions: list[DocumentPrediction] = []

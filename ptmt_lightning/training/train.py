@@ -7,7 +7,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.result import environment, write_config
 from ptmt_lightning.thresholds import tune_thresholds
 from ptmt_lightning.training.artifacts import FinishedRun, Tested, write_run
+from ptmt_lightning.training.checks import check_run
 from ptmt_lightning.training.collectors import PredictionCollector, RunRecord, ScoreCollector, attached
 from ptmt_lightning.training.loggers import RunCSVLogger, RunWandbLogger
 from ptmt_lightning.training.trainer import make_trainer
@@ -36,7 +37,7 @@ def train(
     *,
     datamodule: HTCDataModule,
     model: HTCModel,
-    run_dir: Path,
+    run_dir: Path | str,
     trainer: L.Trainer | None = None,
     config: Mapping[str, Any] | None = None,
     test: bool = True,
@@ -62,9 +63,10 @@ def train(
     Raises:
         ValueError: the run is to be resumed, but no checkpoint can be read.
     """
-    folder = RunFolder(run_dir)
+    folder = RunFolder(Path(run_dir))
     trainer = trainer or make_trainer(run_dir)
-    config = config or _config(run_dir, datamodule, model)
+    check_run(trainer, datamodule, model)
+    config = config or _config(folder, datamodule, model, trainer)
     write_config(folder, config)
     wandb_logger = next((logger for logger in trainer.loggers if isinstance(logger, RunWandbLogger)), None)
     if wandb_logger:
@@ -83,7 +85,7 @@ def train(
     embeddings = model.label_embeddings()
     result = {
         "dataset": datamodule.name,
-        **config["run"],
+        **config.get("run", {}),
         "seed": model.seed,
         "train_fraction": datamodule.train_fraction,
         "val": record.val_results,
@@ -119,19 +121,32 @@ class _Fitted(NamedTuple):
     best_score: float | None
 
 
-def _config(run_dir: Path, datamodule: HTCDataModule, model: HTCModel) -> dict[str, Any]:
-    """Return the settings that tell a run apart, for a run that was started without a configuration."""
+def _config(folder: RunFolder, datamodule: HTCDataModule, model: HTCModel, trainer: L.Trainer) -> dict[str, Any]:
+    """Return the settings that tell a run from others, where no configuration made it."""
     return {
         "seed": model.seed,
         "run": {
-            "dir": str(run_dir),
+            "dir": str(folder.path),
             "model": model.system,
             "backbone": model.backbone.model.name_or_path or "from scratch",
             "loss": type(model.label_loss).__name__,
             "variant": None,
         },
-        "dataset": {"name": datamodule.name, "train_fraction": datamodule.train_fraction},
-    }
+        "dataset": {
+            "name": datamodule.name, "batch_size": datamodule.batch_size, "train_fraction": datamodule.train_fraction,
+        },
+        "model": _plain(model) | model.rule.to_json(),
+        "loss": _plain(model.label_loss),
+        "optimizer": asdict(model.optimizer),
+        "trainer": {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps, "precision": trainer.precision},
+    }  # fmt: skip
+
+
+def _plain(module: torch.nn.Module) -> dict[str, Any]:
+    """Return the settings among a module's attributes: public, plain, and none that PyTorch or Lightning put there."""
+    others = vars(torch.nn.Module()).keys() | vars(L.LightningModule()).keys()
+    plain = (bool, int, float, str, list, dict)
+    return {k: v for k, v in vars(module).items() if k not in others and k[0] != "_" and isinstance(v, plain)}
 
 
 def _prepare_to_resume(trainer: L.Trainer, datamodule: HTCDataModule, folder: RunFolder) -> Path:
@@ -175,14 +190,16 @@ def _fit(
     content = torch.load(saved.best_model_path, map_location="cpu", weights_only=True)
     model.load_state_dict(content["state_dict"])
     record.on_load_checkpoint(trainer, model, content)
-    assert saved.best_model_score is not None
-    return _Fitted(seconds, epochs, steps, Path(saved.best_model_path).name, saved.best_model_score.item())
+    score = None if saved.best_model_score is None else saved.best_model_score.item()
+    return _Fitted(seconds, epochs, steps, Path(saved.best_model_path).name, score)
 
 
-def _test(trainer: L.Trainer, model: HTCModel, datamodule: HTCDataModule) -> Tested:
+def _test(trainer: L.Trainer, model: HTCModel, datamodule: HTCDataModule) -> Tested | None:
     started = time.perf_counter()
     with attached(trainer, PredictionCollector()) as collector:
         trainer.test(model, datamodule, verbose=False)
+    if collector.metrics is None:  # trainer.limit_test_batches=0
+        return None
     return Tested(collector.metrics, collector.gather(trainer), round(time.perf_counter() - started, 2))
 
 

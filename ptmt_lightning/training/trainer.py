@@ -16,7 +16,7 @@ from ptmt_lightning.training.loggers import RunCSVLogger
 
 
 def make_trainer(
-    run_dir: Path,
+    run_dir: Path | str,
     *,
     monitor: str = "val/h_f1_macro",
     mode: str | None = None,
@@ -32,9 +32,9 @@ def make_trainer(
         patience: epochs without gain after which training stops; None never stops early.
         settings: arguments of Lightning's Trainer that replace the defaults here; ``callbacks`` are added.
     """
-    folder = RunFolder(run_dir)
+    folder = RunFolder(Path(run_dir))
     mode = mode or direction_of(monitor)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    folder.path.mkdir(parents=True, exist_ok=True)
     checkpoints = str(folder.checkpoints)
     callbacks: list[L.Callback] = [
         ModelCheckpoint(
@@ -49,6 +49,7 @@ def make_trainer(
     if patience is not None:
         callbacks.append(EarlyStopping(monitor=monitor, mode=mode, patience=patience, strict=False))
     defaults: dict[str, Any] = {
+        "devices": 1,
         "max_epochs": 20,
         "gradient_clip_val": 5.0,
         "num_sanity_val_steps": 0,
@@ -58,4 +59,5 @@ def make_trainer(
         "default_root_dir": run_dir,
         "logger": RunCSVLogger(str(run_dir)),
     }
-    return L.Trainer(callbacks=callbacks, plugins=[WholeCheckpointIO()], **defaults | settings)
+    plugins = [WholeCheckpointIO(), *settings.pop("plugins", [])]
+    return L.Trainer(callbacks=callbacks, plugins=plugins, **defaults | settings)

@@ -32,7 +32,7 @@ def test_the_scores_are_those_of_the_run(
 ) -> None:  # fmt: skip
     run_dir, result = trained
     main(["evaluate", str(run_dir / "model"), str(toy_folder), "--split", split, "-o", str(tmp_path / "scores")])
-    found = json.loads((tmp_path / "scores/result.json").read_text())
+    found = json.loads((tmp_path / "scores/evaluation.json").read_text())
     assert found["metrics"] == pytest.approx(result[split], abs=1e-6)
     assert found["thresholds"] == result["thresholds"]
     assert (found["split"], found["num_documents"]) == (split, result["num_documents"][split])
@@ -42,7 +42,7 @@ def test_the_scores_are_those_of_the_run(
         for name in ("per_label.csv", "reliability.csv"):
             pd.testing.assert_frame_equal(*(pd.read_csv(folder / name) for folder in (tmp_path / "scores", run_dir)))
         assert {path.name for path in (tmp_path / "scores").iterdir()} == {
-            "result.json", "predictions.jsonl", "per_label.csv", "reliability.csv", "figures",
+            "evaluation.json", "predictions.jsonl", "per_label.csv", "reliability.csv", "figures",
         }  # fmt: skip
 
 
@@ -54,8 +54,37 @@ def test_one_file_without_a_taxonomy_will_do(
         file.write((toy_folder / "test.jsonl").read_bytes())
     monkeypatch.chdir(tmp_path)
     main(["evaluate", str(run_dir / "model"), "more.jsonl.gz"])
-    found = json.loads((tmp_path / "evaluations/more/result.json").read_text())
+    found = json.loads((tmp_path / "evaluations/more/evaluation.json").read_text())
     assert found["metrics"] == pytest.approx(result["test"], abs=1e-6)
+
+
+def test_averages_run_over_the_classes_that_the_run_took(toy_folder: Path, tmp_path: Path) -> None:
+    result, _ = run(toy_folder, tmp_path, tmp_path / "run", metric_classes="all", trainer={"max_epochs": 2})
+    classifier = Classifier.from_pretrained(tmp_path / "run/model")
+    found = evaluate(classifier, documents_of(toy_folder, "test", classifier.taxonomy))
+    assert found.metrics.values == pytest.approx(result["test"], abs=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [0, -5, 1.5])
+def test_a_size_of_batches_that_is_none_is_refused(
+    trained: tuple[Path, dict[str, Any]], toy_folder: Path, batch_size: Any
+) -> None:
+    classifier = Classifier.from_pretrained(trained[0] / "model")
+    with pytest.raises(ValueError, match=rf"^batch_size={batch_size}: expected an integer >= 1"):
+        evaluate(classifier, documents_of(toy_folder, "test", classifier.taxonomy), batch_size=batch_size)
+
+
+def test_a_folder_with_a_dot_keeps_its_name_and_a_file_is_no_folder(
+    trained: tuple[Path, dict[str, Any]], toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = toy_folder.rename(tmp_path / "news.2023")
+    main(["evaluate", str(trained[0] / "model"), str(data)])
+    assert (tmp_path / "evaluations/news.2023-test/evaluation.json").exists()
+    (tmp_path / "file").touch()
+    assert "file is a file; give a folder below folders" in refused(
+        [str(trained[0] / "model"), str(data), "-o", str(tmp_path / "file/x/y")]
+    )
 
 
 def test_the_size_of_batches_does_not_change_scores(trained: tuple[Path, dict[str, Any]], toy_folder: Path) -> None:
@@ -106,8 +135,7 @@ def test_a_folder_with_something_else_is_left_alone(
         [model, str(toy_folder), "-o", str(out)]
     )
     main(["evaluate", model, str(toy_folder), "--split", "val", "-o", str(out), "--overwrite"])
-    assert json.loads((out / "result.json").read_text())["split"] == "val"
-    (trained[0] / "config.yaml").touch()
+    assert json.loads((out / "evaluation.json").read_text())["split"] == "val"
     for place in (trained[0], toy_folder):  # a run, and data
         assert "is there already, and holds no evaluation" in refused(
             [model, str(toy_folder), "-o", str(place), "--overwrite"]

@@ -11,8 +11,11 @@ import pytest
 import torch
 from conftest import TOY_DOCUMENTS, TOY_EDGES, write_folder
 from helpers import start
+from omegaconf import OmegaConf
 
 from ptmt_lightning.inference import Classifier
+from ptmt_lightning.run_folder.earlier_versions import with_new_places
+from ptmt_lightning.run_folder.finished import find_runs
 
 LEFT = Path(__file__).parents[1] / "runs/v0.1.0"
 
@@ -62,3 +65,16 @@ def test_a_saved_model_predicts_as_it_did(name: str, decision: str) -> None:
     for paths, wanted in zip(predicted, expected, strict=True):
         for path, other in zip(paths, wanted, strict=True):
             assert path.probabilities == pytest.approx(other["probabilities"], abs=1e-4)
+
+
+def test_runs_of_both_versions_are_one_configuration(tmp_path: Path) -> None:
+    """What has moved since is the same system, data and callbacks."""
+    config = OmegaConf.to_container(OmegaConf.load(LEFT / "cut_off/config.yaml"))
+    for name, content in (("old", config), ("new", with_new_places(config))):
+        (tmp_path / name).mkdir()
+        OmegaConf.save(OmegaConf.create(content), tmp_path / name / "config.yaml")
+        result = {"dataset": "toy", "model": "ptmt", "seed": 0, "val": {}, "test": {"h_f1_macro": 0.5}}
+        (tmp_path / name / "result.json").write_text(json.dumps(result | {"seconds": {"fit": 1.0}}))
+    old, new = find_runs([tmp_path])[0]
+    assert "ptmt_lightning.models.ptmt.PTMT" in (tmp_path / "old/config.yaml").read_text()
+    assert old.settings == new.settings
