@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from conftest import TOY_DOCUMENTS, TOY_EDGES, tiny_source, toy_examples
+from conftest import TOY_DOCUMENTS, toy_examples
+from small_hbgl import make, toy_batch
 from torch import Tensor
 
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.losses import WASL, MeanBCE
 from ptmt_lightning.models import hbgl
 from ptmt_lightning.models.encoder import TextBatch
 from ptmt_lightning.models.hbgl import HBGL
-from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
-
-
-def make(edges: list[tuple[str, str]] = TOY_EDGES, **changes: Any) -> HBGL:
-    """A seeded one over a tiny backbone, evaluating."""
-    torch.manual_seed(0)
-    backbone, tokenizer, max_length = tiny_source().load(document["text"] for document in TOY_DOCUMENTS)  # type: ignore[misc]
-    settings: dict[str, Any] = {
-        "taxonomy": Taxonomy(edges), "backbone": backbone, "tokenizer": tokenizer, "max_length": max_length,
-        "pretraining_steps": 0, "pretraining_rate": 1e-3, "label_loss": MeanBCE(), "seed": 0,
-        "optimizer": LinearAdamW(learning_rate=1e-3, new_rate_factor=1, weight_decay=0.01, warmup_ratio=0.05),
-    }  # fmt: skip
-    model = HBGL(**settings | changes).eval()
-    with torch.no_grad():  # otherwise a tiny model predicts next to nothing
-        model.label_rows.mul_(30)
-    return model
-
-
-def toy_batch(model: HBGL) -> TextBatch:
-    batch: TextBatch = model.collator(training=True)(toy_examples(model.tokenizer, model.taxonomy))
-    return batch
-
 
 # ---- streams ----
 
@@ -253,102 +229,6 @@ def test_an_end_at_once_predicts_nothing_and_without_an_end_the_last_level_count
     starts = {model.taxonomy.level_slices[level].start for level in expected}
     assert [set(row.nonzero().flatten().tolist()) for row in predicted] == [starts] * len(TOY_DOCUMENTS)
     assert len(calls) == (1 if not expected else 4)
-
-
-# ---- label pretraining ----
-
-
-def test_a_label_begins_as_the_sum_of_its_words() -> None:
-    model = make([(ROOT, "m n"), (ROOT, "o")])
-    words = model.backbone.token_embeddings
-    names = [model.tokenizer(name, add_special_tokens=False)["input_ids"] for name in ("m n", "o")]
-    assert [len(ids) for ids in names] == [2, 1]
-    expected = torch.stack([sum(words[i] for i in ids) for ids in names])  # type: ignore[misc]
-    torch.testing.assert_close(model._initial_rows_VH, expected.detach())
-
-
-def test_pretraining_fills_masked_labels_from_their_neighbours_and_masked_siblings_answer_for_each_other() -> None:
-    model = make([(ROOT, "A"), (ROOT, "B"), ("A", "a1"), ("A", "a2"), ("A", "a3"), ("B", "b1"), ("B", "b2")])
-    taxonomy, rows = model.taxonomy, model.label_rows.detach().clone()
-    assert taxonomy.names == ("A", "B", "a1", "a2", "a3", "b1", "b2")
-    families = [{2, 3, 4}, {5, 6}]
-    masked = torch.rand(32, 7, generator=torch.Generator().manual_seed(0)) < 0.15
-    bert = model.backbone.model.bert
-    words = bert.embeddings.word_embeddings.weight.detach()
-    cls, sep, mask = (words[getattr(model.tokenizer, f"{name}_token_id")] for name in ("cls", "sep", "mask"))
-    sees = torch.eye(9, dtype=torch.bool)
-    for one, other in ((0, 1), (0, 2), (1, 3), (1, 4), (1, 5), (2, 6), (2, 7)):  # [CLS] A B a1 a2 a3 b1 b2 [SEP]
-        sees[one, other] = sees[other, one] = True
-    terms = []
-    for hidden in masked:
-        labels = [mask if hidden[node] else rows[node] for node in range(7)]
-        with torch.no_grad():
-            states = bert(
-                inputs_embeds=torch.stack([cls, *labels, sep])[None],
-                token_type_ids=torch.zeros(1, 9, dtype=torch.long),
-                position_ids=torch.tensor([[0, 1, 1, 2, 2, 2, 2, 2, 3]]),
-                attention_mask=torch.where(sees, 0.0, torch.finfo(torch.float32).min)[None, None],
-            ).last_hidden_state[0]
-            scores = model.backbone.transform(states) @ rows.T
-        for node in hidden.nonzero().flatten().tolist():
-            alike = {node}.union(*(family for family in families if node in family))
-            for answer in range(7):
-                p = scores[node + 1, answer].double().sigmoid()
-                terms.append(-(p.log() if answer in alike and hidden[answer] else (1 - p).log()).item())
-    assert any(hidden[list(family)].sum() > 1 for hidden in masked for family in families)
-    [loss] = hbgl.pretrain_labels(model.backbone, model.label_rows, taxonomy, model._token, steps=1, rate=1e-3, seed=0)
-    assert loss == pytest.approx(sum(terms) / len(terms), rel=1e-4)
-
-
-def test_graph_mask_is_adjacency_with_the_root_at_cls() -> None:
-    taxonomy = Taxonomy([(ROOT, "A"), (ROOT, "B"), ("A", "a")])
-    # [CLS] A B a [SEP]
-    assert hbgl.graph_mask(taxonomy).int().tolist() == [
-        [1, 1, 1, 0, 0],
-        [1, 1, 0, 1, 0],
-        [1, 0, 1, 0, 0],
-        [0, 1, 0, 1, 0],
-        [0, 0, 0, 0, 1],
-    ]
-
-
-def test_leaves_under_one_parent_answer_for_each_other() -> None:
-    taxonomy = Taxonomy([(ROOT, "A"), (ROOT, "B"), ("A", "a1"), ("A", "a2"), ("A", "m"), ("m", "x"), ("B", "b")])
-    alike = hbgl.sibling_leaves(taxonomy)
-    names = taxonomy.names
-    found = {name: {names[n] for n in alike[taxonomy.index[name]].nonzero().flatten().tolist()} for name in names}
-    assert found == {n: {n} for n in ("A", "B", "m", "x", "b")} | {n: {"a1", "a2"} for n in ("a1", "a2")}
-
-
-def test_siblings_in_a_dag_do_not_depend_on_the_order_of_the_edges() -> None:
-    taxonomy = Taxonomy([(ROOT, "A"), (ROOT, "B"), ("A", "x"), ("B", "x"), ("B", "y"), ("A", "y"), ("A", "z")])
-    alike = hbgl.sibling_leaves(taxonomy)
-    x, y, z = (taxonomy.index[name] for name in "xyz")
-    assert alike[x, y]
-    assert not alike[x, z]
-
-
-def test_pretraining_changes_the_label_embeddings_alone_and_learns() -> None:
-    model = make()
-    model.train()
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-    def run() -> list[float]:
-        return hbgl.pretrain_labels(
-            model.backbone, model.label_rows, model.taxonomy, model._token, steps=40, rate=1e-2, seed=0
-        )
-
-    losses = run()
-    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
-    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
-    assert changed == {"label_rows"}
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert model.backbone.training
-    first = model.label_rows.detach().clone()
-    with torch.no_grad():
-        model.label_rows.copy_(before["label_rows"])
-    run()
-    assert torch.equal(model.label_rows, first)  # seeded
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_ptmt import make, toy_batch
+from small_ptmt import make, toy_batch
 
 from ptmt_lightning.models.ptmt.module import DocumentPrompts
 

@@ -4,52 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from conftest import TOY_DOCUMENTS, TOY_EDGES, equal_batches, ptmt_settings, tiny_source, toy_examples
-from torch import Tensor
-from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, BertTokenizer
+from conftest import TOY_DOCUMENTS, TOY_EDGES, equal_batches, ptmt_settings, tiny_source
+from small_ptmt import NAMED_EDGES, TEXTS, label_rows, make, randomise, toy_batch
 
-from ptmt_lightning.backbones import Backbone, Pretrained
+from ptmt_lightning.backbones import Pretrained
 from ptmt_lightning.losses import WASL, CountScope, CrossEntropy
-from ptmt_lightning.models.ptmt.collator import PTMTBatch
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
-
-TEXTS = [document["text"] for document in TOY_DOCUMENTS]
-NAMED_EDGES = [("ROOT", "Mno"), ("ROOT", "x/y_z"), ("Mno", "p & q"), ("Mno", "???")]
-
-
-def make(edges: list[tuple[str, str]] = TOY_EDGES, **changes: Any) -> PTMT:
-    """A seeded PTMT over a tiny backbone, evaluating."""
-    torch.manual_seed(0)
-    backbone, tokenizer, max_length = tiny_source().load(TEXTS)
-    shared = {"taxonomy": Taxonomy(edges), "backbone": backbone, "tokenizer": tokenizer, "max_length": max_length}
-    return PTMT(**shared | ptmt_settings(**changes)).eval()
-
-
-def toy_batch(model: PTMT, *, training: bool) -> PTMTBatch:
-    """All toy documents."""
-    return model.collator(training=training)(toy_examples(model.tokenizer, model.taxonomy))
-
-
-def label_rows(model: PTMT) -> Tensor:
-    return model.backbone.new_rows[-len(model.taxonomy) :].detach()
-
-
-def randomise(model: PTMT) -> None:
-    """Give biases and norms values that training could have given them, so that nothing is 0 by default."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    model.backbone.write_new_rows()
-
 
 # ---- initial rows ----
 
@@ -343,72 +311,6 @@ def test_cross_entropy_works_as_the_label_loss() -> None:
     terms = model.loss_terms(toy_batch(model, training=True))
     terms["loss"].backward()
     assert all(term.isfinite() for term in terms.values())
-
-
-# ---- the exported folder ----
-
-
-@pytest.fixture
-def exported(tmp_path: Path) -> tuple[PTMT, Path]:
-    """A model with non-trivial biases, and its folder."""
-    model = make()
-    randomise(model)
-    folder = tmp_path / "model"
-    folder.mkdir()
-    model.save_pretrained(folder)
-    return model, folder
-
-
-def test_exported_model_gives_the_same_label_scores(exported: tuple[PTMT, Path]) -> None:
-    model, folder = exported
-    opened = AutoModelForMaskedLM.from_pretrained(folder).eval()
-    assert isinstance(opened, BertForMaskedLM)
-    batch = toy_batch(model, training=False)
-    stock = opened(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    columns = []
-    for name, level in zip(model.taxonomy.names, model.taxonomy.levels, strict=True):
-        token = tokenizer.convert_tokens_to_ids(f"[LABEL_{name}]")
-        columns.append(stock[torch.arange(len(TEXTS)), batch.positions[:, level - 1], token])
-    torch.testing.assert_close(torch.stack(columns, dim=1), model(batch), rtol=1e-5, atol=1e-5)
-
-
-def test_exported_weights_are_bit_identical(exported: tuple[PTMT, Path]) -> None:
-    model, folder = exported
-    opened = AutoModelForMaskedLM.from_pretrained(folder)
-    ours, theirs = model.backbone.model.state_dict(), opened.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_exported_tokenizer_reads_text_as_the_original(exported: tuple[PTMT, Path]) -> None:
-    model, folder = exported
-    texts = [*TEXTS, "M N [MASK] o", "x [LABEL_A] y [P1]", "unseen words zyx", "tab\tand\nline"]
-    arguments: dict[str, Any] = {"split_special_tokens": True, "add_special_tokens": False}
-    opened = AutoTokenizer.from_pretrained(folder)
-    before_template: BertTokenizer = tiny_source().load(TEXTS)[1]  # type: ignore[assignment]
-    ids = opened(texts, **arguments)["input_ids"]
-    assert ids == model.tokenizer(texts, **arguments)["input_ids"]
-    assert ids == before_template(texts, **arguments)["input_ids"]
-    assert len(opened) == len(model.tokenizer)
-
-
-def test_exported_folder_says_how_to_use_the_model(exported: tuple[PTMT, Path]) -> None:
-    model, folder = exported
-    settings = json.loads((folder / "ptmt.json").read_text())
-    template = json.loads(json.dumps(asdict(model.template)))
-    assert settings["template"] == template
-    assert (settings["thresholds"], settings["prune"]) == ([0.5, 0.5, 0.5], True)
-    assert "threshold" not in settings
-    assert Taxonomy.from_json(folder / "taxonomy.json").names == model.taxonomy.names
-
-
-def test_exported_folder_is_refused_as_a_backbone(exported: tuple[PTMT, Path]) -> None:
-    model, folder = exported
-    backbone, tokenizer, max_length = Pretrained(name=str(folder)).load([])
-    assert isinstance(backbone, Backbone)
-    with pytest.raises(ValueError, match=r"already has template tokens such as '\[P1\]'"):
-        PTMT(taxonomy=model.taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=max_length, **ptmt_settings())
 
 
 # ---- what is trained at which rate ----
