@@ -178,9 +178,9 @@ class FromScratch:
             attention_probs_dropout_prob=self.dropout,
             pad_token_id=tokenizer.pad_token_id,
         )
-        return _fit_to_tokenizer(
-            Backbone(BertForMaskedLM(config), trained_head=False), tokenizer, self.max_length, self.name
-        )
+        model = BertForMaskedLM(config)
+        model.name_or_path = self.name
+        return _fit_to_tokenizer(Backbone(model, trained_head=False), tokenizer, self.max_length, self.name)
 
 
 def word_tokenizer(texts: Iterable[str], size: int) -> BertTokenizer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ptmt_lightning.run_folder.earlier_versions import with_new_places
@@ -18,28 +17,6 @@ def is_restarted(run_dir: Path) -> bool:
     folder = RunFolder(run_dir)
     left = folder.has_checkpoint or folder.is_finished
     return left and any(int(count or 0) for count in restarts)
-
-
-@rank_zero_only
-def claim_folder(folder: RunFolder, *, overwrite: bool) -> None:
-    """Refuse a folder for a new run if it holds another run, whose curves, tables and weights would mix with its own.
-
-    The remains of a run that was interrupted before its first checkpoint are removed.
-
-    Args:
-        folder: folder of the new run.
-        overwrite: remove another run in the folder instead.
-
-    Raises:
-        ValueError: the folder holds another run, finished or with a checkpoint, and ``overwrite`` is not set.
-    """
-    if (folder.is_finished or folder.has_checkpoint) and not overwrite:
-        state = "a finished run" if folder.is_finished else "a run that was cut off"
-        raise ValueError(
-            f"hydra.run.dir={str(folder.path)!r}: holds {state}; give another folder, go on with "
-            f"resume={folder.path}, or replace it with overwrite=true"
-        )
-    folder.remove_run()
 
 
 def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
@@ -66,6 +43,8 @@ def resumed(config: DictConfig, run_dir: Path) -> DictConfig:
             raise ValueError(f"resume={str(run_dir)!r}: no {name} there; expected the folder of an earlier run")
     earlier = OmegaConf.create(with_new_places(OmegaConf.to_container(OmegaConf.load(folder.config))))
     assert isinstance(earlier, DictConfig)
+    if OmegaConf.select(earlier, "dataset._target_") is None:
+        raise ValueError(f"resume={str(run_dir)!r}: that run was started from Python; go on with train(resume=True)")
     if Path(earlier.run.dir) != run_dir:
         raise ValueError(
             f"resume={str(run_dir)!r}: that run was made in {earlier.run.dir!r}; move the folder back there"

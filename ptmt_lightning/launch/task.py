@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from ptmt_lightning.launch.errors import user_errors
 from ptmt_lightning.launch.overrides import plain
-from ptmt_lightning.launch.resume import claim_folder, resumed
+from ptmt_lightning.launch.resume import resumed
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.result import show
 from ptmt_lightning.training.build import build
@@ -47,7 +47,7 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
     with user_errors(run_dir):
         config = resumed(config, run_dir)
         if config.resume is None:
-            claim_folder(RunFolder(run_dir), overwrite=config.overwrite)
+            RunFolder(run_dir).claim(overwrite=config.overwrite)
         settings = plain(config)
         torch.set_float32_matmul_precision(config.impl.matmul_precision)
         check_range("seed", config.seed, 0, 2**32 - 1, integer=True)

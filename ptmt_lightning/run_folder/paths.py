@@ -6,6 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_utilities.core.rank_zero import rank_zero_only
+
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
@@ -98,6 +100,26 @@ class RunFolder:
     def is_resumable(self) -> bool:
         """Whether the run can be resumed: its settings and a checkpoint are there."""
         return self.config.exists() and self.has_checkpoint
+
+    @rank_zero_only
+    def claim(self, *, overwrite: bool) -> None:
+        """Refuse to be the folder of a new run while it holds another one, whose curves and weights would mix in.
+
+        What a run left that was cut off before its first checkpoint is removed.
+
+        Args:
+            overwrite: remove a run that is there.
+
+        Raises:
+            ValueError: the folder holds a run that is finished, or that can be gone on with.
+        """
+        if (self.is_finished or self.has_checkpoint) and not overwrite:
+            state = "a finished run" if self.is_finished else "a run that was cut off"
+            raise ValueError(
+                f"hydra.run.dir={str(self.path)!r}: holds {state}; give another folder, go on with "
+                f"resume={self.path}, or replace it with overwrite=true"
+            )
+        self.remove_run()
 
     def remove_run(self) -> None:
         """Remove what a run leaves, and nothing else that may be in the folder."""

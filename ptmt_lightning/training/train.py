@@ -43,6 +43,7 @@ def train(
     test: bool = True,
     keep_checkpoints: bool = True,
     resume: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Train a model, test its best checkpoint, and write the run folder.
 
@@ -56,6 +57,7 @@ def train(
         test: score the test split, if there is one.
         keep_checkpoints: keep checkpoints at the end; otherwise only ``model/`` has the best weights.
         resume: go on from the newest checkpoint in ``run_dir`` that can be read.
+        overwrite: replace a run that ``run_dir`` holds.
 
     Returns:
         The content of ``result.json``.
@@ -66,6 +68,8 @@ def train(
     folder = RunFolder(Path(run_dir))
     trainer = trainer or make_trainer(run_dir)
     check_run(trainer, datamodule, model)
+    if not resume:
+        folder.claim(overwrite=overwrite)
     config = config or _config(folder, datamodule, model, trainer)
     write_config(folder, config)
     wandb_logger = next((logger for logger in trainer.loggers if isinstance(logger, RunWandbLogger)), None)
@@ -126,10 +130,10 @@ def _config(folder: RunFolder, datamodule: HTCDataModule, model: HTCModel, train
     return {
         "seed": model.seed,
         "run": {
-            "dir": str(folder.path),
+            "dir": str(folder.path.absolute()),
             "model": model.system,
             "backbone": model.backbone.model.name_or_path or "from scratch",
-            "loss": type(model.label_loss).__name__,
+            "loss": type(model.label_loss).__name__.lower(),
             "variant": None,
         },
         "dataset": {

@@ -10,7 +10,6 @@ import pytest
 from helpers import only_run, start, toy_arguments
 from omegaconf import OmegaConf
 
-from ptmt_lightning.launch.resume import claim_folder
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.run_folder.curves import direction_of
 from ptmt_lightning.run_folder.paths import RunFolder
@@ -43,17 +42,17 @@ def test_a_folder_that_holds_a_run_is_refused_or_emptied(tmp_path: Path, state: 
     fill(folder, **state)
     before = {path.name for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=rf"^hydra\.run\.dir='{tmp_path}': {message}"):
-        claim_folder(folder, overwrite=False)
+        folder.claim(overwrite=False)
     assert {path.name for path in tmp_path.iterdir()} == before
-    claim_folder(folder, overwrite=True)
+    folder.claim(overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "job.log"}
 
 
 def test_what_is_left_of_a_run_that_never_saved_is_removed(tmp_path: Path) -> None:
     fill(RunFolder(tmp_path))
-    claim_folder(RunFolder(tmp_path), overwrite=False)
+    RunFolder(tmp_path).claim(overwrite=False)
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "job.log"}
-    claim_folder(RunFolder(tmp_path / "not/there"), overwrite=False)
+    RunFolder(tmp_path / "not/there").claim(overwrite=False)
 
 
 @pytest.mark.slow

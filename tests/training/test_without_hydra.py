@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from ptmt_lightning.backbones import FromScratch
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.inference import Classifier
+from ptmt_lightning.launch.resume import resumed
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.bert import BERTClassifier
 from ptmt_lightning.models.bert_ml import BERTML
@@ -33,7 +35,7 @@ def test_a_run_with_defaults(toy_folder: Path, tmp_path: Path, monkeypatch: pyte
     model = build(data, FromScratch(), PTMT)
     trainer = make_trainer(run_dir, max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     result = train(datamodule=data, model=model, run_dir=run_dir, trainer=trainer)
-    assert (result["dataset"], result["model"], result["loss"]) == ("toy", "ptmt", "WASL")
+    assert (result["dataset"], result["model"], result["loss"]) == ("toy", "ptmt", "wasl")
     assert {path.name for path in run_dir.iterdir()} == {
         "checkpoints", "config.yaml", "figures", "label_embeddings.csv", "metrics.csv", "model", "per_label.csv",
         "predictions.jsonl", "reliability.csv", "result.json",
@@ -63,6 +65,24 @@ def test_runs_with_other_settings_are_told_apart(toy_folder: Path, tmp_path: Pat
         train(datamodule=data, model=model, run_dir=tmp_path / f"runs/{rate}", trainer=trainer)
     found, _ = find_runs([tmp_path / "runs"])
     assert differing(found) == ["optimizer.learning_rate"]
+
+
+def test_a_second_run_into_one_folder_is_refused_or_replaces_the_first(toy_folder: Path, tmp_path: Path) -> None:
+    def once(**options: bool) -> dict[str, object]:
+        data = HTCDataModule(str(toy_folder), cache_dir=str(tmp_path / "cache"))
+        model = build(data, FromScratch(), PTMT)
+        trainer = make_trainer(tmp_path / "run", max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+        return train(datamodule=data, model=model, run_dir=tmp_path / "run", trainer=trainer, **options)
+
+    first = once()
+    curves = (tmp_path / "run/metrics.csv").read_text()
+    with pytest.raises(ValueError, match="holds a finished run; give another folder"):
+        once()
+    again = once(overwrite=True)
+    assert again["test"] == first["test"]
+    assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == len(curves.splitlines())
+    with pytest.raises(ValueError, match=r"that run was started from Python; go on with train\(resume=True\)"):
+        resumed(OmegaConf.create({"resume": str(tmp_path / "run")}), tmp_path / "run")
 
 
 def test_what_would_fail_later_is_refused_first(toy_folder: Path, tmp_path: Path) -> None:
