@@ -4,4 +4,4 @@ Where docstrings name only a section, table or equation, it is one of the PTMTTa
 Zhang, EMNLP 2024 industry track).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
