@@ -69,6 +69,11 @@ class Pretrained:
     lora_alpha: int = 16
     lora_dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Expand ``~`` in the name of a folder."""
+        if self.name.startswith("~"):
+            object.__setattr__(self, "name", str(Path(self.name).expanduser()))
+
     def load(self, texts: Iterable[str]) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
         """Return backbone, tokenizer and the longest sequence to use, in tokens.
 

@@ -171,7 +171,7 @@ def _tokenize(
 
 
 def _write(folder: Path, chunks: Iterable[dict[str, list[Any]]]) -> None:
-    with new_folder(folder) as temporary:
+    with new_folder(folder, locked=True) as temporary:
         arrow = temporary / "documents.arrow"
         with pa.OSFile(str(arrow), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
             for chunk in chunks:

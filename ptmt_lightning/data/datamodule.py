@@ -72,7 +72,11 @@ class HTCDataModule(L.LightningDataModule):
             raise ValueError("dataset.train_fraction=0: expected a number above 0; set dataset.train_fraction to one")
         check_range("impl.num_workers", num_workers, 0, integer=True)
         check_range("impl.pad_to_multiple_of", pad_to_multiple_of, 1, integer=True)
-        self.name, self.path, self.cache_dir = name or Path(path).name, Path(path), Path(cache_dir)
+        self.name, self.path, self.cache_dir = (
+            name or Path(path).name,
+            Path(path).expanduser(),
+            Path(cache_dir).expanduser(),
+        )
         self.batch_size, self.batch_per, self.eval_batch_size = batch_size, batch_per, eval_batch_size or 2 * batch_size
         self.train_fraction, self.seed = train_fraction, seed
         self.num_workers, self.pin_memory, self.pad_to_multiple_of = num_workers, pin_memory, pad_to_multiple_of

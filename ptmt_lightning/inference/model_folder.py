@@ -142,8 +142,8 @@ class ModelFolder(NamedTuple):
 
 
 def _path(name: str) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
     from huggingface_hub import snapshot_download  # imported only here, as local folders do not need it
 
     try:

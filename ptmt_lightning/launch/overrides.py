@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ptmt_lightning.launch.conf import conf_folder
 from ptmt_lightning.launch.program import typed_program
 
 CONF = conf_folder()
+_PATHS = re.compile(r"(^|\.)(path|cache_dir|dir|folder)$|^backbone\.name$")  # keys whose values are paths
 
 
 def hydra_parser() -> argparse.ArgumentParser:
@@ -39,8 +43,20 @@ def arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
         elif argument.startswith("loss.level_weights=["):
             result += ["~loss.level_weights", f"+{argument}"]
         else:
-            result.append(argument)
+            result.append(_readable(argument))
     return result
+
+
+def _readable(argument: str) -> str:
+    """Return an argument that Hydra's grammar can read: a path with characters of the grammar's own is quoted."""
+    key, _, value = argument.partition("=")
+    if not _PATHS.search(key):
+        return argument
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return f"{key}={quoted(value)}"
+    return argument
 
 
 def config_options(hydra: DictConfig) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -40,8 +41,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; rename it to ``path`` at the end, or remove it after an error."""
+def new_folder(path: Path, *, locked: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; rename it to ``path`` at the end, or remove it after an error.
+
+    Args:
+        path: of the folder to be made.
+        locked: no other process makes this folder now; temporary folders that killed processes left are removed.
+    """
+    if locked:
+        for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent))
     temporary.chmod(0o755)  # mkdtemp makes it private; other users may share the folder
     try:

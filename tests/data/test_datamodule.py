@@ -11,6 +11,7 @@ import lightning as L
 import pytest
 from conftest import TOY_DOCUMENTS, TOY_EDGES, datamodule, equal_batches, write_folder
 
+from ptmt_lightning.backbones import Pretrained
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.sample import SampleDataModule
 from ptmt_lightning.models.ptmt.collator import PTMTBatch
@@ -282,3 +283,11 @@ def test_the_sample_is_written_on_first_use(tmp_path: Path) -> None:
         data.prepare_data()
     assert data.has_split("test")
     assert len(data.taxonomy) >= 40
+
+
+def test_a_tilde_is_the_home_folder(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(toy_folder.parent))
+    module = HTCDataModule(f"~/{toy_folder.name}", cache_dir="~/cache")
+    module.prepare_data()
+    assert (module.path, module.cache_dir) == (toy_folder, toy_folder.parent / "cache")
+    assert Pretrained(f"~/{toy_folder.name}").name == str(toy_folder)

@@ -222,3 +222,16 @@ def test_a_finished_run_without_checkpoints_is_not_begun_again(tmp_path: Path, m
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with pytest.raises(ValueError, match=r"resume='.*': that run is finished and kept no checkpoints; its weights are"):
         resumed(OmegaConf.create({"resume": None}), tmp_path)
+
+
+@pytest.mark.parametrize("value", ["/data/run=1", "/data/données", "/data/final (2)", "a/epoch=3.ckpt", "~/data"])
+@pytest.mark.parametrize("key", ["dataset.path", "backbone.name", "hydra.run.dir", "cache_dir"])
+def test_paths_may_hold_characters_of_hydras_grammar(key: str, value: str) -> None:
+    [argument] = arguments_for_hydra([f"{key}={value}"])
+    override = OverridesParser.create().parse_override(argument)
+    assert (override.key_or_group, override.value()) == (key, value)
+
+
+@pytest.mark.parametrize("argument", ["dataset.path=a,b", "dataset.path=/plain/path", "seed=range(3)", "loss=wasl,bce"])
+def test_what_hydra_can_read_is_left_as_it_is(argument: str) -> None:
+    assert arguments_for_hydra([argument]) == [argument]

@@ -136,3 +136,13 @@ def test_two_writers_have_folders_of_their_own(tmp_path: Path) -> None:
     with new_folder(tmp_path / "c") as first, pytest.raises(ValueError, match="stop"), new_folder(tmp_path / "c"):
         raise ValueError("stop")
     assert names(tmp_path) == ["a", "b", "c"]
+
+
+def test_what_killed_processes_left_goes_with_the_next_one_that_has_the_lock(tmp_path: Path) -> None:
+    for name in ("a.x1.tmp", "a.x2.tmp", "b.x1.tmp", "a.txt"):
+        (tmp_path / name).mkdir()
+    with new_folder(tmp_path / "a", locked=True) as folder:
+        assert names(tmp_path) == sorted([folder.name, "a.txt", "b.x1.tmp"])
+    with new_folder(tmp_path / "c"):
+        pass
+    assert names(tmp_path) == ["a", "a.txt", "b.x1.tmp", "c"]

@@ -75,7 +75,7 @@ class BenchmarkDataModule(HTCDataModule):
 
     def __init__(self, *, path: str, mirror: str | None = None, **shared: Any) -> None:
         super().__init__(path=path, **shared)
-        self.folder, self.mirror = Path(path), mirror
+        self.folder, self.mirror = Path(path).expanduser(), mirror
 
     @abstractmethod
     def read_raw(self, files: Sequence[Path]) -> Raw:
@@ -166,7 +166,7 @@ class BenchmarkDataModule(HTCDataModule):
     def _prepare(self, files: Sequence[Path]) -> None:
         found = self.read_raw(files)
         log.info("%s: reading %s, once", self.name, found.form)
-        with new_folder(self.path) as folder:
+        with new_folder(self.path, locked=True) as folder:
             writer = PreparedWriter(folder, found.dropped)
             for name, documents in found.documents.items():
                 writer.write(name, documents)

@@ -79,3 +79,7 @@ def test_exported_folder_is_refused_as_a_backbone(exported: tuple[PTMT, Path]) -
     assert isinstance(backbone, Backbone)
     with pytest.raises(ValueError, match=r"already has template tokens such as '\[P1\]'"):
         PTMT(taxonomy=model.taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=max_length, **ptmt_settings())
+
+
+def test_all_files_have_the_mode_of_the_umask(exported: tuple[PTMT, Path]) -> None:
+    assert len({path.stat().st_mode for path in exported[1].iterdir()}) == 1
