@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from ptmt_lightning.commands.train import train
+from ptmt_lightning.utils.streams import show_any_text
 
 _COMMANDS = {
     "train": "train and test a configuration, or start a sweep or a search; ptmt train --help shows the settings",
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: the command failed for a reason that the user can fix; its message is one line.
     """
+    show_any_text()
     arguments = sys.argv[1:] if arguments is None else arguments
     if "train" in arguments[:1]:  # Hydra parses what follows
         train(arguments[1:])

@@ -17,6 +17,7 @@ from ptmt_lightning.launch.conf import conf_folder
 from ptmt_lightning.launch.errors import user_errors
 from ptmt_lightning.launch.overrides import arguments_for_hydra
 from ptmt_lightning.launch.run_name import register_resolvers
+from ptmt_lightning.utils.streams import show_any_text
 
 register_resolvers()  # at import: on a cluster, a job composes its settings in a process that never calls main()
 
@@ -27,6 +28,7 @@ def main() -> None:
     Raises:
         SystemExit: the arguments or the settings have a mistake that the user can fix; its message is one line.
     """
+    show_any_text()
     sys.argv = [sys.argv[0], *arguments_for_hydra(sys.argv[1:])]
     with user_errors():
         check_overrides(sys.argv[1:])

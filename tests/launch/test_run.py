@@ -285,3 +285,16 @@ def test_folder_without_weights_as_backbone(toy_folder: Path, tmp_path: Path) ->
     done = start(tmp_path, *arguments)
     assert done.returncode == 1
     assert "the folder has no weights (*.safetensors or pytorch_model*.bin)" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_names_with_brackets_and_accents_are_shown_as_they_are(encoding: str, toy_folder: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "données [red]x[/red] [/]"
+    toy = [word for word in toy_arguments(toy_folder) if "progress_bar" not in word]
+    more = ["dataset.name='données [/x]'", f"hydra.run.dir='{run_dir}'"]
+    done = start(tmp_path, *toy, *more, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    for text in (f"run: {run_dir}", "données [/x] / ptmt"):
+        assert text.encode(encoding, "backslashreplace").decode(encoding) in done.stdout
