@@ -119,7 +119,8 @@ class RunFolder:
                 f"hydra.run.dir={str(self.path)!r}: holds {state}; give another folder, go on with "
                 f"resume={self.path}, or replace it with overwrite=true"
             )
-        self.remove_run()
+        if self.is_finished or self.has_checkpoint or self.config.exists():  # else loggers of the new run may be here
+            self.remove_run()
 
     def remove_run(self) -> None:
         """Remove what a run leaves, and nothing else that may be in the folder."""

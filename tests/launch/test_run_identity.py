@@ -55,6 +55,13 @@ def test_what_is_left_of_a_run_that_never_saved_is_removed(tmp_path: Path) -> No
     RunFolder(tmp_path / "not/there").claim(overwrite=False)
 
 
+def test_what_loggers_of_a_new_run_have_written_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb/run_id").write_text("1579d962")
+    RunFolder(tmp_path).claim(overwrite=False)
+    assert (tmp_path / "wandb/run_id").read_text() == "1579d962"
+
+
 @pytest.mark.slow
 def test_a_second_run_into_the_same_folder_from_the_command_line(toy_folder: Path, tmp_path: Path) -> None:
     arguments = [*toy_arguments(toy_folder), f"hydra.run.dir={tmp_path / 'mine'}", "trainer.max_epochs=1"]
