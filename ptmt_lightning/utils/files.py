@@ -1,12 +1,11 @@
-"""Files and folders that are either whole or absent."""
+"""Files and folders that are either whole or absent; who may read them is for the umask to say."""
 
 from __future__ import annotations
 
 import glob
 import json
-import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,14 +24,13 @@ def check_folder_of(path: Path, option: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file under a temporary name, then rename it: a reader never sees half a file."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)  # still there only after an error
+        temporary.unlink(missing_ok=True)  # still there only after an error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -51,8 +49,8 @@ def new_folder(path: Path, *, locked: bool = False) -> Iterator[Path]:
     if locked:
         for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
             shutil.rmtree(left, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent))
-    temporary.chmod(0o755)  # mkdtemp makes it private; other users may share the folder
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary.mkdir()
     try:
         yield temporary
         temporary.rename(path)

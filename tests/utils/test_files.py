@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,9 +50,19 @@ def test_an_error_at_the_last_step_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == ["folder"]
 
 
-def test_others_may_read_a_file(tmp_path: Path) -> None:
+@pytest.fixture(params=[0o022, 0o077, 0o002], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_who_may_read_is_as_the_umask_says(umask: int, tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "text")
-    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
+    with new_folder(tmp_path / "new"):
+        pass
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o777 & ~umask
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
@@ -101,7 +113,6 @@ def test_a_folder_gets_its_name_at_the_end(tmp_path: Path) -> None:
         assert not path.exists()
     assert (path / "sub" / "a").read_text() == "text"
     assert names(tmp_path) == ["new"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o755
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

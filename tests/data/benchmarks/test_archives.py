@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import zipfile
 from pathlib import Path
 
@@ -82,12 +81,6 @@ def test_extracted_files_stay_without_their_archive(tmp_path: Path) -> None:
     path.unlink()
     extract_archives(tmp_path)
     assert listing(tmp_path) == {"words", "words/a", "words/.archive"}
-
-
-def test_others_may_read_what_was_extracted(tmp_path: Path) -> None:
-    put_archive(tmp_path, archive({"a": CONTENT}))
-    extract_archives(tmp_path)
-    assert stat.S_IMODE((tmp_path / "words").stat().st_mode) == 0o755
 
 
 def test_dots_within_a_name_are_harmless(tmp_path: Path) -> None:
