@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import shutil
 import stat
@@ -69,6 +70,9 @@ def _damage_named(shown: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError) as error:
+        # Damage is an OSError without a number, or EINVAL: a place before the beginning of the file.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise ValueError(f"{shown}: can't be read ({error.strerror}); mend that, then start again") from None
         raise ValueError(
             f"{shown}: not a whole zip archive ({error}); delete the download and fetch it again"
         ) from None

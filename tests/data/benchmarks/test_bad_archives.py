@@ -30,6 +30,12 @@ def test_damage_that_the_system_reports_names_the_archive(tmp_path: Path) -> Non
         extract_archives(tmp_path)
 
 
+def test_what_is_no_damage_is_not_called_so(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").mkdir()
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'x.zip'}: can't be read (Is a directory)")):
+        extract_archives(tmp_path)
+
+
 def encrypted() -> bytes:
     content = archive({"a": b"first", "b": CONTENT})
     return with_bytes(content, content.rindex(b"PK\x01\x02") + 8, b"\x01")
