@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ptmt_lightning.commands.arguments import add_model_arguments, open_model
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``ptmt evaluate`` to its parser."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="model/ folder of a run, what ptmt export wrote, or a hub's name"
-    )
+    add_model_arguments(parser)
     parser.add_argument("data", type=Path, metavar="DATA", help="a data folder, or one file of labelled JSON lines")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="of a folder (default: test)")
     parser.add_argument(
@@ -19,15 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: evaluations/DATA-SPLIT)",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier evaluation left in FOLDER")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--trust", action="store_true", help="open model.pt2, which can run code")
-    parser.add_argument("--device", help="default: a GPU where there is one")
-    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.set_defaults(run=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from ptmt_lightning.inference import Classifier
     from ptmt_lightning.inference.evaluate import documents_of, evaluate
     from ptmt_lightning.run_folder.evaluation import check_folder, write_evaluation
     from ptmt_lightning.run_folder.result import show_scores
@@ -38,9 +33,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         name = split = name.split(".")[0]
     target = options.output or Path("evaluations", name if split == name else f"{name}-{split}")
     check_folder(target, overwrite=options.overwrite)
-    classifier = Classifier.from_pretrained(
-        options.model, device=options.device, precision=options.precision, trust=options.trust
-    )
+    classifier = open_model(options)
     documents = documents_of(options.data, options.split, classifier.taxonomy)
     evaluation = evaluate(classifier, documents, batch_size=options.batch_size)
     description = {"dataset": name, "split": split, "model": options.model}

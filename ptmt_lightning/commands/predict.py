@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 
+from ptmt_lightning.commands.arguments import add_model_arguments, open_model
+
 log = logging.getLogger(__name__)
 
 INPUT_FORMATS = ("txt", "csv", "jsonl", "parquet")
@@ -12,9 +14,7 @@ INPUT_FORMATS = ("txt", "csv", "jsonl", "parquet")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``ptmt predict`` to its parser."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="model/ folder of a run, what ptmt export wrote, or a hub's name"
-    )
+    add_model_arguments(parser)
     parser.add_argument("input", metavar="INPUT", help=".txt, .csv, .jsonl (also .gz), .parquet; - for standard input")
     parser.add_argument(
         "-o", "--output", default="-", metavar="OUTPUT",
@@ -27,10 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=_numbers, help="one, or one a level: 0.5,0.4 (default: the model's)")
     parser.add_argument("--top-k", type=int, help="at most so many labels a level; without --threshold the best")
     parser.add_argument("--no-prune", action="store_true", help="keep labels whose parent was not predicted")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--trust", action="store_true", help="open model.pt2, which can run code")
-    parser.add_argument("--device", help="default: a GPU where there is one")
-    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.set_defaults(run=_predict)
 
 
@@ -40,15 +36,12 @@ def _numbers(text: str) -> float | list[float]:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from ptmt_lightning.inference import Classifier
     from ptmt_lightning.inference.predict_file import check_files, predict_file
 
     files = {"input_format": options.input_format, "overwrite": options.overwrite}
     check_files(options.input, options.output, **files)
     counts = predict_file(
-        Classifier.from_pretrained(
-            options.model, device=options.device, precision=options.precision, trust=options.trust
-        ),
+        open_model(options),
         options.input,
         options.output,
         **files,

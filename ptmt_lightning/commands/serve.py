@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 
+from ptmt_lightning.commands.arguments import add_model_arguments
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``ptmt serve`` to its parser."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="model/ folder of a run, what ptmt export wrote, or a hub's name"
-    )
+    add_model_arguments(parser)
     parser.add_argument("--port", type=int, default=8000, help="1024 or above (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: whoever can reach this machine (default: itself)")
-    parser.add_argument("--batch-size", type=int, default=32, help="texts at a time (default: %(default)s)")
     parser.add_argument(
         "--max-pending", type=int, default=64, help="requests waiting, before 503 (default: %(default)s)"
     )
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds a request may wait (default: %(default)s)")
-    parser.add_argument("--trust", action="store_true", help="open model.pt2, which can run code")
-    parser.add_argument("--device", help="default: a GPU where there is one")
-    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.set_defaults(run=_serve)
 
 
