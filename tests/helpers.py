@@ -1,13 +1,17 @@
-"""What several test modules share: the command line in a process of its own, and small training runs."""
+"""What several test modules share: the command line in a process of its own, servers, and small training runs."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -21,6 +25,8 @@ from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.training.build import build
 from ptmt_lightning.training.checkpoints import LastCheckpoint, WholeCheckpointIO
 from ptmt_lightning.training.train import train
+
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 FAST = LinearAdamW(learning_rate=5e-3, new_rate_factor=1, weight_decay=0.0, warmup_ratio=0.1)
 
@@ -51,6 +57,22 @@ def only_run(tmp_path: Path) -> Path:
     """The folder of the only run."""
     [run_dir] = (tmp_path / "outputs/toy/ptmt").iterdir()
     return run_dir
+
+
+# ---- servers ----
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """Let a server answer in a thread for the time of a ``with`` block."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    with server:
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 # ---- training ----

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import itertools
-import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from helpers import serving
 
 from ptmt_lightning.cli import main
 
@@ -46,14 +47,8 @@ def mirrored(folder: Path) -> Iterator[Mirror]:
     """A mirror of the new ``folder``, with the archive of a collection of six books."""
     folder.mkdir()
     (folder / ZIP).write_bytes(collection())
-    with Mirror(folder) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Mirror(folder)) as server:
+        yield server
 
 
 def collection(count: int = 6) -> bytes:

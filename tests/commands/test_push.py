@@ -7,13 +7,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from conftest import saved_ptmt
+from helpers import serving
 
 from ptmt_lightning.inference import Classifier
 from ptmt_lightning.taxonomy import Taxonomy
@@ -78,10 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    with Hub() as hub:
-        threading.Thread(target=hub.serve_forever, daemon=True).start()
+    with serving(Hub()) as hub:
         yield hub
-        hub.shutdown()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import re
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT_DIR
-from helpers import start, toy_arguments
+from helpers import serving, start, toy_arguments
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from wandb_workspaces.reports.v2.interface import UnknownPanel
@@ -237,16 +236,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(fresh_wandb: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Server()) as server:
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+        yield server
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from http_server import Host, serving
+from helpers import serving
+from http_server import Host
 
 from ptmt_lightning.data.benchmarks.download import Source, download
 
@@ -22,7 +23,7 @@ OTHER = random.Random(1).randbytes(2500)
 @contextmanager
 def serving_words() -> Iterator[Host]:
     """A host of ``words.bin`` for the time of a ``with`` block."""
-    with serving() as host:
+    with serving(Host()) as host:
         host.files["words.bin"] = CONTENT
         yield host
 

@@ -7,8 +7,6 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -136,16 +134,3 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         found = re.fullmatch(r"bytes=(\d+)-", wanted)
         return int(found[1]) if found else None
-
-
-@contextmanager
-def serving() -> Iterator[Host]:
-    """A host for the time of a ``with`` block."""
-    with Host() as host:
-        thread = threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield host
-        finally:
-            host.shutdown()
-            thread.join()
