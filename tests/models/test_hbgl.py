@@ -44,7 +44,7 @@ def test_a_slot_depends_on_the_targets_before_it_alone(slot: int) -> None:
         changed = targets.clone()
         changed[:, slot] = ~changed[:, slot]
         after = model.slot_states(batch, changed)
-    assert torch.equal(states[:, : slot + 1], after[:, : slot + 1])
+    torch.testing.assert_close(states[:, : slot + 1], after[:, : slot + 1])
     for later in range(slot + 1, model.num_slots):
         assert not torch.isclose(states[:, later], after[:, later]).all()
 
