@@ -42,7 +42,7 @@ class ProcessLauncher(Launcher):
     def __init__(self, n_jobs: int, timeout_minutes: float | None, fail_fast: bool, grace_seconds: float) -> None:
         check_range("hydra.launcher.n_jobs", n_jobs, 1, integer=True)
         if timeout_minutes is not None:
-            check_range("hydra.launcher.timeout_minutes", timeout_minutes, 0)
+            check_range("hydra.launcher.timeout_minutes", timeout_minutes, 0, low_open=True)
         check_range("hydra.launcher.grace_seconds", grace_seconds, 0)
         self.n_jobs, self.timeout_minutes, self.fail_fast = n_jobs, timeout_minutes, fail_fast
         self.grace_seconds = grace_seconds
@@ -70,9 +70,11 @@ class ProcessLauncher(Launcher):
         """
         shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
         jobs = [self._job(number, list(o), shared) for number, o in enumerate(job_overrides, start=initial_job_idx)]
+        shares = self.n_jobs > 1  # else devices are not looked for, which would take as long as importing PyTorch
+        uses_gpus = [shares and _uses_gpus(job) for job in jobs]
         with compact_errors():
             slots = [
-                [share_of_devices(slot, self.n_jobs, uses_gpus=_uses_gpus(job)) for job in jobs]
+                [share_of_devices(slot, self.n_jobs, uses_gpus=uses) for uses in uses_gpus]
                 for slot in range(self.n_jobs)
             ]
         JobQueue(

@@ -67,9 +67,7 @@ class HTCDataModule(L.LightningDataModule):
             raise ValueError(f"dataset.batch_per={batch_per!r}: expected device or step; set dataset.batch_per to one")
         if eval_batch_size is not None:
             check_range("dataset.eval_batch_size", eval_batch_size, 1, integer=True)
-        check_range("dataset.train_fraction", train_fraction, 0, 1)
-        if train_fraction == 0:
-            raise ValueError("dataset.train_fraction=0: expected a number above 0; set dataset.train_fraction to one")
+        check_range("dataset.train_fraction", train_fraction, 0, 1, low_open=True)
         check_range("impl.num_workers", num_workers, 0, integer=True)
         check_range("impl.pad_to_multiple_of", pad_to_multiple_of, 1, integer=True)
         self.name, self.path, self.cache_dir = (

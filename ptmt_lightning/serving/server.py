@@ -79,8 +79,7 @@ def _make_server(
     """
     check_range("batch_size", batch_size, 1, integer=True)
     check_range("max_pending", max_pending, 1, integer=True)
-    if not timeout > 0:
-        raise ValueError(f"timeout={timeout}: expected seconds above 0")
+    check_range("timeout", timeout, 0, low_open=True)
     opened = ModelFolder.open(model)
     opened.check_trust(trust=trust)
     opened.device(device, precision)

@@ -7,16 +7,29 @@ from numbers import Real
 
 
 def check_range(
-    key: str, value: object, low: float, high: float = float("inf"), *, integer: bool = False, high_open: bool = False
+    key: str,
+    value: object,
+    low: float,
+    high: float = float("inf"),
+    *,
+    integer: bool = False,
+    low_open: bool = False,
+    high_open: bool = False,
 ) -> None:
-    """Refuse a value that is not a number in ``[low, high]`` (``[low, high)`` with ``high_open``).
+    """Refuse a value that is not a number in ``[low, high]``, without ``low`` or ``high`` where that end is open.
 
     Raises:
         ValueError: the value is out of range; the message names configuration key, value and range.
     """
     is_number = isinstance(value, int if integer else Real) and not isinstance(value, bool)
-    if is_number and isfinite(value) and low <= value and (value < high if high_open else value <= high):  # type: ignore
-        return
+    if is_number and isfinite(value):  # type: ignore[arg-type]
+        above = low < value if low_open else low <= value  # type: ignore[operator]
+        if above and (value < high if high_open else value <= high):  # type: ignore[operator]
+            return
     kind = "an integer" if integer else "a number"
-    bounds = f">= {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}{')' if high_open else ']'}"
+    bounds = (
+        f"{'>' if low_open else '>='} {low:g}"
+        if high == float("inf")
+        else f"in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+    )
     raise ValueError(f"{key}={value!r}: expected {kind} {bounds}; set {key} to one")

@@ -116,9 +116,9 @@ def test_texts_of_a_missing_split_are_refused(toy_folder: Path, tmp_path: Path) 
         ("batch_size", True, "dataset.batch_size=True: expected an integer >= 1"),
         ("batch_size", "8", "dataset.batch_size='8': expected an integer >= 1"),
         ("eval_batch_size", 0, "dataset.eval_batch_size=0: expected an integer >= 1"),
-        ("train_fraction", 1.5, "dataset.train_fraction=1.5: expected a number in [0, 1]"),
-        ("train_fraction", -0.1, "dataset.train_fraction=-0.1: expected a number in [0, 1]"),
-        ("train_fraction", float("nan"), "dataset.train_fraction=nan: expected a number in [0, 1]"),
+        ("train_fraction", 1.5, "dataset.train_fraction=1.5: expected a number in (0, 1]"),
+        ("train_fraction", -0.1, "dataset.train_fraction=-0.1: expected a number in (0, 1]"),
+        ("train_fraction", float("nan"), "dataset.train_fraction=nan: expected a number in (0, 1]"),
         ("num_workers", -1, "impl.num_workers=-1: expected an integer >= 0; set impl.num_workers to one"),
         ("pad_to_multiple_of", 0, "impl.pad_to_multiple_of=0: expected an integer >= 1"),
     ],
@@ -241,7 +241,7 @@ def test_at_least_one_document_is_used(toy_folder: Path, tmp_path: Path, toy_ptm
 
 
 def test_no_share_at_all_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"dataset\.train_fraction=0: expected a number above 0"):
+    with pytest.raises(ValueError, match=r"dataset\.train_fraction=0: expected a number in \(0, 1\]"):
         datamodule(tmp_path, tmp_path, train_fraction=0)
 
 

@@ -109,7 +109,8 @@ def test_a_folder_in_which_another_process_is_at_work_is_waited_for(tmp_path: Pa
     ("argument", "message"),
     [
         ("hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs=0: expected an integer"),
-        ("hydra.launcher.timeout_minutes=-1", "hydra.launcher.timeout_minutes=-1: expected a number"),
+        ("hydra.launcher.timeout_minutes=-1", "hydra.launcher.timeout_minutes=-1: expected a number > 0"),
+        ("hydra.launcher.timeout_minutes=0", "hydra.launcher.timeout_minutes=0: expected a number > 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(start: Start, argument: str, message: str) -> None:

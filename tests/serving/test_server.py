@@ -153,7 +153,7 @@ def test_sigterm_ends_all_of_it(server: Server) -> None:
         (["--host", "here"], "error: host must be '0.0.0.0', '127.0.0.1', or '::' but got here"),
         (["--batch-size", "0"], "error: batch_size=0: expected an integer >= 1"),
         (["--device", "cuda:9"], "error: device='cuda:9': not there"),
-        (["--timeout", "0"], "error: timeout=0.0: expected seconds above 0"),
+        (["--timeout", "0"], "error: timeout=0.0: expected a number > 0"),
     ],
 )
 def test_what_can_not_be_served_is_said_at_once(
