@@ -127,7 +127,8 @@ class SharedStudy:
         def beat() -> None:
             while not ended.wait(HEARTBEAT_SECONDS):
                 for trial in trials:
-                    self._storage.record_heartbeat(trial._trial_id)
+                    with contextlib.suppress(optuna.exceptions.StorageInternalError):  # the next beat tries again
+                        self._storage.record_heartbeat(trial._trial_id)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
