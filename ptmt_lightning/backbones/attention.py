@@ -14,7 +14,14 @@ KeysValues = tuple[Tensor, Tensor]  # each [B, heads, L, H / heads]
 
 
 def layer_at_positions(layer: Any, hidden_BLH: Tensor, mask: Any, positions_BK: Tensor) -> Tensor:
-    """Run one BERT layer with all positions as keys and values, and only the given ones as queries: ``[B, K, H]``."""
+    """Run one BERT layer with all positions as keys and values, and only the given ones as queries: ``[B, K, H]``.
+
+    Args:
+        layer: a ``BertLayer`` of Transformers.
+        hidden_BLH: states of all positions.
+        mask: what may be attended to, ``[B, 1, L, L]``, the same for all queries; None for all.
+        positions_BK: the positions to compute, int64.
+    """
     attention = layer.attention
     if attention.self.config._attn_implementation not in ("sdpa", "eager"):
         full: Tensor = layer(hidden_BLH, mask)
@@ -35,7 +42,15 @@ def _split_heads(attention: Any, projection: nn.Module, states: Tensor) -> Tenso
 
 
 def attend_from(layer: Any, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Run one BERT layer at the positions ``hidden`` ``[B, Q, H]``, which attend to ``keys`` and ``values``."""
+    """Run one BERT layer at some positions, and return their new states ``[B, Q, H]``.
+
+    Args:
+        layer: a ``BertLayer`` of Transformers.
+        hidden: states of these positions, ``[B, Q, H]``.
+        keys: keys of the positions that they attend to, ``[B, heads, L, H / heads]``.
+        values: values of these, ``[B, heads, L, H / heads]``.
+        mask: what may be attended to, broadcastable to ``[B, heads, Q, L]``; None for all.
+    """
     attention = layer.attention
     context = F.scaled_dot_product_attention(
         _split_heads(attention.self, attention.self.query, hidden),
@@ -50,5 +65,5 @@ def attend_from(layer: Any, hidden: Tensor, keys: Tensor, values: Tensor, mask: 
 
 
 def gather_positions(hidden_BLH: Tensor, positions_BK: Tensor) -> Tensor:
-    """Return the states at some positions of each document, ``[B, K, H]``."""
+    """Return the states ``[B, K, H]`` at some positions, int64 ``[B, K]``, of each document."""
     return hidden_BLH.gather(1, positions_BK[..., None].expand(-1, -1, hidden_BLH.shape[-1]))

@@ -23,14 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from ptmt_lightning.inference.evaluate import documents_of, evaluate
+    from ptmt_lightning.inference.evaluate import documents_of, evaluate, labelled_file
     from ptmt_lightning.run_folder.evaluation import check_folder, write_evaluation
     from ptmt_lightning.run_folder.result import show_scores
 
-    name = options.data.resolve().name
-    split = options.split
-    if not options.data.is_dir():
-        name = split = name.split(".")[0]
+    split = labelled_file(options.data, options.split).name.split(".")[0]
+    name = options.data.resolve().name if options.data.is_dir() else split
     target = options.output or Path("evaluations", name if split == name else f"{name}-{split}")
     check_folder(target, overwrite=options.overwrite)
     classifier = open_model(options)

@@ -114,11 +114,26 @@ def _decoded(line: bytes, where: str) -> str:
         ) from None
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
+def parse_json(line: str | bytes, where: str, remedy: str) -> Any:
+    """Return what a line of JSON says.
+
+    Args:
+        line: the line.
+        where: file and number of the line, for the error message.
+        remedy: what the user is to do about a line that is no JSON.
+
+    Raises:
+        ValueError: the line is no JSON, nested too deeply, or has a number of too many digits.
+    """
     try:
-        record = json.loads(_decoded(line, where).rstrip())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: invalid JSON ({error.msg} at column {error.colno}); expected {_FORMAT}") from None
+        return json.loads(line.rstrip())
+    except (ValueError, RecursionError) as error:
+        problem = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        raise ValueError(f"{where}: invalid JSON ({problem}); {remedy}") from None
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    record = parse_json(_decoded(line, where), where, f"expected {_FORMAT}")
     if not isinstance(record, dict):
         raise ValueError(f"{where}: expected a JSON object {_FORMAT}, got {type(record).__name__}")
     for key in ("text", "labels"):

@@ -47,21 +47,21 @@ class _Node:
     children: list[_Node]
 
 
-def write_sample(folder: Path, *, seed: int = 0) -> None:
+def write_sample(folder: Path) -> None:
     """Write ``taxonomy.tsv`` and ``{train,val,test}.jsonl`` into ``folder``, unless it exists.
 
-    The files depend on ``seed`` alone: they are the same on every machine.
+    The files are the same on every machine.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if folder.exists():
             return
         with new_folder(folder, locked=True) as temporary:
-            _write_files(temporary, seed)
+            _write_files(temporary)
 
 
-def _write_files(folder: Path, seed: int) -> None:
-    rng = np.random.default_rng(seed)
+def _write_files(folder: Path) -> None:
+    rng = np.random.default_rng(0)
     words = _Words(rng)
     filler = words.take(120)
     tops = _grow(words, rng, _BRANCHING)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _BATCHES_AT_ONCE = 32  # the texts of this many batches are sorted by length together
+Found = TypeVar("Found")  # what is found for a batch
+
 _LONG_WORK = 1000  # from this number of texts on, a progress bar is shown
 
 
@@ -52,7 +55,8 @@ class Classifier:
         score: computes the logits ``[B, V]`` of a batch.
         folder: description of the saved model, which has its template, taxonomy and decision rule.
         tokenizer: tokenizer of the model, with its added tokens.
-        precision: number format in which ``score`` computes; kept for information only.
+        precision: number format in which ``score`` computes; an interrupted :func:`.predict_file.predict_file` goes on
+            with the same one only.
     """
 
     def __init__(
@@ -164,14 +168,14 @@ class Classifier:
             Probabilities, with the nodes in the order of ``taxonomy.names``.
 
         Raises:
-            ValueError: an entry of ``texts`` is no text, or the model's scores are not finite.
+            ValueError: an entry of ``texts`` is no text, there is too little memory for a batch, or the model's scores
+                are not finite.
         """
         check_range("batch_size", batch_size, 1, integer=True)
         ids = self.token_ids(texts)
         probabilities = torch.empty(len(ids), len(self.taxonomy))
-        for rows in _by_length(ids, batch_size):
-            with torch.inference_mode():
-                probabilities[rows] = self._probabilities([ids[row] for row in rows]).cpu()
+        for rows, found in _in_batches(ids, batch_size, self._probabilities):
+            probabilities[rows] = found.cpu()
         return probabilities
 
     def _rule(self, threshold: float | Sequence[float] | None, top_k: int | None, prune: bool | None) -> DecisionRule:
@@ -199,12 +203,7 @@ class Classifier:
         while chunk := list(itertools.islice(iterator, batch_size * _BATCHES_AT_ONCE)):
             ids = self.token_ids(chunk, first)
             found: list[Prediction] = [[]] * len(chunk)
-            for rows in _by_length(ids, batch_size):
-                try:
-                    with torch.inference_mode():
-                        predictions = self._decide([ids[row] for row in rows], rule)
-                except torch.OutOfMemoryError as error:
-                    raise ValueError(f"batch_size={batch_size}: too little memory; lower it") from error
+            for rows, predictions in _in_batches(ids, batch_size, partial(self._decide, rule=rule)):
                 for row, prediction in zip(rows, predictions, strict=True):
                     found[row] = prediction
             yield from found
@@ -251,8 +250,20 @@ class Classifier:
         return sorted(paths, key=lambda path: -path.probabilities[-1])
 
 
-def _by_length(ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield the rows of one batch after the other; texts of similar length share a batch, the shortest come first."""
+def _in_batches(
+    ids: Sequence[Sequence[int]], batch_size: int, run: Callable[[list[Sequence[int]]], Found]
+) -> Iterator[tuple[npt.NDArray[np.int64], Found]]:
+    """Yield the rows of each batch with what ``run`` finds; texts of similar length share one, the shortest come first.
+
+    Raises:
+        ValueError: there is too little memory for a batch.
+    """
     order = np.argsort([len(text) for text in ids], kind="stable")
     for start in range(0, len(ids), batch_size):
-        yield order[start : start + batch_size]
+        rows = order[start : start + batch_size]
+        try:
+            with torch.inference_mode():
+                found = run([ids[row] for row in rows])
+        except torch.OutOfMemoryError as error:
+            raise ValueError(f"batch_size={batch_size}: too little memory; lower it") from error
+        yield rows, found

@@ -75,7 +75,7 @@ class OnnxScorer:
         path: path of the file.
 
     Raises:
-        ValueError: onnxruntime is not installed.
+        ValueError: onnxruntime is not installed, or the file is none that it can run.
     """
 
     def __init__(self, path: Path) -> None:

@@ -27,6 +27,29 @@ class Evaluation(NamedTuple):
     document_ids: list[str]
 
 
+def labelled_file(data: Path, split: str) -> Path:
+    """Return the file of labelled documents that is meant by a path.
+
+    Args:
+        data: a folder with ``{train,val,test}.jsonl`` (plain or ``.gz``), or one such file.
+        split: name of the split; matters for a folder only.
+
+    Raises:
+        ValueError: the folder, file or split does not exist.
+    """
+    if data.is_file():
+        return data
+    if not data.is_dir():
+        raise ValueError(f"{data}: no such folder or file; expected data in the project's form")
+    path = split_file(data, split)
+    if path is None:
+        found = [name for name in SPLITS if split_file(data, name)]
+        raise ValueError(
+            f"{data}: no {split}.jsonl (or .gz) there; set --split to one of: {', '.join(found) or 'none'}"
+        )
+    return path
+
+
 def documents_of(data: Path, split: str, taxonomy: Taxonomy) -> Iterable[Document]:
     """Return the labelled documents of a split of a data folder, or of a file, with the nodes of a model's taxonomy.
 
@@ -38,19 +61,10 @@ def documents_of(data: Path, split: str, taxonomy: Taxonomy) -> Iterable[Documen
     Raises:
         ValueError: the folder, file or split does not exist, or the folder has another taxonomy.
     """
-    if data.is_file():
-        return read_documents(data, data.name.split(".")[0], taxonomy)
-    if not data.is_dir():
-        raise ValueError(f"{data}: no such folder or file; expected data in the project's form")
-    path = split_file(data, split)
-    if path is None:
-        found = [name for name in SPLITS if split_file(data, name)]
-        raise ValueError(
-            f"{data}: no {split}.jsonl (or .gz) there; set --split to one of: {', '.join(found) or 'none'}"
-        )
-    if (data / "taxonomy.tsv").exists():
+    path = labelled_file(data, split)
+    if path != data and (data / "taxonomy.tsv").exists():
         _check_taxonomy(data / "taxonomy.tsv", taxonomy)
-    return read_documents(path, split, taxonomy)
+    return read_documents(path, path.name.split(".")[0], taxonomy)
 
 
 def _check_taxonomy(path: Path, taxonomy: Taxonomy) -> None:

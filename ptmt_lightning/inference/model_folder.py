@@ -202,10 +202,9 @@ def _json_object(path: Path) -> dict[str, Any]:
 def _is_settings(path: Path) -> bool:
     """Return whether a file holds the settings of a saved system of this package."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return {"thresholds", "version"} <= _json_object(path).keys()
     except ValueError:
         return False
-    return isinstance(content, dict) and {"thresholds", "version"} <= content.keys()
 
 
 def _version_of(settings: Mapping[str, Any]) -> str:

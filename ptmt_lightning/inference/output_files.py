@@ -74,22 +74,6 @@ def join_paths(paths: Sequence[Sequence[str]]) -> str:
     return "; ".join(" > ".join(re.sub(r"([\\>;])", r"\\\1", label) for label in path) for path in paths)
 
 
-def split_paths(cell: str) -> list[list[str]]:
-    """Return the paths of a cell of the output's ``labels``, the way back from :func:`join_paths`."""
-    cell = cell.removeprefix("'") if cell[1:2] in _FORMULA else cell
-    if not cell:
-        return []
-    paths, label = [[""]], ""
-    for escaped, mark, other in re.findall(r"\\(.)|( > |; )|(.)", cell, flags=re.DOTALL):
-        if mark:
-            paths[-1][-1], label = label, ""
-            paths.append([""]) if mark == "; " else paths[-1].append("")
-        else:
-            label += escaped or other
-    paths[-1][-1] = label
-    return paths
-
-
 def _harmless(cell: str) -> str:
     """Return a cell that spreadsheets take for text: with an apostrophe where it would be a formula."""
     return f"'{cell}" if cell[:1] in _FORMULA and cell else cell

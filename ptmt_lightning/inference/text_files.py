@@ -254,6 +254,8 @@ class _TextLines:
         return start + self._file.read(size)
 
     def __iter__(self) -> Iterator[str]:
+        *blank, self._start = self._start.split("\n")  # what peeking has read: white space, and the first line's start
+        yield from (f"{line}\n" for line in blank)
         while line := self._start + self._file.readline(_MAX_LINE - len(self._start)):
             self._start = ""
             if len(line) == _MAX_LINE and not line.endswith("\n"):

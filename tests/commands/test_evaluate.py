@@ -109,6 +109,7 @@ def test_what_does_not_fit_is_one_line(trained: tuple[Path, dict[str, Any]], toy
     assert refused([model, str(tmp_path / "nothing"), *out]) == (
         f"error: {tmp_path}/nothing: no such folder or file; expected data in the project's form"
     )
+    assert "nothing: no such folder" in refused(["no/model", str(tmp_path / "nothing"), *out])  # before it is opened
     (toy_folder / "test.jsonl").rename(tmp_path / "kept")
     assert refused([model, str(toy_folder), *out]) == (
         f"error: {toy_folder}: no test.jsonl (or .gz) there; set --split to one of: train, val"

@@ -144,6 +144,8 @@ def test_both_forms_at_once_are_refused(tmp_path: Path) -> None:
         (b'{"text": "", "labels": [["A"]]}', 'text="": expected more than white space'),
         (b"m n o", f"invalid JSON (Expecting value at column 1); expected {FORMAT}"),
         (b'{"text": m}', f"invalid JSON (Expecting value at column 10); expected {FORMAT}"),
+        (b"[" * 100_000, "invalid JSON (maximum recursion depth exceeded"),
+        (b'{"text": ' + b"1" * 5000 + b"}", "invalid JSON (Exceeds the limit (4300 digits)"),
         (b'["m", [["A"]]]', f"expected a JSON object {FORMAT}, got list"),
         (b'"m"', f"expected a JSON object {FORMAT}, got str"),
         (b'{"text": "m\xff"}', "invalid UTF-8 at byte 12 of the line; save the file as UTF-8"),

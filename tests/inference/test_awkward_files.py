@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from ptmt_lightning.cli import main
 from ptmt_lightning.inference import Classifier
 from ptmt_lightning.inference import text_files as module
-from ptmt_lightning.inference.output_files import convert_lines, join_paths, split_paths
+from ptmt_lightning.inference.output_files import convert_lines, join_paths
 from ptmt_lightning.inference.predict_file import check_files
 from ptmt_lightning.inference.text_files import read_rows
 from ptmt_lightning.taxonomy import Taxonomy
@@ -136,6 +137,22 @@ def test_nothing_predicted_is_no_success(model: Path, tmp_path: Path, content: s
 
 
 LABELS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+
+
+def split_paths(cell: str) -> list[list[str]]:
+    """Return the paths of a cell of the output's ``labels``, the way back from :func:`join_paths`."""
+    cell = cell.removeprefix("'") if cell[1:2] in tuple("=+-@\t\r") else cell
+    if not cell:
+        return []
+    paths, label = [[""]], ""
+    for escaped, mark, other in re.findall(r"\\(.)|( > |; )|(.)", cell, flags=re.DOTALL):
+        if mark:
+            paths[-1][-1], label = label, ""
+            paths.append([""]) if mark == "; " else paths[-1].append("")
+        else:
+            label += escaped or other
+    paths[-1][-1] = label
+    return paths
 
 
 @given(st.lists(st.lists(LABELS, min_size=1, max_size=4), max_size=4))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -252,6 +252,16 @@ def test_scores_that_are_no_numbers_are_an_error(toy: tuple[PTMT, Classifier]) -
         classifier.score.backbone.new_bias[-1] = float("nan")  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="scores are not finite numbers; try precision='float32'"):
         classifier.predict("m n")
+
+
+def test_too_little_memory_names_the_size_of_batches(toy: tuple[PTMT, Classifier]) -> None:
+    def score(_: object) -> NoReturn:
+        raise torch.OutOfMemoryError("1 GiB")
+
+    full = Classifier(score, toy[1].folder, toy[1].tokenizer, "float32")
+    for use in (full.predict, full.probabilities):
+        with pytest.raises(ValueError, match=r"^batch_size=2: too little memory; lower it"):
+            use(["m n", "o"], batch_size=2)
 
 
 def test_devices_and_damaged_folders_are_named(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:

@@ -58,6 +58,13 @@ def test_every_form_of_output_holds_the_same(tmp_path: Path, classifier: Classif
         assert [json.loads(line) for line in gzip.decompress((tmp_path / name).read_bytes()).splitlines()] == expected
 
 
+@pytest.mark.parametrize("blank", ["\n\n", " \r\n\t\n"])
+def test_blank_lines_count_wherever_they_are(blank: str, tmp_path: Path, classifier: Classifier) -> None:
+    (tmp_path / "in.jsonl").write_bytes(f'{blank}{{"text": "m"}}\n\n {{"text": "n"}}\n'.encode())
+    predict_file(classifier, str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"))
+    assert [record["row"] for record in records(tmp_path / "out.jsonl")] == [3, 5]
+
+
 def test_bad_rows_are_kept_apart_with_their_number(tmp_path: Path, classifier: Classifier) -> None:
     source = tmp_path / "in.jsonl"
     lines = [

@@ -7,7 +7,6 @@ The benchmark is the published JSON lines. :func:`read_raw_reviews` makes data o
 from __future__ import annotations
 
 import html
-import json
 import logging
 import re
 from array import array
@@ -21,7 +20,7 @@ import numpy as np
 from ptmt_lightning.data.benchmarks.base import FoldedDataModule, Published, Raw
 from ptmt_lightning.data.benchmarks.download import zenodo
 from ptmt_lightning.data.benchmarks.prepared import Labelled, read_jsonl
-from ptmt_lightning.data.document import read_lines
+from ptmt_lightning.data.document import parse_json, read_lines
 
 log = logging.getLogger(__name__)
 
@@ -168,12 +167,7 @@ def _json_lines(path: Path, **keys: type) -> Iterator[tuple[str, dict[str, Any]]
     for where, line in read_lines(path):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line.rstrip())
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{where}: invalid JSON ({error.msg} at column {error.colno}); fetch the file again"
-            ) from None
+        record = parse_json(line, where, "fetch the file again")
         for key, kind in keys.items():
             if not isinstance(record, dict) or not isinstance(record.get(key), kind):
                 raise ValueError(

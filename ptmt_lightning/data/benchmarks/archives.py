@@ -22,7 +22,8 @@ _MAX_EXTRACTED = 8 << 30  # bytes of one archive's content: several times the la
 def extract_archives(folder: Path) -> None:
     """Extract each zip archive in ``folder``, and those within it, into a folder of its name beside it.
 
-    An archive is extracted again only after it has changed, and never over a folder that was put there by hand.
+    An archive is extracted again only after it has changed, and never over a folder that was put there by hand. The
+    caller holds a lock, so that no other process extracts now: what a killed one left is removed.
 
     Raises:
         ValueError: an archive is damaged, empty, encrypted or too large, or has a member that is a link or would land
@@ -36,7 +37,7 @@ def extract_archives(folder: Path) -> None:
             shutil.rmtree(target)
         if target.exists():
             continue
-        with new_folder(target) as temporary:
+        with new_folder(target, locked=True) as temporary:
             _extract(archive, temporary, str(archive))
             for inner in sorted(path for path in temporary.rglob("*.zip") if path.is_file()):
                 if inner.with_suffix("").exists():  # extracted by whoever made the archive

@@ -144,15 +144,17 @@ class BenchmarkDataModule(HTCDataModule):
             ValueError: a raw file can't be downloaded or read; the message says which and what to do.
         """
         raw = self.folder / "raw"
-        if not raw_files(raw) or is_unfinished(self.source, raw):
+        downloads = not raw_files(raw) or is_unfinished(self.source, raw)
+        if downloads:
             self.download()
         with suppress(FileNotFoundError):  # another process extracts archives and renames folders meanwhile
             self.path = self._prepared_path(raw_files(raw))
             if self.path.exists():
                 return
         with FileLock(raw / ".lock"):
-            check_downloads(raw)
-            extract_archives(raw)
+            if not downloads:  # else that was done
+                check_downloads(raw)
+                extract_archives(raw)
             files = raw_files(raw)
             self.path = self._prepared_path(files)
             if not self.path.exists():

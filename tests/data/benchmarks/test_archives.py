@@ -83,6 +83,14 @@ def test_extracted_files_stay_without_their_archive(tmp_path: Path) -> None:
     assert listing(tmp_path) == {"words", "words/a", "words/.archive"}
 
 
+def test_what_a_killed_extraction_left_goes_with_the_next(tmp_path: Path) -> None:
+    put_archive(tmp_path, archive({"a": CONTENT}))
+    (tmp_path / "words.0123.tmp").mkdir()
+    (tmp_path / "words.0123.tmp/a").write_bytes(CONTENT[:10])
+    extract_archives(tmp_path)
+    assert listing(tmp_path) == {"words.zip", "words", "words/a", "words/.archive"}
+
+
 def test_dots_within_a_name_are_harmless(tmp_path: Path) -> None:
     put_archive(tmp_path, archive({"..a..b": b"1", "sub/...": b"2"}))
     extract_archives(tmp_path)
