@@ -45,12 +45,15 @@ def scores(counts: Tensor) -> Scores:
 
 
 def micro(counts: Tensor) -> Scores:
-    """Return the scores of all classes together, from counts ``[3, ..., V]``; of augmented labels they are Eq. 4-5."""
+    """Return the scores of all classes together, each float64 ``[...]``, from counts ``[3, ..., V]``.
+
+    Of augmented labels they are Eq. 4-5.
+    """
     return scores(counts.sum(-1))
 
 
 def macro(counts: Tensor, classes: Classes = "present") -> Scores:
-    """Return the means of the per-class scores; the F1 is the mean of per-class F1.
+    """Return the means of the per-class scores, each float64 ``[...]``; the F1 is the mean of per-class F1.
 
     Args:
         counts: ``[3, ..., V]``.
@@ -63,7 +66,7 @@ def macro(counts: Tensor, classes: Classes = "present") -> Scores:
 
 
 def harmonic(precision: Tensor, recall: Tensor) -> Tensor:
-    """Return the harmonic mean of precision and recall, 0 where both are 0 (Eq. 8)."""
+    """Return the harmonic mean of precision and recall, of any one shape, 0 where both are 0 (Eq. 8)."""
     return _ratio(2 * precision * recall, precision + recall)
 
 
@@ -133,7 +136,6 @@ class HierarchicalMetrics(Metric):
     Args:
         taxonomy: hierarchy of the labels.
         classes: which classes macro averages run over, see :func:`macro`.
-        kwargs: options of :class:`torchmetrics.Metric`.
 
     Raises:
         ValueError: ``classes`` is neither ``present`` nor ``all``.
@@ -154,8 +156,8 @@ class HierarchicalMetrics(Metric):
     num_documents: Tensor
     scored: Tensor
 
-    def __init__(self, taxonomy: Taxonomy, *, classes: Classes = "present", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, taxonomy: Taxonomy, *, classes: Classes = "present") -> None:
+        super().__init__()
         if classes not in ("present", "all"):
             raise ValueError(f"model.metric_classes={classes!r}: expected 'present' or 'all'")
         self.taxonomy, self.classes = taxonomy, classes

@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -24,6 +25,7 @@ from ptmt_lightning.launch.resume import resumed
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.result import show
 from ptmt_lightning.training.build import build
+from ptmt_lightning.training.checks import check_run
 from ptmt_lightning.training.train import train
 from ptmt_lightning.utils.checks import check_range
 
@@ -46,8 +48,9 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
     warnings.filterwarnings("ignore", message=".*LeafSpec")  # about Lightning's use of torch; users can't act on it
     with user_errors(run_dir):
         config = resumed(config, run_dir)
-        if config.resume is None:
-            RunFolder(run_dir).claim(overwrite=config.overwrite)
+        folder, is_new = RunFolder(run_dir), config.resume is None
+        if is_new and not config.overwrite:
+            folder.check_free()
         settings = plain(config)
         torch.set_float32_matmul_precision(config.impl.matmul_precision)
         check_range("seed", config.seed, 0, 2**32 - 1, integer=True)
@@ -57,12 +60,12 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
             instantiate(config[key], _convert_="all") for key in ("dataset", "backbone", "model")
         )
         model = build(datamodule, backbone, build_model, seed=config.seed, compile_backbone=config.impl.compile)
-        callbacks, loggers = (
-            [instantiate(node, _convert_="all") for node in config[key].values() if node]
-            for key in ("callbacks", "logger")
-        )
-        trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+        trainer = instantiate(config.trainer, callbacks=_parts(config.callbacks), logger=False, _convert_="all")
         _check_launcher(trainer)
+        check_run(trainer, datamodule, model)
+        if is_new and config.overwrite:
+            folder.clear()  # not before all settings are known to be valid, nor after the loggers read the folder
+        trainer.loggers = _parts(config.logger)
     try:
         with user_errors(run_dir):
             result = train(
@@ -73,15 +76,20 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
                 config=settings,
                 test=config.test,
                 keep_checkpoints=config.keep_checkpoints,
-                resume=config.resume is not None,
+                resume=not is_new,
             )
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)  # Lightning's own exit code is 0: a sweep would take the run for finished
     finally:
         wandb.finish()
-    show(result, RunFolder(run_dir))
+    show(result, folder)
     score: float | None = result["best_score"]
     return score
+
+
+def _parts(group: DictConfig) -> list[Any]:
+    """Return the objects that a group of the configuration names, without those that are null."""
+    return [instantiate(node, _convert_="all") for node in group.values() if node]
 
 
 def _check_launcher(trainer: lightning.Trainer) -> None:

@@ -1,9 +1,8 @@
-"""The checkpoints in a run's folder: which one to resume from, and what a killed process left half-written."""
+"""The checkpoints in a run's folder: which one to resume from."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,3 @@ def newest(folder: RunFolder) -> tuple[Path, dict[str, Any]]:
             continue
         return path, content
     raise ValueError(f"resume={str(folder.path)!r}: no checkpoint there that can be read; start the run anew")
-
-
-def remove_leftovers(folder: RunFolder) -> None:
-    """Remove the hidden files and folders that a killed process left half-written."""
-    for place in (folder.path, folder.checkpoints):
-        for path in place.glob(".*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,4 +1,4 @@
-"""Where each file of a run's folder is: the one module that spells these names."""
+"""Where each file of a run's folder is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_utilities.core.rank_zero import rank_zero_only
+
+from ptmt_lightning.utils.files import leftovers_of
 
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "previous.ckpt", "best.ckpt"
 
@@ -25,6 +27,16 @@ class RunFolder:
     def config(self) -> Path:
         """Every setting of the run, resolved; written before training begins."""
         return self.path / "config.yaml"
+
+    @property
+    def wandb(self) -> Path:
+        """What W&B keeps on this machine."""
+        return self.path / "wandb"
+
+    @property
+    def wandb_run_id(self) -> Path:
+        """The id of the run in W&B."""
+        return self.wandb / "run_id"
 
     @property
     def result(self) -> Path:
@@ -102,33 +114,42 @@ class RunFolder:
         return self.config.exists() and self.has_checkpoint
 
     @rank_zero_only
-    def claim(self, *, overwrite: bool) -> None:
+    def check_free(self) -> None:
         """Refuse to be the folder of a new run while it holds another one, whose curves and weights would mix in.
 
-        What a run left that was cut off before its first checkpoint is removed.
-
-        Args:
-            overwrite: remove a run that is there.
-
         Raises:
-            ValueError: the folder holds a run that is finished, or that can be gone on with.
+            ValueError: the folder holds a run that is finished, or weights of one that is not.
         """
-        if (self.is_finished or self.has_checkpoint) and not overwrite:
+        has_weights = any(self.model.glob("*")) or any(self.checkpoints.glob("*.ckpt"))
+        if self.is_finished or has_weights:
             state = "a finished run" if self.is_finished else "a run that was cut off"
             raise ValueError(
                 f"hydra.run.dir={str(self.path)!r}: holds {state}; give another folder, go on with "
                 f"resume={self.path}, or replace it with overwrite=true"
             )
-        if self.is_finished or self.has_checkpoint or self.config.exists():  # else loggers of the new run may be here
-            self.remove_run()
 
-    def remove_run(self) -> None:
+    @rank_zero_only
+    def clear(self) -> None:
         """Remove what a run leaves, and nothing else that may be in the folder."""
-        files = (
+        for file in self._files:
+            file.unlink(missing_ok=True)
+        for folder in (self.figures, self.model, self.checkpoints, self.wandb):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed process left half-written."""
+        for file in self._files:
+            for path in leftovers_of(file):
+                path.unlink()
+        for path in self.path.glob(f".{self.model.name}.*"):
+            shutil.rmtree(path)
+        for path in self.checkpoints.glob(".*.ckpt"):
+            path.unlink()
+
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        return (
             self.config, self.result, self.metrics, self.predictions, self.per_label, self.reliability,
             self.label_embeddings,
         )  # fmt: skip
-        for file in files:
-            file.unlink(missing_ok=True)
-        for folder in (self.figures, self.model, self.checkpoints, self.path / "wandb"):
-            shutil.rmtree(folder, ignore_errors=True)

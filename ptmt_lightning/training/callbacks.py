@@ -34,8 +34,8 @@ class Throughput(L.Callback):
         self._documents += len(batch.rows)
         self._tokens += batch.num_text_tokens
         if _is_logged(trainer, trainer.global_step):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize(pl_module.device)
             scale = trainer.world_size / (time.perf_counter() - self._since)
             rates = {"documents_per_second": self._documents * scale, "tokens_per_second": self._tokens * scale}
             pl_module.log_dict({f"train/{name}": rate for name, rate in rates.items()}, batch_size=len(batch.rows))

@@ -79,6 +79,10 @@ def check_run(trainer: L.Trainer, datamodule: HTCDataModule, model: HTCModel) ->
     if not datamodule.is_connected:
         raise ValueError("the data are not connected to a model; make it with ptmt_lightning.training.build.build")
     check_trainer(trainer, datamodule)
+    if trainer.limit_val_batches == 0:
+        raise ValueError(
+            "trainer.limit_val_batches=0: expected some validation, which chooses the best checkpoint; leave it out"
+        )
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, (ModelCheckpoint, EarlyStopping)) and callback.monitor is not None:
             check_monitor(callback.monitor, model, callback.mode)

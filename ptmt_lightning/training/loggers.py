@@ -18,6 +18,8 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from ptmt_lightning.run_folder.curves import direction_of, loss_terms
+from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.utils.files import write_text
 
 log = logging.getLogger(__name__)
@@ -85,12 +87,16 @@ class RunWandbLogger(WandbLogger):
         self._seen |= metrics.keys()
         super().log_metrics(metrics, step)
 
+    @rank_zero_only
+    def keep_id(self, folder: RunFolder) -> None:
+        """Write down the id of the run, with which it goes on in W&B when it is resumed."""
+        folder.wandb.mkdir(exist_ok=True)
+        write_text(folder.wandb_run_id, str(self.version))
+
 
 def _summary(name: str) -> str | None:
     """Return what the summary keeps of a metric: ``min``, ``max``, or None for W&B's default, the last value."""
-    if name.endswith("loss"):
-        return "min"
-    return "max" if name.startswith("val/") else None
+    return direction_of(name) if name.startswith("val/") or loss_terms([name]) else None
 
 
 def wandb_logger(
@@ -130,12 +136,9 @@ def wandb_logger(
             "W&B runs offline: %s; send the run later with `wandb sync %s/wandb/offline-run-*`", reason, save_dir
         )
     offline = offline or bool(reason)
-    file = Path(save_dir) / "wandb" / "run_id"
-    resumed = file.exists()
-    run_id = file.read_text() if resumed else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
-    if not resumed and is_first_rank:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, run_id)
+    folder = RunFolder(Path(save_dir))
+    resumed = folder.wandb_run_id.exists() and folder.has_checkpoint
+    run_id = folder.wandb_run_id.read_text() if resumed else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
     return RunWandbLogger(
         save_dir=save_dir, project=project, name=name and _shortened(name.strip()), group=group or experiment,
         job_type=job_type, tags=_tags([*choices, *tags]), offline=offline, upload_model=log_model, id=run_id,

@@ -20,7 +20,7 @@ from ptmt_lightning.data.document import SPLITS
 from ptmt_lightning.metrics import HierarchicalMetrics
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.run_folder import label_embeddings
-from ptmt_lightning.run_folder.checkpoint_files import newest, remove_leftovers
+from ptmt_lightning.run_folder.checkpoint_files import newest
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.result import environment, write_config
 from ptmt_lightning.thresholds import tune_thresholds
@@ -43,7 +43,6 @@ def train(
     test: bool = True,
     keep_checkpoints: bool = True,
     resume: bool = False,
-    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Train a model, test its best checkpoint, and write the run folder.
 
@@ -57,23 +56,25 @@ def train(
         test: score the test split, if there is one.
         keep_checkpoints: keep checkpoints at the end; otherwise only ``model/`` has the best weights.
         resume: go on from the newest checkpoint in ``run_dir`` that can be read.
-        overwrite: replace a run that ``run_dir`` holds.
 
     Returns:
         The content of ``result.json``.
 
     Raises:
-        ValueError: the run is to be resumed, but no checkpoint can be read.
+        ValueError: data, model and trainer don't go together; the folder holds another run; or the run is to be
+            resumed, but no checkpoint can be read.
     """
     folder = RunFolder(Path(run_dir))
     trainer = trainer or make_trainer(run_dir)
     check_run(trainer, datamodule, model)
     if not resume:
-        folder.claim(overwrite=overwrite)
+        folder.check_free()
+        folder.clear()  # of a run that was cut off before it had a checkpoint
     config = config or _config(folder, datamodule, model, trainer)
     write_config(folder, config)
     wandb_logger = next((logger for logger in trainer.loggers if isinstance(logger, RunWandbLogger)), None)
     if wandb_logger:
+        wandb_logger.keep_id(folder)
         wandb_logger.log_hyperparams(dict(config))
     record = RunRecord()
     trainer.callbacks.insert(0, record)  # type: ignore[attr-defined]
@@ -81,10 +82,10 @@ def train(
     if trainer.is_global_zero:
         _log_beginning(trainer, datamodule, model, folder)
     fitted = _fit(trainer, datamodule, model, record, checkpoint)
-    if not record.val_results:  # max_steps came before the first validation
-        trainer.validate(model, datamodule, verbose=False)
     if model.tune_threshold:
         record.val_results = _tune(trainer, model, datamodule)
+    elif not record.val_results:  # max_steps came before the first validation
+        trainer.validate(model, datamodule, verbose=False)
     tested = _test(trainer, model, datamodule) if test and datamodule.has_split("test") else None
     embeddings = model.label_embeddings()
     result = {
@@ -156,7 +157,7 @@ def _plain(module: torch.nn.Module) -> dict[str, Any]:
 def _prepare_to_resume(trainer: L.Trainer, datamodule: HTCDataModule, folder: RunFolder) -> Path:
     """Return the checkpoint to resume from; set data and curves back to where it was written."""
     if trainer.is_global_zero:
-        remove_leftovers(folder)
+        folder.remove_leftovers()
     # Lightning warns of a loader that can't resume within an epoch; it does not see that the sampler can.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
     checkpoint, content = newest(folder)

@@ -33,6 +33,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)  # still there only after an error
 
 
+def leftovers_of(path: Path) -> list[Path]:
+    """Return the temporary files of :func:`write_text` that killed processes left beside ``path``."""
+    return [found for found in path.parent.glob(f".{glob.escape(path.name)}.*") if found.is_file()]
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write an indented JSON file, in the way of :func:`write_text`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

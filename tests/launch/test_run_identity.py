@@ -17,7 +17,7 @@ from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.training.checks import check_monitor
 
 
-def fill(folder: RunFolder, *, finished: bool = False, checkpoint: bool = False) -> None:
+def fill(folder: RunFolder, *, finished: bool = False, checkpoint: bool = False, model: bool = False) -> None:
     """Make a folder look like that of a run."""
     for path in (folder.config, folder.metrics, folder.path / "notes.txt", folder.job_log):
         path.write_text("x")
@@ -27,6 +27,8 @@ def fill(folder: RunFolder, *, finished: bool = False, checkpoint: bool = False)
         folder.result.write_text("{}")
     if checkpoint:
         folder.previous_checkpoint.write_text("x")
+    if model:
+        (folder.model / "ptmt.json").write_text("{}")
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,7 @@ def fill(folder: RunFolder, *, finished: bool = False, checkpoint: bool = False)
         ({"finished": True, "checkpoint": True}, "holds a finished run; give another folder, go on with resume="),
         ({"finished": True}, "holds a finished run"),
         ({"checkpoint": True}, "holds a run that was cut off"),
+        ({"model": True}, "holds a run that was cut off"),
     ],
 )
 def test_a_folder_that_holds_a_run_is_refused_or_emptied(tmp_path: Path, state: dict[str, bool], message: str) -> None:
@@ -42,24 +45,19 @@ def test_a_folder_that_holds_a_run_is_refused_or_emptied(tmp_path: Path, state: 
     fill(folder, **state)
     before = {path.name for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=rf"^hydra\.run\.dir='{tmp_path}': {message}"):
-        folder.claim(overwrite=False)
+        folder.check_free()
     assert {path.name for path in tmp_path.iterdir()} == before
-    folder.claim(overwrite=True)
+    folder.clear()
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "job.log"}
 
 
 def test_what_is_left_of_a_run_that_never_saved_is_removed(tmp_path: Path) -> None:
     fill(RunFolder(tmp_path))
-    RunFolder(tmp_path).claim(overwrite=False)
+    RunFolder(tmp_path).check_free()
+    RunFolder(tmp_path).clear()
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "job.log"}
-    RunFolder(tmp_path / "not/there").claim(overwrite=False)
-
-
-def test_what_loggers_of_a_new_run_have_written_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "wandb").mkdir()
-    (tmp_path / "wandb/run_id").write_text("1579d962")
-    RunFolder(tmp_path).claim(overwrite=False)
-    assert (tmp_path / "wandb/run_id").read_text() == "1579d962"
+    RunFolder(tmp_path / "not/there").check_free()
+    RunFolder(tmp_path / "not/there").clear()
 
 
 @pytest.mark.slow
@@ -72,6 +70,9 @@ def test_a_second_run_into_the_same_folder_from_the_command_line(toy_folder: Pat
     assert second.returncode == 1
     assert second.stderr.startswith(f"error: hydra.run.dir='{tmp_path}/mine': holds a finished run; give another")
     assert (tmp_path / "mine/metrics.csv").read_text() == before
+    for wrong in ("dataset.path=/nowhere", "model.alpha=2", "trainer.limit_val_batches=0"):
+        assert start(tmp_path, *arguments, "overwrite=true", wrong).returncode == 1
+        assert (tmp_path / "mine/metrics.csv").read_text() == before, wrong
     third = start(tmp_path, *arguments, "seed=1", "overwrite=true")
     assert third.returncode == 0, third.stderr
     assert json.loads((tmp_path / "mine/result.json").read_text())["seed"] == 1

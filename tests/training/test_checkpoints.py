@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ptmt_lightning.run_folder.checkpoint_files import newest, remove_leftovers
+from ptmt_lightning.run_folder.checkpoint_files import newest
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.training.checkpoints import LastCheckpoint, WholeCheckpointIO
 
@@ -73,11 +73,11 @@ def test_a_damaged_one_falls_back_with_a_warning(damage: str, tmp_path: Path, ca
 def test_leftovers_of_a_killed_process_go(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / ".model.abc/model").mkdir(parents=True)
-    for name in ("checkpoints/.last.ckpt", "checkpoints/best.ckpt", ".result.json.x", "metrics.csv"):
+    for name in ("checkpoints/.last.ckpt", "checkpoints/best.ckpt", ".result.json.x", "metrics.csv", ".env", ".git"):
         (tmp_path / name).touch()
-    remove_leftovers(RunFolder(tmp_path))
+    RunFolder(tmp_path).remove_leftovers()
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
-    assert left == {"checkpoints", "checkpoints/best.ckpt", "metrics.csv"}
+    assert left == {"checkpoints", "checkpoints/best.ckpt", "metrics.csv", ".env", ".git"}
 
 
 def test_bad_settings_are_refused() -> None:

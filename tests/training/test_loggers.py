@@ -11,6 +11,7 @@ import pytest
 import wandb
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.training.loggers import RunCSVLogger, wandb_logger
 
 
@@ -145,12 +146,17 @@ def test_rewinding_drops_the_rows_that_a_resumed_run_writes_again(tmp_path: Path
 
 
 def test_a_resumed_run_is_the_same_wandb_run(fresh_wandb: Path) -> None:
-    ids = []
+    ids, folder = [], RunFolder(fresh_wandb)
     for _ in range(2):
         logger = wandb_logger(save_dir=str(fresh_wandb), project="toy", offline=True)
+        logger.keep_id(folder)
         ids.append(logger.experiment.id)
         wandb.finish()
-    assert ids[0] == ids[1] == (fresh_wandb / "wandb/run_id").read_text()
+        folder.checkpoints.mkdir(exist_ok=True)
+        folder.last_checkpoint.touch()
+    assert ids[0] == ids[1] == folder.wandb_run_id.read_text()
+    folder.clear()
+    assert wandb_logger(save_dir=str(fresh_wandb), project="toy", offline=True).version != ids[0]
 
 
 def test_names_and_tags_are_no_longer_than_wandb_takes(fresh_wandb: Path) -> None:

@@ -23,6 +23,7 @@ from ptmt_lightning.models.hbgl import HBGL
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.run_folder.finished import differing, find_runs
+from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.training.build import build
 from ptmt_lightning.training.train import train
 from ptmt_lightning.training.trainer import make_trainer
@@ -68,17 +69,18 @@ def test_runs_with_other_settings_are_told_apart(toy_folder: Path, tmp_path: Pat
 
 
 def test_a_second_run_into_one_folder_is_refused_or_replaces_the_first(toy_folder: Path, tmp_path: Path) -> None:
-    def once(**options: bool) -> dict[str, object]:
+    def once() -> dict[str, object]:
         data = HTCDataModule(str(toy_folder), cache_dir=str(tmp_path / "cache"))
         model = build(data, FromScratch(), PTMT)
         trainer = make_trainer(tmp_path / "run", max_epochs=1, accelerator="cpu", enable_progress_bar=False)
-        return train(datamodule=data, model=model, run_dir=tmp_path / "run", trainer=trainer, **options)
+        return train(datamodule=data, model=model, run_dir=tmp_path / "run", trainer=trainer)
 
     first = once()
     curves = (tmp_path / "run/metrics.csv").read_text()
     with pytest.raises(ValueError, match="holds a finished run; give another folder"):
         once()
-    again = once(overwrite=True)
+    RunFolder(tmp_path / "run").clear()
+    again = once()
     assert again["test"] == first["test"]
     assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == len(curves.splitlines())
     with pytest.raises(ValueError, match=r"that run was started from Python; go on with train\(resume=True\)"):
@@ -93,6 +95,9 @@ def test_what_would_fail_later_is_refused_first(toy_folder: Path, tmp_path: Path
         train(datamodule=data, model=model, run_dir=tmp_path / "run", trainer=trainer)
     with pytest.raises(ValueError, match=r"^the data are not connected to a model; make it with ptmt_lightning"):
         train(datamodule=HTCDataModule(str(toy_folder)), model=model, run_dir=tmp_path / "run")
+    trainer = make_trainer(tmp_path / "run", limit_val_batches=0, accelerator="cpu")
+    with pytest.raises(ValueError, match=r"^trainer.limit_val_batches=0: expected some validation, which chooses"):
+        train(datamodule=data, model=model, run_dir=tmp_path / "run", trainer=trainer)
     assert not (tmp_path / "run/config.yaml").exists()
 
 
