@@ -42,6 +42,7 @@ class Backbone(nn.Module):
     Args:
         model: the model, with its language-modelling head.
         trained_head: whether that head is pretrained, too.
+        missing: names of the tensors that the model's files lack, which are new.
 
     Attributes:
         new_rows: input embeddings of new tokens, ``[N, E]``.
@@ -52,8 +53,9 @@ class Backbone(nn.Module):
         ValueError: the family of the model is not supported.
     """
 
-    def __init__(self, model: PreTrainedModel, *, trained_head: bool) -> None:
+    def __init__(self, model: PreTrainedModel, *, trained_head: bool, missing: Sequence[str] = ()) -> None:
         super().__init__()
+        self.missing = tuple(missing)
         self.family: Family = family_of(model.config.model_type, str(model.name_or_path))
         self.trained_head = trained_head
         # from_pretrained gives an evaluating model, and Lightning keeps the mode: dropout would stay off in training.

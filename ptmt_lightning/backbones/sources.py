@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -94,25 +95,29 @@ class Pretrained:
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
             with quiet_transformers():
-                model, untrained = load_weights(
+                model, missing = load_weights(
                     _AUTO_CLASSES[family.form], self.name, config, family, attn_implementation=self.attention,
                     dtype=torch.float32, trust_remote_code=False,
                 )  # fmt: skip
         except MisfitError:
             raise
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, UnpicklingError) as error:
             raise _unusable_model_error(self.name, error) from error
-        if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        scoring = model.get_output_embeddings()
+        is_tied = scoring.weight is model.get_input_embeddings().weight
+        if not is_tied:
             model.config.tie_word_embeddings = False  # whatever the file says, as a resize would tie them
-        untrained = [key for key in untrained if key.startswith(family.head_modules or ("lm_head.",))]
-        if untrained and family.head_modules:
+        outputs = {f"{name}.weight" for name, module in model.named_modules() if module is scoring}
+        has_head = not (family.head_modules and any(key.startswith(family.head_modules) for key in missing))
+        has_outputs = is_tied or outputs.isdisjoint(missing)
+        if not has_head:
             _start_head_at_identity(family.head(model))
             log.warning("%s has no trained masked-LM head: a new one starts at the identity", self.name)
-        elif untrained:
+        if not has_outputs:
             with torch.no_grad():
-                model.get_output_embeddings().weight.copy_(model.get_input_embeddings().weight)
+                scoring.weight.copy_(model.get_input_embeddings().weight)
             log.warning("%s has no trained output matrix: a new one starts as the input matrix", self.name)
-        backbone = Backbone(model, trained_head=not untrained)
+        backbone = Backbone(model, trained_head=has_head and has_outputs, missing=missing)
         if self.freeze:
             backbone.freeze()
         if self.lora_rank is not None:
@@ -222,6 +227,7 @@ def _fit_to_tokenizer(
     size, rows = vocabulary_size(tokenizer), len(backbone.token_embeddings)
     if rows < size:
         log.warning("%s has rows for %d tokens, its tokenizer has %d: the others start at random", name, rows, size)
+        backbone.missing += (f"{size - rows} rows of the embedding matrix",)
     if rows != size:  # mostly a matrix padded for speed: new tokens follow the vocabulary
         backbone.model.resize_token_embeddings(size, mean_resizing=False)
     longest = backbone.max_positions
@@ -270,8 +276,11 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _unusable_model_error(name: str, error: Exception) -> ValueError:
+    reason = str(error).strip()
+    if isinstance(error, UnpicklingError):  # whose own text advises to run what the file holds
+        reason = "its weights are pickled with more than tensors, which could run code; save them as safetensors"
     return ValueError(
-        f"backbone.name={name!r}: {str(error).strip()}; expected a folder or hub name of a language model with "
+        f"backbone.name={name!r}: {reason}; expected a folder or hub name of a language model with "
         "config.json, weights (model.safetensors) and tokenizer"
     )
 

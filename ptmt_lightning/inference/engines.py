@@ -42,8 +42,9 @@ class TorchScorer(torch.nn.Module):
         path, settings, template, taxonomy = folder.path, folder.settings, folder.template, folder.taxonomy
         backbone, tokenizer, _ = Pretrained(name=str(path)).load([])
         folder.check_tokenizer(tokenizer)
-        if not backbone.trained_head:
-            raise ValueError(f"{path}: the weights lack the head, which is trained with the labels; restore the files")
+        if backbone.missing:
+            lacking = ", ".join(backbone.missing[:3])
+            raise ValueError(f"{path}: the weights lack {lacking}, which labels are scored with; restore the files")
         backbone.adopt_rows(vocabulary_size(tokenizer) - template.num_text_tokens)
         if (path / "label_bias.safetensors").exists():
             with torch.no_grad():

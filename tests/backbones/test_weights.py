@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ptmt_lightning.backbones import Pretrained
 from ptmt_lightning.inference import Classifier
+from ptmt_lightning.models.ptmt.module import Prompts
 from ptmt_lightning.taxonomy import Taxonomy
 
 Tensors = dict[str, Tensor]
@@ -96,9 +98,44 @@ def test_sizes_that_no_model_has_are_refused_before_anything_is_made(tmp_path: P
         Pretrained(str(folder)).load([])
 
 
-@pytest.mark.parametrize("part", ["bert.encoder.layer.0.", "cls.predictions.transform."])
-def test_a_trained_model_without_a_part_does_not_open(tmp_path: Path, toy_taxonomy: Taxonomy, part: str) -> None:
+@pytest.mark.parametrize("prompts", ["shared", "per_document"])
+def test_a_trained_model_without_any_one_tensor_does_not_open(
+    tmp_path: Path, toy_taxonomy: Taxonomy, prompts: Prompts
+) -> None:
+    saved_ptmt(tmp_path, toy_taxonomy, prompts=prompts)
+    whole = load_file(tmp_path / "model/model.safetensors")
+    for name in whole:
+        change(tmp_path / "model", lambda _, name=name: {k: v for k, v in whole.items() if k != name})  # type: ignore[misc]
+        with pytest.raises(ValueError, match=r"the weights do not fit|the weights lack"):
+            Classifier.from_pretrained(tmp_path / "model")
+
+
+def test_a_trained_model_without_the_last_labels_rows_does_not_open(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
     saved_ptmt(tmp_path, toy_taxonomy)
-    change(tmp_path / "model", lambda tensors: {k: v for k, v in tensors.items() if not k.startswith(part)})
-    with pytest.raises(ValueError, match=r"the weights do not fit|the weights lack the head"):
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    size = config["vocab_size"]
+    change(tmp_path / "model", lambda all_: {k: v[:-1] if len(v) == size else v for k, v in all_.items()})
+    (tmp_path / "model/config.json").write_text(json.dumps(config | {"vocab_size": size - 1}))
+    with pytest.raises(ValueError, match=r"the weights lack 1 rows of the embedding matrix, which labels are scored"):
         Classifier.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
+def test_a_missing_output_matrix_starts_as_the_input_matrix(
+    tmp_path: Path, model_type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = save_family(tmp_path, model_type, TEXTS, tie_word_embeddings=False)
+    outputs = ("cls.predictions.decoder.weight", "lm_head.decoder.weight", "vocab_projector.weight")
+    assert set(outputs) & set(change(folder, lambda all_: {k: v for k, v in all_.items() if k not in outputs}))
+    backbone, _, _ = Pretrained(str(folder)).load([])
+    assert "has no trained output matrix: a new one starts as the input matrix" in caplog.text
+    assert not backbone.is_tied
+    torch.testing.assert_close(backbone.output_matrix, backbone.token_embeddings)
+
+
+def test_weights_that_could_run_code_are_not_read(tmp_path: Path) -> None:
+    folder = save_family(tmp_path, "bert", TEXTS)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"cls.predictions.bias": Path("x")}))
+    with pytest.raises(ValueError, match=r"^backbone\.name='.*': .*save them as safetensors"):
+        Pretrained(str(folder)).load([])
