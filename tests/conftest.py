@@ -142,6 +142,13 @@ def toy_ptmt(toy_taxonomy: Taxonomy, tiny: tuple[Backbone, BertTokenizer, int]) 
     return PTMT(taxonomy=toy_taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=max_length, **ptmt_settings())
 
 
+def drop_digest(model: Path) -> None:
+    """Rewrite a saved model's settings as versions before 0.2 did: what else is changed is not seen by its digest."""
+    settings = json.loads((model / "ptmt.json").read_text())
+    del settings["digest"]
+    (model / "ptmt.json").write_text(json.dumps(settings))
+
+
 def saved_ptmt(folder: Path, taxonomy: Taxonomy, model_type: str | None = None, **changes: Any) -> PTMT:
     """A PTMT whose scores are spread out, and its folder."""
     torch.manual_seed(0)

@@ -144,11 +144,7 @@ class Classifier:
         """
         rule = self._rule(threshold, top_k, prune)
         check_range("batch_size", batch_size, 1, integer=True)
-        if isinstance(texts, Mapping) or hasattr(texts, "columns"):
-            raise ValueError(
-                f"texts: expected a text, or texts one after the other, got {type(texts).__name__}; give one column of "
-                "it, such as table['text']"
-            )
+        _check_texts(texts)
         if isinstance(texts, str):
             return next(self._stream([texts], rule, batch_size))
         if isinstance(texts, Iterator):
@@ -157,11 +153,11 @@ class Classifier:
         bar = tqdm(self._stream(known, rule, batch_size), total=len(known), disable=len(known) < _LONG_WORK)
         return list(bar)
 
-    def probabilities(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
+    def probabilities(self, texts: str | Iterable[str], *, batch_size: int = 32) -> Tensor:
         """Return the probability of each node for each text, float32 ``[B, V]`` on the CPU.
 
         Args:
-            texts: the texts, ``B`` of them.
+            texts: the texts, ``B`` of them, or one.
             batch_size: number of texts in a batch; texts of similar length share one.
 
         Returns:
@@ -172,7 +168,8 @@ class Classifier:
                 are not finite.
         """
         check_range("batch_size", batch_size, 1, integer=True)
-        ids = self.token_ids(texts)
+        _check_texts(texts)
+        ids = self.token_ids([texts] if isinstance(texts, str) else list(texts))
         probabilities = torch.empty(len(ids), len(self.taxonomy))
         for rows, found in _in_batches(ids, batch_size, self._probabilities):
             probabilities[rows] = found.cpu()
@@ -248,6 +245,16 @@ class Classifier:
             for path in self.taxonomy.label_paths(nodes)
         ]
         return sorted(paths, key=lambda path: -path.probabilities[-1])
+
+
+def _check_texts(texts: object) -> None:
+    if isinstance(texts, Mapping) or hasattr(texts, "columns"):
+        hint = "give one column of it, such as table['text']"
+    elif not hasattr(texts, "__iter__") or getattr(texts, "ndim", 1) == 0:
+        hint = "give strings"
+    else:
+        return
+    raise ValueError(f"texts: expected a text, or texts one after the other, got {type(texts).__name__}; {hint}")
 
 
 def _in_batches(

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 FileFormat = Literal["onnx", "torch_export"]
 
-_COPIED = ("config.json", "taxonomy.json", "ptmt.json", "README.md")
+_COPIED = ("config.json", "tokenizer.json", "taxonomy.json", "ptmt.json", "README.md")
 _DYNAMIC = torch.export.Dim.DYNAMIC
 
 
@@ -62,10 +62,10 @@ def export_model(model: str, target: Path, *, file_format: FileFormat = "onnx", 
     target.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(target) as folder:
         source = classifier.folder.path
+        classifier.tokenizer.save_pretrained(folder)
         for name in _COPIED:
             if (source / name).exists():
-                shutil.copy(source / name, folder / name)
-        classifier.tokenizer.save_pretrained(folder)
+                shutil.copyfile(source / name, folder / name)
         with _quiet():
             program = _traced(classifier, classifier.score)
             if file_format == "onnx":

@@ -12,6 +12,7 @@ import torch
 from ptmt_lightning.decisions import DecisionRule, LevelSoftmax, Sigmoid, per_level
 from ptmt_lightning.models.ptmt.template import Template, label_tokens, prompt_tokens
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.utils.digests import model_digest
 from ptmt_lightning.utils.tokens import vocabulary_size
 
 if TYPE_CHECKING:
@@ -45,11 +46,17 @@ class ModelFolder(NamedTuple):
         """
         path = _path(name)
         settings = _settings(path, name)
+        if settings.get("digest") not in (None, model_digest(path, settings)):  # versions before 0.2 have none
+            raise ValueError(
+                f"{path}: ptmt.json, config.json or tokenizer.json is not as it was saved, so that scores would be "
+                "others; restore the files"
+            )
         taxonomy = _taxonomy(path / "taxonomy.json")
         try:
             template = Template.from_json(settings["template"])
             rule = DecisionRule.from_json(settings, taxonomy)
             per_level("thresholds", list(rule.thresholds or ()), taxonomy.num_levels)
+            _check_flags(settings)
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path / 'ptmt.json'}: {error}; expected what {_version_of(settings)} wrote; update "
@@ -173,6 +180,12 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
             f"({', '.join(missing) or 'template.form'}); use that version, or train again"
         )
     return settings
+
+
+def _check_flags(settings: Mapping[str, Any]) -> None:
+    for name in ("prune", "coherent"):
+        if not isinstance(settings[name], bool):
+            raise ValueError(f"{name}={settings[name]!r}: expected true or false")
 
 
 def _taxonomy(path: Path) -> Taxonomy:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ptmt_lightning.inference.text_files import format_of
 from ptmt_lightning.utils.tokens import is_unicode
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # what a spreadsheet takes for the beginning of a formula
 _ROW_GROUP = 10_240  # number of rows of a Parquet file that are held in memory at a time
 _SCHEMA = pa.schema(
     {
@@ -75,8 +75,8 @@ def join_paths(paths: Sequence[Sequence[str]]) -> str:
 
 
 def _harmless(cell: str) -> str:
-    """Return a cell that spreadsheets take for text: with an apostrophe where it would be a formula."""
-    return f"'{cell}" if cell[:1] in _FORMULA and cell else cell
+    """Return a cell that spreadsheets take for text: with one more apostrophe where it would be a formula without."""
+    return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA) else cell
 
 
 def _write_parquet(lines: Path, target: Path) -> None:

@@ -7,6 +7,7 @@ are done are kept in the folder ``OUTPUT.part`` until all of them are.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -56,8 +57,9 @@ def check_files(source: str, target: str, *, input_format: str | None = None, ov
     if output_format(target) == "parquet" and target.endswith(".gz"):
         raise ValueError(f"{target}: parquet is compressed in itself; leave out .gz")
     path = Path(target)
-    if source != "-" and path.exists() and path.samefile(source):
-        raise ValueError(f"{target} is the input itself; give another output")
+    for written in (path, _rejected(path), *_part(path).glob("*")):
+        if written.exists() and _is_same_file(written, source):
+            raise ValueError(f"{written} is the input itself; give another output")
     if path.is_dir():
         raise ValueError(f"{target} is a folder; give a file")
     if path.exists() and not overwrite and not _is_finished(_part(path)):
@@ -189,6 +191,19 @@ def _predict_into(
     write_json(part / "state.json", state)
 
 
+def _is_same_file(path: Path, source: str) -> bool:
+    if source != "-":
+        return path.samefile(source)
+    try:
+        return os.path.samestat(path.stat(), os.fstat(sys.stdin.fileno()))
+    except io.UnsupportedOperation:  # a program has put its own stream in place of standard input
+        return False
+
+
+def _rejected(path: Path) -> Path:
+    return path.with_name(f"{path.name}.rejected.jsonl")
+
+
 def _part(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
@@ -241,7 +256,7 @@ def _begin(part: Path, settings: dict[str, Any], *, resumable: bool) -> dict[str
 
 def _finish(part: Path, path: Path) -> None:
     """Turn the folder into the output and the file of rejected rows, if any; an interrupted call can be repeated."""
-    lines, rejected = part / "predicted.jsonl", path.with_name(f"{path.name}.rejected.jsonl")
+    lines, rejected = part / "predicted.jsonl", _rejected(path)
     if (part / "rejected.jsonl").exists():
         if (part / "rejected.jsonl").stat().st_size:
             (part / "rejected.jsonl").replace(rejected)

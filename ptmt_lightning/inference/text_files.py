@@ -24,6 +24,7 @@ INPUT_FORMATS = ("txt", "csv", "jsonl", "parquet")
 _BATCH = 1024  # number of rows of a Parquet file that are read at a time
 _MAX_LINE = 2**24  # characters of a line, a longer one is cut and reported; JSON may take six for one of a text
 _MAX_ARRAY = 2**28  # characters of a JSON array, which is read as a whole
+_PEEKED = 2**16  # characters of the first line that holds anything, of which the first is looked at
 _SHOWN = 1000  # characters of a row that is too long
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32"}
 _MAX_RECORD = 1000  # longest CSV record, in lines; a longer one has a quote that was never closed
@@ -166,7 +167,7 @@ def _array_rows(file: _TextLines, source: str, text_column: str) -> Iterator[Row
         elements = json.loads(content)
     except (ValueError, RecursionError) as error:
         lines = content.split("\n")
-        if not _is_json(lines[0]):
+        if not _is_json(next(filter(str.strip, lines))):
             raise ValueError(
                 f"{source}: begins like a JSON array, and is none ({error}); write an object a line"
             ) from error
@@ -240,28 +241,31 @@ class _TextLines:
     """The lines of a text file, of bounded length: the rest of a longer one is skipped."""
 
     def __init__(self, file: TextIO) -> None:
-        self._file, self._start = file, ""
+        self._file = file
+        self._num_blank, self._start = 0, ""  # what peeking has read: blank lines, and the next one or its beginning
 
     def peek_is_array(self) -> bool:
         """Return whether the first character that is no white space opens a JSON array."""
-        while not self._start.strip() and (more := self._file.read(1)):
-            self._start += more
-        return self._start.lstrip().startswith("[")
+        while (start := self._file.readline(_PEEKED)) and not start.strip():
+            self._num_blank += start.endswith("\n")
+        self._start = start
+        return start.lstrip().startswith("[")
 
     def read(self, size: int) -> str:
         """Return what is left, up to so many characters."""
-        start, self._start = self._start, ""
+        start = "\n" * min(self._num_blank, size) + self._start
+        self._num_blank, self._start = 0, ""
         return start + self._file.read(size)
 
     def __iter__(self) -> Iterator[str]:
-        *blank, self._start = self._start.split("\n")  # what peeking has read: white space, and the first line's start
-        yield from (f"{line}\n" for line in blank)
-        while line := self._start + self._file.readline(_MAX_LINE - len(self._start)):
-            self._start = ""
+        yield from itertools.repeat("\n", self._num_blank)
+        line, self._num_blank, self._start = self._start, 0, ""
+        while line := line if line.endswith("\n") else line + self._file.readline(_MAX_LINE - len(line)):
             if len(line) == _MAX_LINE and not line.endswith("\n"):
                 while (rest := self._file.readline(_MAX_LINE)) and not rest.endswith("\n"):
                     pass
             yield line
+            line = ""
 
 
 def format_of(name: str, given: str | None, known: tuple[str, ...], side: str) -> str:

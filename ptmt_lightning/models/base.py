@@ -28,6 +28,7 @@ from ptmt_lightning.metrics import Classes, HierarchicalMetrics
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.thresholds import Tuning
+from ptmt_lightning.utils.digests import digest, model_digest
 
 
 class Batch(Protocol):
@@ -179,6 +180,7 @@ class HTCModel(L.LightningModule):
             **self.settings(), **self.rule.to_json(), "taxonomy_fingerprint": self.taxonomy.fingerprint,
             "metric_classes": self.val_metrics.classes, "version": ptmt_lightning.__version__,
         }  # fmt: skip
+        settings["digest"] = model_digest(folder, settings)
         (folder / f"{self.system}.json").write_text(json.dumps(settings, indent=2))
         for file in folder.glob("*.safetensors"):  # which come private, while the other files are as the umask says
             file.chmod((folder / "taxonomy.json").stat().st_mode)
@@ -186,11 +188,12 @@ class HTCModel(L.LightningModule):
     # ---- checkpoints ----
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down for which taxonomy the rows of labels are."""
+        """Write down for which labels and tokens the rows of embeddings are."""
         checkpoint["taxonomy_fingerprint"] = self.taxonomy.fingerprint
+        checkpoint["vocabulary_digest"] = digest(self.tokenizer.get_vocab())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights for another taxonomy, whose rows would belong to other labels.
+        """Refuse weights for another taxonomy or vocabulary, whose rows would belong to other labels or tokens.
 
         Raises:
             ValueError: says what has changed.
@@ -200,6 +203,14 @@ class HTCModel(L.LightningModule):
             raise ValueError(
                 "the checkpoint is of another taxonomy: nodes, their order or their parents have changed since the run "
                 "began, and labels would get the weights of others; restore taxonomy.tsv, or start the run anew"
+            )
+
+        saved = checkpoint.get("vocabulary_digest")  # versions before 0.2 have none
+        if saved not in (None, digest(self.tokenizer.get_vocab())):
+            raise ValueError(
+                "the checkpoint is of another vocabulary, and tokens would get weights of others: the tokenizer, or "
+                "the training texts that a small backbone takes its words from, have changed since the run began; "
+                "restore them, or start the run anew"
             )
 
     # ---- training ----

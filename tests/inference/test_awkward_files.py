@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from conftest import saved_ptmt, tiny_source
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.inference import Classifier
 from ptmt_lightning.inference import text_files as module
-from ptmt_lightning.inference.output_files import convert_lines, join_paths
+from ptmt_lightning.inference.output_files import convert_lines
 from ptmt_lightning.inference.predict_file import check_files
 from ptmt_lightning.inference.text_files import read_rows
 from ptmt_lightning.taxonomy import Taxonomy
@@ -113,6 +113,29 @@ def model(tmp_path: Path, toy_taxonomy: Taxonomy) -> Path:
     return tmp_path / "model"
 
 
+def test_texts_among_the_outputs_other_files_are_not_overwritten(tmp_path: Path) -> None:
+    """Rows that were rejected are a natural input, and so is a file that the shell passes as standard input."""
+    (tmp_path / "o.jsonl.part").mkdir()
+    for name in ("o.jsonl.rejected.jsonl", "o.jsonl.part/predicted.jsonl"):
+        (tmp_path / name).write_text('{"content": "m n"}\n')
+        with pytest.raises(ValueError, match=r"^.*/o\.jsonl.* is the input itself; give another output$"):
+            check_files(str(tmp_path / name), str(tmp_path / "o.jsonl"))
+
+
+def test_standard_input_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s.jsonl").write_text('{"text": "m n"}\n')
+    with (tmp_path / "s.jsonl").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        with pytest.raises(ValueError, match=r"s\.jsonl is the input itself; give another output$"):
+            check_files("-", str(tmp_path / "s.jsonl"), overwrite=True)
+
+
+def test_blank_lines_before_a_row_cost_neither_time_nor_numbers(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text("\n" * 300_000 + ' \n["x"]\n{"text": "m"}\n')
+    found = [(row.number, row.text, row.error is None) for row in read_rows(str(tmp_path / "in.jsonl"))]
+    assert found == [(300_002, '["x"]', False), (300_003, "m", True)]
+
+
 @pytest.mark.parametrize("link", [None, "hard", "symbolic"])
 def test_texts_are_not_overwritten_by_their_labels(tmp_path: Path, link: str | None) -> None:
     source = tmp_path / "t.jsonl"
@@ -141,7 +164,8 @@ LABELS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=
 
 def split_paths(cell: str) -> list[list[str]]:
     """Return the paths of a cell of the output's ``labels``, the way back from :func:`join_paths`."""
-    cell = cell.removeprefix("'") if cell[1:2] in tuple("=+-@\t\r") else cell
+    if re.match("'+[-=+@\t\r\n\uff1d\uff0b\uff0d\uff20]", cell):
+        cell = cell[1:]
     if not cell:
         return []
     paths, label = [[""]], ""
@@ -156,8 +180,16 @@ def split_paths(cell: str) -> list[list[str]]:
 
 
 @given(st.lists(st.lists(LABELS, min_size=1, max_size=4), max_size=4))
-def test_a_cell_of_paths_can_be_read_back(paths: list[list[str]]) -> None:
-    assert split_paths(join_paths(paths)) == paths
+@example([["'=x"]])
+@example([["''@"], ["-"]])
+def test_a_cell_of_paths_can_be_read_back(tmp_path_factory: pytest.TempPathFactory, paths: list[list[str]]) -> None:
+    folder = tmp_path_factory.mktemp("csv")
+    predicted = [{"path": path, "probabilities": [0.5] * len(path)} for path in paths]
+    (folder / "lines").write_text(json.dumps({"row": 1, "predicted": predicted}) + "\n")
+    convert_lines(folder / "lines", folder / "out.csv")
+    [row] = csv.DictReader((folder / "out.csv").open(newline="", encoding="utf-8"))
+    assert split_paths(row["labels"]) == paths
+    assert not row["labels"].startswith(tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"))
 
 
 def test_cells_that_begin_like_a_formula_are_text(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import saved_ptmt
+from conftest import drop_digest, saved_ptmt
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.inference import Classifier
@@ -78,6 +78,9 @@ def with_swapped_tokens(content: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("change", [without_the_last_token, with_swapped_tokens])
 def test_another_tokenizer_is_refused(model: Path, change: Callable[[Any], Any]) -> None:
     rewrite(model / "tokenizer.json", change)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not as it was saved"):
+        Classifier.from_pretrained(model)
+    drop_digest(model)
     with pytest.raises(ValueError, match=r"^.*/model: tokenizer and taxonomy do not belong together \(.*\), so that"):
         Classifier.from_pretrained(model)
 
@@ -89,25 +92,58 @@ def test_another_tokenizer_is_refused(model: Path, change: Callable[[Any], Any])
         ({"thresholds": [0.5, 0.5, float("nan")]}, "thresholds=nan: expected a number in [0, 1]"),
         ({"thresholds": "0.5"}, "expected a number"),
         ({"thresholds": None}, "expected a number, or 3 numbers"),
+        ({"coherent": "false"}, "coherent='false': expected true or false"),
+        ({"prune": "no"}, "prune='no': expected true or false"),
         ({"decision": "argmax"}, "decision 'argmax' is not known; expected one of sigmoid, level_softmax"),
         ({"template": []}, "lacks what this one needs"),
         ({"template": None}, "lacks what this one needs"),
     ],
 )
 def test_settings_that_do_not_fit_name_file_and_value(model: Path, changes: dict[str, Any], message: str) -> None:
+    drop_digest(model)
     rewrite(model / "ptmt.json", lambda content: content | changes)
     with pytest.raises(ValueError, match=r"ptmt\.json") as caught:
         Classifier.from_pretrained(model)
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("ptmt.json", lambda c: c | {"template": c["template"] | {"mask_id": 5}}),
+        ("ptmt.json", lambda c: c | {"template": c["template"] | {"prefix_ids": [-1]}}),
+        ("ptmt.json", lambda c: c | {"template": c["template"] | {"first_label_id": "9"}}),
+        ("ptmt.json", lambda c: c | {"template": c["template"] | {"prompt_ids": c["template"]["prompt_ids"][::-1]}}),
+        ("ptmt.json", lambda c: c | {"decision": "level_softmax"}),
+        ("ptmt.json", lambda c: c | {"prompts": "per_document"}),
+        ("ptmt.json", lambda c: c | {"coherent": True}),
+        ("config.json", lambda c: c | {"hidden_act": "relu"}),
+        ("tokenizer.json", lambda c: c | {"normalizer": None}),
+    ],
+)
+def test_whatever_decides_the_scores_must_be_as_it_was_saved(
+    model: Path, name: str, change: Callable[[Any], Any]
+) -> None:
+    rewrite(model / name, change)
+    with pytest.raises(ValueError, match=r"/model: ptmt\.json, config\.json or tokenizer\.json is not as it was saved"):
+        Classifier.from_pretrained(model)
+
+
+def test_thresholds_and_pruning_may_be_changed(model: Path) -> None:
+    rewrite(model / "ptmt.json", lambda c: c | {"thresholds": [0.1, 0.2, 0.3], "prune": False})
+    rule = Classifier.from_pretrained(model).rule
+    assert (rule.thresholds, rule.prune) == ((0.1, 0.2, 0.3), False)
+
+
 def test_fields_of_a_newer_version_ask_for_an_update(model: Path) -> None:
+    drop_digest(model)
     rewrite(model / "ptmt.json", lambda c: c | {"template": c["template"] | {"new_field": 1}, "version": "9.0"})
     with pytest.raises(ValueError, match=r"ptmt\.json: .*new_field.*version 9\.0 of ptmt_lightning wrote; update"):
         Classifier.from_pretrained(model)
 
 
 def test_other_sizes_of_levels_are_refused(model: Path) -> None:
+    drop_digest(model)
     rewrite(model / "ptmt.json", lambda c: c | {"template": c["template"] | {"level_sizes": [3, 6, 2]}})
     with pytest.raises(ValueError, match="not the taxonomy that the model was saved with"):
         Classifier.from_pretrained(model)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TOY_DOCUMENTS, saved_ptmt, toy_examples
+from conftest import TOY_DOCUMENTS, drop_digest, saved_ptmt, toy_examples
 
 from ptmt_lightning.inference import Classifier, LabelPath
 from ptmt_lightning.losses import CrossEntropy
@@ -254,6 +254,20 @@ def test_scores_that_are_no_numbers_are_an_error(toy: tuple[PTMT, Classifier]) -
         classifier.predict("m n")
 
 
+@pytest.mark.parametrize("texts", [None, 3, float("nan"), Path("a"), np.array("m n")], ids=repr)
+def test_what_holds_no_texts_is_refused(toy: tuple[PTMT, Classifier], texts: Any) -> None:
+    for use in (toy[1].predict, toy[1].probabilities):
+        with pytest.raises(ValueError, match=r"^texts: expected a text, or texts one after the other, got \w+; "):
+            use(texts)
+
+
+def test_probabilities_of_one_text_and_of_an_iterator(toy: tuple[PTMT, Classifier]) -> None:
+    expected = toy[1].probabilities(["m n", "o"])
+    torch.testing.assert_close(toy[1].probabilities("m n"), expected[:1])
+    torch.testing.assert_close(toy[1].probabilities(iter(["m n", "o"])), expected)
+    assert toy[1].probabilities([]).shape == (0, expected.shape[1])
+
+
 def test_too_little_memory_names_the_size_of_batches(toy: tuple[PTMT, Classifier]) -> None:
     def score(_: object) -> NoReturn:
         raise torch.OutOfMemoryError("1 GiB")
@@ -285,6 +299,7 @@ def test_a_folders_own_code_is_not_run(tmp_path: Path, toy_taxonomy: Taxonomy) -
     config = json.loads((tmp_path / "model/config.json").read_text())
     config |= {"model_type": "its_own", "auto_map": {"AutoConfig": "code.Config"}}
     (tmp_path / "model/config.json").write_text(json.dumps(config))
+    drop_digest(tmp_path / "model")
     (tmp_path / "model/code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     with pytest.raises(ValueError, match=r"^backbone\.name="):
         Classifier.from_pretrained(tmp_path / "model")

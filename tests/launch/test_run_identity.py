@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import only_run, start, toy_arguments
@@ -93,6 +94,14 @@ def test_a_run_is_not_resumed_with_labels_in_another_order(toy_folder: Path, tmp
     assert "restore taxonomy.tsv, or start the run anew" in again.stderr
     assert "Traceback" not in again.stderr
     shutil.rmtree(run_dir / "wandb", ignore_errors=True)
+
+
+def test_a_checkpoint_knows_its_vocabulary(toy_ptmt: PTMT) -> None:
+    checkpoint: dict[str, Any] = {}
+    toy_ptmt.on_save_checkpoint(checkpoint)
+    toy_ptmt.on_load_checkpoint(checkpoint)
+    with pytest.raises(ValueError, match="the checkpoint is of another vocabulary, and tokens would get"):
+        toy_ptmt.on_load_checkpoint(checkpoint | {"vocabulary_digest": "another"})
 
 
 def test_a_checkpoint_knows_its_taxonomy(toy_ptmt: PTMT) -> None:
