@@ -18,7 +18,7 @@ Edges = Sequence[tuple[str, str]]
 Paths = Sequence[Sequence[str]]
 
 
-def write_run(folder: Path, score: float, seed: int = 0, **settings: Any) -> Path:
+def write_run(folder: Path, score: float, seed: int = 0, fingerprint: str | None = None, **settings: Any) -> Path:
     """A finished run; settings are dotted keys with ``__`` for the dot."""
     folder.mkdir(parents=True)
     config = OmegaConf.create(
@@ -37,6 +37,8 @@ def write_run(folder: Path, score: float, seed: int = 0, **settings: Any) -> Pat
         "dataset": config.dataset.name, "model": "ptmt", "seed": seed, "val": {k: v + 0.1 for k, v in scores.items()},
         "test": scores, "seconds": {"fit": 120.0},
     }  # fmt: skip
+    if fingerprint is not None:
+        result["dataset_fingerprint"] = fingerprint
     (folder / "result.json").write_text(json.dumps(result))
     return folder
 

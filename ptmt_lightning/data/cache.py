@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from ptmt_lightning.utils.tokens import text_token_ids
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # version of the file format; part of the key
+_VERSION = 2  # version of the file format; part of the key
 _CHUNK = 1000  # documents tokenised at a time; the Rust tokenizer spreads them over all cores
 _SCHEMA = pa.schema({"id": pa.string(), "input_ids": pa.list_(pa.int32()), "nodes": pa.list_(pa.int32())})
 
@@ -38,11 +38,12 @@ class TokenizedDocuments:
     """A memory-mapped cache of documents, or a selection of its rows in a given order.
 
     PyTorch's loader passes the ``(epoch, row)`` pairs of :mod:`.sampler` to ``__getitems__``. The attribute ``lengths``
-    is ``[number of rows]``, in tokens.
+    is ``[number of rows]``, in tokens; ``digest`` is equal for equal ids, texts and nodes of all documents, in order.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.digest: str = json.loads((folder / "checksum.json").read_text())["documents"]
         with pa.memory_map(str(folder / "documents.arrow")) as file:
             table = pa.ipc.open_stream(file).read_all()
         self._ids = table.column("id")
@@ -137,7 +138,7 @@ def tokenized(
             if folder.exists():
                 log.warning("%s: damaged cache (%s), made again", folder, problem)
                 shutil.rmtree(folder)
-            _write(folder, _tokenize(documents, tokenizer, max_tokens))
+            _write(folder, documents, tokenizer, max_tokens)
     return TokenizedDocuments(folder)
 
 
@@ -158,25 +159,22 @@ def _key(raw: Path, taxonomy: Taxonomy, tokenizer: PreTrainedTokenizerBase, max_
     return f"{raw.name.split('.')[0]}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}"
 
 
-def _tokenize(
-    documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> Iterator[dict[str, list[Any]]]:
-    iterator = iter(documents)
-    while chunk := list(itertools.islice(iterator, _CHUNK)):
-        yield {
-            "id": [document.id for document in chunk],
-            "input_ids": text_token_ids(tokenizer, [document.text for document in chunk], max_tokens),
-            "nodes": [list(document.nodes) for document in chunk],
-        }
-
-
-def _write(folder: Path, chunks: Iterable[dict[str, list[Any]]]) -> None:
+def _write(folder: Path, documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+    iterator, digest = iter(documents), hashlib.sha256()
     with new_folder(folder, locked=True) as temporary:
         arrow = temporary / "documents.arrow"
         with pa.OSFile(str(arrow), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
-            for chunk in chunks:
-                writer.write_batch(pa.record_batch(chunk, schema=_SCHEMA))
-        (temporary / "checksum.json").write_text(json.dumps({"crc32": _crc32(arrow)}))
+            while chunk := list(itertools.islice(iterator, _CHUNK)):
+                for document in chunk:
+                    digest.update(json.dumps([document.id, document.text, sorted(document.nodes)]).encode())
+                columns = {
+                    "id": [document.id for document in chunk],
+                    "input_ids": text_token_ids(tokenizer, [document.text for document in chunk], max_tokens),
+                    "nodes": [list(document.nodes) for document in chunk],
+                }
+                writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+        checksums = {"crc32": _crc32(arrow), "documents": digest.hexdigest()}
+        (temporary / "checksum.json").write_text(json.dumps(checksums))
 
 
 def _problem(folder: Path) -> str | None:
@@ -187,8 +185,9 @@ def _problem(folder: Path) -> str | None:
     if not folder.exists():
         return "missing"
     try:
-        expected = json.loads((folder / "checksum.json").read_text())["crc32"]
-        return None if _crc32(folder / "documents.arrow") == expected else "its checksum differs"
+        expected = json.loads((folder / "checksum.json").read_text())
+        is_whole = _crc32(folder / "documents.arrow") == expected["crc32"] and expected["documents"]
+        return None if is_whole else "its checksum differs"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return repr(error)
 

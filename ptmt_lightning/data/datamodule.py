@@ -18,6 +18,7 @@ from ptmt_lightning.data.document import SPLITS, Example, read_documents, split_
 from ptmt_lightning.data.sampler import LengthBatchSampler
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
+from ptmt_lightning.utils.digests import digest
 
 BatchPer = Literal["device", "step"]
 Collator = Callable[[Sequence[Example]], Any]
@@ -161,6 +162,28 @@ class HTCDataModule(L.LightningDataModule):
     def is_connected(self) -> bool:
         """Whether :meth:`connect` has given the data a tokenizer and collators."""
         return bool(self._collators)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all splits' documents and of the taxonomy: equal for equal data alone, whatever its name."""
+        splits = {split: documents.digest for split, documents in self._splits.items()}
+        return digest([self.taxonomy.fingerprint, splits])[:16]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of the data: their fingerprint."""
+        return {"fingerprint": self.fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with other data than those of a checkpoint.
+
+        Raises:
+            ValueError: documents have changed since the run began.
+        """
+        if state_dict["fingerprint"] != self.fingerprint:
+            raise ValueError(
+                f"dataset.path={str(self.path)!r}: its documents have changed since the run began, and some would be "
+                "learnt twice, some never; restore the files, or start the run anew"
+            )
 
     def document_ids(self, split: str, rows: Sequence[int]) -> list[str]:
         """Return the ids of the documents in the given rows of a split, for messages and predictions."""

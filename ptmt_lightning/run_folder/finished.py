@@ -48,7 +48,26 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
                 runs.append(_read(folder))
             except ValueError as error:
                 left_out.append(f"{folder}: {error}")
-    return runs, left_out
+    return _with_distinct_datasets(runs), left_out
+
+
+def _with_distinct_datasets(runs: Sequence[Run]) -> list[Run]:
+    """Add the beginning of their fingerprint to the names of data sets that several have, so as not to mix them."""
+    known: dict[tuple[str | None, ...], set[str]] = {}
+    for run in runs:
+        known.setdefault(_dataset(run), set()).add(run.result.get("dataset_fingerprint", "unknown"))
+    distinct = []
+    for run in runs:
+        if len(known[_dataset(run)]) > 1:
+            # Runs of versions before 0.2 have none.
+            name = f"{run.result['dataset']} ({run.result.get('dataset_fingerprint', 'unknown')[:7]})"
+            run = run._replace(result=run.result | {"dataset": name}, settings=run.settings | {"dataset.name": name})
+        distinct.append(run)
+    return distinct
+
+
+def _dataset(run: Run) -> tuple[str | None, ...]:
+    return run.result["dataset"], run.settings.get("dataset.fold")  # the folds of one data set are known by number
 
 
 def _candidates(path: Path, seen: set[Path]) -> Iterator[Path]:

@@ -75,7 +75,7 @@ def train(
     wandb_logger = next((logger for logger in trainer.loggers if isinstance(logger, RunWandbLogger)), None)
     if wandb_logger:
         wandb_logger.keep_id(folder)
-        wandb_logger.log_hyperparams(dict(config))
+        wandb_logger.log_hyperparams({**config, "dataset_fingerprint": datamodule.fingerprint})
     record = RunRecord()
     trainer.callbacks.insert(0, record)  # type: ignore[attr-defined]
     checkpoint = _prepare_to_resume(trainer, datamodule, folder) if resume else None
@@ -90,6 +90,7 @@ def train(
     embeddings = model.label_embeddings()
     result = {
         "dataset": datamodule.name,
+        "dataset_fingerprint": datamodule.fingerprint,
         **config.get("run", {}),
         "seed": model.seed,
         "train_fraction": datamodule.train_fraction,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import json
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,50 @@ def batches(data: HTCDataModule, split: str) -> list[PTMTBatch]:
 
 def rows_of(split_batches: list[PTMTBatch]) -> list[int]:
     return [row for batch in split_batches for row in batch.rows.tolist()]
+
+
+# ---- what the data are ----
+
+
+def test_data_are_known_by_their_content(toy_folder: Path, tmp_path: Path, toy_ptmt: PTMT) -> None:
+    here = connected(toy_folder, tmp_path, toy_ptmt).fingerprint
+    shutil.copytree(toy_folder, tmp_path / "elsewhere")
+    content = (toy_folder / "train.jsonl").read_bytes()
+    (tmp_path / "elsewhere/train.jsonl").unlink()
+    (tmp_path / "elsewhere/train.jsonl.gz").write_bytes(gzip.compress(content))
+    moved = connected(tmp_path / "elsewhere", tmp_path, toy_ptmt, name="other", train_fraction=0.5, batch_size=2)
+    assert moved.fingerprint == here
+    moved.load_state_dict({"fingerprint": here})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: rewrite(folder / "train.jsonl", lambda lines: [*lines[1:], lines[0]]),
+        lambda folder: rewrite(folder / "val.jsonl", lambda lines: lines[:-1]),
+        lambda folder: (folder / "test.jsonl").unlink(),
+        lambda folder: rewrite(folder / "test.jsonl", lambda lines: [*lines[:-1], lengthened(lines[-1])]),
+        lambda folder: rewrite(folder / "taxonomy.tsv", lambda lines: [*lines, f"{TOY_EDGES[0][0]}\tAnother"]),
+    ],
+    ids=["order", "fewer", "no test", "behind the cut", "taxonomy"],
+)
+def test_other_data_are_not_gone_on_with(
+    toy_folder: Path, tmp_path: Path, toy_ptmt: PTMT, change: Callable[[Path], None]
+) -> None:
+    before = connected(toy_folder, tmp_path, toy_ptmt).state_dict()
+    change(toy_folder)
+    after = connected(toy_folder, tmp_path, toy_ptmt)
+    with pytest.raises(ValueError, match=r"its documents have changed since the run began, .*; restore the files, or"):
+        after.load_state_dict(before)
+
+
+def rewrite(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+def lengthened(line: str) -> str:
+    document = json.loads(line)
+    return json.dumps(document | {"text": document["text"] + " m" * 1000})
 
 
 # ---- the folder ----

@@ -117,6 +117,36 @@ def test_the_best_is_that_of_its_data_set(tmp_path: Path) -> None:
     assert ["**" in line for line in lines] == [True, False, True, False]
 
 
+def test_other_data_of_the_same_name_are_another_data_set(tmp_path: Path) -> None:
+    for fingerprint, score in (("1" * 16, 0.9), ("2" * 16, 0.4)):
+        for variant, add in (("a", 0.0), ("b", 0.05)):
+            for seed in (0, 1):
+                folder = tmp_path / f"{fingerprint}{variant}{seed}"
+                write_run(folder, score + add, seed, fingerprint, run__variant=variant)
+    write_run(tmp_path / "old", 0.1, run__variant="a")
+    lines = markdown(table(find_runs([tmp_path])[0], metrics=["h_f1_macro"])).splitlines()[2:]
+    assert [line.split(" | ")[:3] for line in lines] == [
+        ["| toy (1111111)", "b", "2"], ["| toy (1111111)", "a", "2"],
+        ["| toy (2222222)", "b", "2"], ["| toy (2222222)", "a", "2"], ["| toy (unknown)", "a", "1"],
+    ]  # fmt: skip
+    assert ["**" in line for line in lines] == [True, False, True, False, False]
+
+
+def test_other_data_are_told_apart_where_a_setting_differs_as_well(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", 0.9, 0, "1" * 16, run__model="bert")
+    write_run(tmp_path / "two", 0.5, 0, "2" * 16, run__model="ptmt")
+    with pytest.raises(ValueError, match="--baseline model=bert"):
+        table(find_runs([tmp_path])[0], baseline="model=bert")
+    rows = table(find_runs([tmp_path])[0])
+    assert rows["dataset.name"].tolist() == ["toy (1111111)", "toy (2222222)"]
+
+
+def test_the_folds_of_one_data_set_keep_its_name(tmp_path: Path) -> None:
+    for fold in (1, 2):
+        write_run(tmp_path / str(fold), 0.5, 0, str(fold) * 16, dataset__fold=fold)
+    assert "dataset.name" not in table(find_runs([tmp_path])[0])
+
+
 def test_broken_unfinished_and_foreign_folders_are_named_and_left_out(
     runs_folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
