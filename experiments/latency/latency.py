@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"))
     parser.add_argument("--memory-of", choices=("encoder", *SYSTEMS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if "data" in options.lengths and options.data is None:
@@ -84,10 +85,9 @@ def main() -> None:
                     rows += _latencies(models, setting, length, batch_size, options)
             del models
     table = pd.DataFrame(rows, columns=["measure", "setting", "value", "unit", "spread"])
-    results = Path(__file__).with_name("results.csv")
-    if results.exists():  # rows of other settings are kept
-        table = pd.concat([table, pd.read_csv(results)]).drop_duplicates(["measure", "setting"])
-    table.sort_values(["measure", "setting"]).to_csv(results, index=False, float_format="%.4g")
+    if options.out.exists():  # rows of other settings are kept
+        table = pd.concat([table, pd.read_csv(options.out)]).drop_duplicates(["measure", "setting"])
+    table.sort_values(["measure", "setting"]).to_csv(options.out, index=False, float_format="%.4g")
     print(table[table["measure"] == "latency_over_encoder"].to_string())
 
 

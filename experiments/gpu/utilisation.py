@@ -1,0 +1,131 @@
+"""Measures which share of a GPU's matrix rate a training step of PTMT reaches, plain and compiled.
+
+    python experiments/gpu/utilisation.py [--shape 12x768] [--length 512] [--batch-size 32] [--device cuda]
+
+The rate is that of a product of two square bf16 matrices, measured in the same process. The step is forward, backward,
+clipping and AdamW under bf16 autocast, with random weights; its floating-point operations are those of its matrix
+products and attention, counted by PyTorch in an eager step. Texts all have the full length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torch.utils.flop_counter import FlopCounterMode
+
+from ptmt_lightning.data.document import Example
+from ptmt_lightning.losses import WASL
+from ptmt_lightning.models.ptmt.module import PTMT
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "latency"))
+from latency import SHAPES, WORDS, made_up  # noqa: E402
+
+from ptmt_lightning.backbones import FromScratch  # noqa: E402
+from ptmt_lightning.optim import LinearAdamW  # noqa: E402
+
+LEVELS = (17, 85)
+
+
+def main() -> None:
+    """Measure, and write rows into a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="12x768", choices=SHAPES)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--matrix", type=int, default=8192, help="rows of the matrices whose product gives the rate")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("utilisation.csv"))
+    options = parser.parse_args()
+    rate = _matrix_rate(options)
+    setting = f"{_name(options.device)} {options.shape} {options.length} tokens batch {options.batch_size} bf16"
+    rows = [("matrix_rate", setting, rate / 1e12, "TFLOP/s", 0.0)]
+    for is_compiled in (False, True):
+        step, flops = _step(options, compiled=is_compiled)
+        times = _times(step, options.steps, options.device)
+        name = f"{setting} {'compiled' if is_compiled else 'eager'}"
+        low, middle, high = np.quantile(times, (0.25, 0.5, 0.75))
+        rows.append(("step", name, 1000 * middle, "ms", 1000 * (high - low)))
+        rows.append(("model_flops_utilisation", name, flops / middle / rate, "share", 0.0))
+    table = pd.DataFrame(rows, columns=["measure", "setting", "value", "unit", "spread"])
+    table.to_csv(options.out, index=False, float_format="%.4g")
+    print(table.to_string(index=False))
+
+
+def _name(device: str) -> str:
+    return torch.cuda.get_device_name() if device.startswith("cuda") else device
+
+
+def _matrix_rate(options: argparse.Namespace) -> float:
+    """Return the operations a second of a product of square bf16 matrices of random numbers."""
+    size = options.matrix
+    a, b = torch.randn(2, size, size, device=options.device).bfloat16()
+    return 2 * size**3 / statistics.median(_times(lambda: a @ b, 10, options.device))
+
+
+def _step(options: argparse.Namespace, *, compiled: bool) -> tuple[Callable[[], object], int]:
+    """Return a function that makes one training step, and the operations of one."""
+    torch.manual_seed(0)
+    layers, width, heads = SHAPES[options.shape]
+    source = FromScratch(
+        name=options.shape, hidden_size=width, num_layers=layers, num_heads=heads, intermediate_size=4 * width,
+        vocabulary_size=len(WORDS), max_length=options.length,
+    )  # fmt: skip
+    backbone, tokenizer, max_length = source.load(WORDS)
+    optimizer = LinearAdamW(learning_rate=1e-5)
+    model = PTMT(
+        taxonomy=made_up(LEVELS), backbone=backbone, tokenizer=tokenizer, max_length=max_length, label_loss=WASL(),
+        optimizer=optimizer, alpha=0.1,
+    ).to(options.device)  # fmt: skip
+    rng = np.random.default_rng(0)
+    labels = np.array([0, LEVELS[0]], dtype=np.int32)
+    examples = [
+        Example(row, 0, rng.integers(5, 400, options.length, dtype=np.int32), labels)
+        for row in range(options.batch_size)
+    ]
+    batch = move_data_to_device(model.collator(training=True)(examples), options.device)
+    adamw, _ = optimizer.build(model, 1000, fused=True)
+
+    def step() -> None:
+        adamw.zero_grad()
+        with torch.autocast(torch.device(options.device).type, torch.bfloat16):
+            loss = model.loss_terms(batch)["loss"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        adamw.step()
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    flops = counter.get_total_flops()
+    if compiled:
+        model.backbone.compile_passes()
+    return step, flops
+
+
+def _times(work: Callable[[], object], count: int, device: str) -> list[float]:
+    times = []
+    for turn in range(count + 3):  # the first ones warm up
+        started = _now(device)
+        work()
+        if turn >= 3:
+            times.append(_now(device) - started)
+    return times
+
+
+def _now(device: str) -> float:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()
