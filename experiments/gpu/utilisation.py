@@ -22,15 +22,14 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch.utils.flop_counter import FlopCounterMode
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from latency.latency import SHAPES, WORDS, made_up
+
+from ptmt_lightning.backbones import FromScratch
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.ptmt.module import PTMT
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "latency"))
-from latency import SHAPES, WORDS, made_up  # noqa: E402
-
-from ptmt_lightning.backbones import FromScratch  # noqa: E402
-from ptmt_lightning.optim import LinearAdamW  # noqa: E402
+from ptmt_lightning.optim import LinearAdamW
 
 LEVELS = (17, 85)
 
