@@ -9,7 +9,7 @@ python=${PYTHON:-python3}
 export PYTHONPATH=$PWD HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 mkdir -p "$OUT"
 if [ "${1:-}" = --dry-run ]; then
-    utilisation="--device cpu --shape 6x384 --length 64 --batch-size 2 --steps 1 --matrix 256"
+    utilisation="--device cpu --layers 2 --width 128 --length 64 --batch-size 2 --steps 1 --matrix 256"
     step="--device cpu --batches 2" latency="--device cpu --shapes 6x384 --lengths 128 --rounds 1"
     training="trainer=cpu trainer.max_steps=2 trainer.val_check_interval=1 trainer.limit_val_batches=1 test=false" seeds=0 epochs=1
 else

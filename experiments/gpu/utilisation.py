@@ -1,6 +1,6 @@
 """Measures which share of a GPU's matrix rate a training step of PTMT reaches, plain and compiled.
 
-    python experiments/gpu/utilisation.py [--shape 12x768] [--length 512] [--batch-size 32] [--device cuda]
+    python experiments/gpu/utilisation.py [--layers 12] [--width 768] [--length 512] [--batch-size 32] [--device cuda]
 
 The rate is that of a product of two square bf16 matrices, measured in the same process. The step is forward, backward,
 clipping and AdamW under bf16 autocast, with random weights; its floating-point operations are those of its matrix
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,22 +21,23 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from latency.latency import SHAPES, WORDS, made_up
-
 from ptmt_lightning.backbones import FromScratch
 from ptmt_lightning.data.document import Example
+from ptmt_lightning.edges import ROOT
 from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
+from ptmt_lightning.taxonomy import Taxonomy
 
-LEVELS = (17, 85)
+TAXONOMY = Taxonomy([(ROOT, f"top{i}") for i in range(17)] + [(f"top{i % 17}", f"leaf{i}") for i in range(85)])
+WORDS = [f"word{i}" for i in range(500)]
 
 
 def main() -> None:
     """Measure, and write rows into a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="12x768", choices=SHAPES)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20)
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("utilisation.csv"))
     options = parser.parse_args()
     rate = _matrix_rate(options)
-    setting = f"{_name(options.device)} {options.shape} {options.length} tokens batch {options.batch_size} bf16"
+    setting = f"{_name(options.device)} {options.layers}x{options.width} {options.length} tokens batch {options.batch_size} bf16"
     rows = [("matrix_rate", setting, rate / 1e12, "TFLOP/s", 0.0)]
     for is_compiled in (False, True):
         step, flops = _step(options, compiled=is_compiled)
@@ -74,19 +74,18 @@ def _matrix_rate(options: argparse.Namespace) -> float:
 def _step(options: argparse.Namespace, *, compiled: bool) -> tuple[Callable[[], object], int]:
     """Return a function that makes one training step, and the operations of one."""
     torch.manual_seed(0)
-    layers, width, heads = SHAPES[options.shape]
     source = FromScratch(
-        name=options.shape, hidden_size=width, num_layers=layers, num_heads=heads, intermediate_size=4 * width,
-        vocabulary_size=len(WORDS), max_length=options.length,
+        name="random", hidden_size=options.width, num_layers=options.layers, num_heads=options.width // 64,
+        intermediate_size=4 * options.width, vocabulary_size=len(WORDS), max_length=options.length,
     )  # fmt: skip
     backbone, tokenizer, max_length = source.load(WORDS)
     optimizer = LinearAdamW(learning_rate=1e-5)
     model = PTMT(
-        taxonomy=made_up(LEVELS), backbone=backbone, tokenizer=tokenizer, max_length=max_length, label_loss=WASL(),
+        taxonomy=TAXONOMY, backbone=backbone, tokenizer=tokenizer, max_length=max_length, label_loss=WASL(),
         optimizer=optimizer, alpha=0.1,
     ).to(options.device)  # fmt: skip
     rng = np.random.default_rng(0)
-    labels = np.array([0, LEVELS[0]], dtype=np.int32)
+    labels = np.array([0, 17], dtype=np.int32)
     examples = [
         Example(row, 0, rng.integers(5, 400, options.length, dtype=np.int32), labels)
         for row in range(options.batch_size)
