@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("utilisation.csv"))
     options = parser.parse_args()
     rate = _matrix_rate(options)
-    setting = f"{_name(options.device)} {options.layers}x{options.width} {options.length} tokens batch {options.batch_size} bf16"
+    size = f"{options.layers}x{options.width} {options.length} tokens batch {options.batch_size}"
+    setting = f"{_name(options.device)} {size} bf16"
     rows = [("matrix_rate", setting, rate / 1e12, "TFLOP/s", 0.0)]
     for is_compiled in (False, True):
         step, flops = _step(options, compiled=is_compiled)
@@ -68,7 +69,8 @@ def _matrix_rate(options: argparse.Namespace) -> float:
     """Return the operations a second of a product of square bf16 matrices of random numbers."""
     size = options.matrix
     a, b = torch.randn(2, size, size, device=options.device).bfloat16()
-    return 2 * size**3 / statistics.median(_times(lambda: a @ b, 10, options.device))
+    operations: float = 2 * size**3
+    return operations / statistics.median(_times(lambda: a @ b, 10, options.device))
 
 
 def _step(options: argparse.Namespace, *, compiled: bool) -> tuple[Callable[[], object], int]:

@@ -139,7 +139,7 @@ def _repeat(outputs: Path, name: str, work: Work, moments: random.Random, log: A
     }  # fmt: skip
 
 
-def _check(code: int, name: str) -> None:
+def _check(code: int | None, name: str) -> None:
     if code:
         sys.exit(f"error: {name} ended with {code}")
 
@@ -265,12 +265,18 @@ def _start_prediction(folder: Path) -> int:
     texts = folder.parents[1] / "sample/test.jsonl"
     model = folder.parents[1] / "model"
     arguments = ["predict", str(model), str(texts), "-o", str(folder / "out.jsonl"), "--batch-size", "4"]
-    return _fork(folder, lambda: (folder / "out.jsonl").exists() or cli.main(arguments))
+    return _fork(folder, lambda: _unless(folder / "out.jsonl", arguments))
 
 
 def _start_export(folder: Path) -> int:
     arguments = ["export", str(folder.parents[1] / "model"), "-o", str(folder / "exported")]
-    return _fork(folder, lambda: (folder / "exported").exists() or cli.main(arguments))
+    return _fork(folder, lambda: _unless(folder / "exported", arguments))
+
+
+def _unless(output: Path, arguments: list[str]) -> None:
+    """Run ``ptmt`` unless its output is there: a kill may come when it is whole, which ``ptmt`` refuses to replace."""
+    if not output.exists():
+        cli.main(arguments)
 
 
 def _outcome_of_export(folder: Path) -> dict[str, Any]:
