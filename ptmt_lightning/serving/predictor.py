@@ -11,6 +11,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 from ptmt_lightning.serving import worker
@@ -127,8 +128,7 @@ class Predictor:
 
     async def _feed(self, process: _Worker) -> None:
         """Send batches to the process until it dies."""
-        self._is_ready = True
-        self._signal()
+        self._is_ready, self._last_sign = True, float("-inf")
         death = asyncio.ensure_future(process.death())
         try:
             while True:
@@ -289,10 +289,12 @@ def _context() -> Any:
 
 def _start(process: Any) -> None:
     """Start a process; signals of the whole group do not reach it, nor the one that it is forked from."""
-    mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
-    before = mask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}) if mask else None
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows, where nothing is forked
+        process.start()
+        return
+    resource_tracker.ensure_running()  # before, as it unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP, signal.SIGINT})
     try:
         process.start()
     finally:
-        if mask:
-            mask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -40,7 +40,7 @@ def main(server: socket, settings: dict[str, Any]) -> None:
     from ptmt_lightning.inference import Classifier
 
     _ignore_signals()
-    _end_with_parent()
+    _wake_when_server_ends()
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(server.makefile("rb"), inbox), daemon=True).start()
     answers = server.makefile("wb")
@@ -127,15 +127,15 @@ def _ignore_signals() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def _end_with_parent() -> None:
-    """Let the kernel end this process, even while it is stopped, when its parent ends, as that does with the server.
+def _wake_when_server_ends() -> None:
+    """Let this process go on, should it be stopped, when the server dies, so that it finds the socket closed; on Linux.
 
-    Where there is no such call, it ends when it finds the socket closed.
+    The process that this one is forked from ends with the server. If that one alone is killed, this one just goes on.
     """
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
         library.prctl(_PR_SET_NAME, b"ptmt-worker")  # as ps -o comm shows it
-        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        library.prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
         # The parent ends when nobody holds this pipe any more; a worker that is stopped would keep it alive.
         if (alive := forkserver._forkserver._forkserver_alive_fd) is not None:  # type: ignore[attr-defined]
             os.close(alive)

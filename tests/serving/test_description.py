@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -128,7 +129,10 @@ def test_a_request_has_an_identifier_in_answer_and_log(server: Server, given: st
     answer = httpx.post(f"{server.url}/predict", json={"texts": ["m", "n"]}, headers={"X-Request-ID": given})
     uid = answer.headers["x-request-id"]
     assert (uid == given) == is_taken
-    [line] = [line for line in server.log.read_text().splitlines() if f'"{uid}"' in line]
+    deadline = time.monotonic() + 5
+    while not (lines := [line for line in server.log.read_text().splitlines() if f'"{uid}"' in line]):
+        assert time.monotonic() < deadline  # the line is written after the answer
+    [line] = lines
     known = json.loads(line.partition(": ")[2])
     assert known["method"] == "POST"
     assert known["target"] == "/predict"
