@@ -9,10 +9,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi_offline import FastAPIOffline
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ptmt_lightning import __version__
 from ptmt_lightning.inference.model_folder import ModelFolder
@@ -53,9 +52,11 @@ def make_app(
     json: dict[str, Any] = {"responses": schema.problems()}
     model = schema.request_model(folder.taxonomy.num_levels, single_label=folder.rule.decision.single_label)
 
+    page, taxonomy = _PAGE.read_bytes(), (folder.path / "taxonomy.json").read_bytes()
+
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(_PAGE)
+    async def try_it() -> Response:
+        return Response(page, media_type="text/html")
 
     async def predict(request: Request, content: schema.PredictRequest) -> Response:
         """Predict the label paths of texts."""
@@ -68,9 +69,9 @@ def make_app(
     app.add_api_route("/predict", predict, methods=["POST"], response_model=schema.PredictResponse, responses=of_texts)
 
     @app.get("/taxonomy", response_model=schema.Taxonomy, **json)
-    async def taxonomy() -> FileResponse:
+    async def edges() -> Response:
         """Return the taxonomy of the model's labels: its edges from parent to child, and the name of the root."""
-        return FileResponse(folder.path / "taxonomy.json", media_type="application/json")
+        return Response(taxonomy, media_type="application/json")
 
     @app.get("/info", response_model=schema.Info, **json)
     async def information() -> JSONResponse:
@@ -91,7 +92,7 @@ def make_app(
     @app.get("/metrics", **text)
     async def counters() -> Response:
         """Return what the server counts, in the text format of Prometheus."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
 

@@ -17,6 +17,7 @@ from ptmt_lightning.serving.request_log import log_request
 
 HEAD_SECONDS = 5.0  # for the headers of a request to arrive; and of silence between two requests
 _ANSWER_SECONDS = 60.0  # for an answer to be taken, from when the client is first seen not to keep up
+_LAST_SECONDS = 1.0  # for the first request of a connection, when the server ends
 _REFUSAL_SECONDS = 1.0  # for the client to read why it is refused, while what it still sends is thrown away
 
 
@@ -39,7 +40,8 @@ class BoundedProtocol(H11Protocol):
         self.max_connections, self.metrics = max_connections, metrics
         self._deadline: asyncio.TimerHandle | None = None
         self._since = 0.0  # when the connection began to wait for a request
-        self._has_begun = self._is_refused = False  # a request
+        self._has_begun = False  # a request
+        self._is_refused = self._is_ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, in place of an idle one where there are too many, or refuse it."""
@@ -83,9 +85,10 @@ class BoundedProtocol(H11Protocol):
         if self._is_refused or self.transport.is_closing():
             return
         if self._is_active:
+            self.cycle.keep_alive = self.cycle.keep_alive and not self._is_ending
             if not self.flow.write_paused:
                 self._stop()
-        elif not self._has_begun:
+        elif not self._has_begun and not self._is_ending:
             self._has_begun = True
             self._start(HEAD_SECONDS)
 
@@ -114,9 +117,12 @@ class BoundedProtocol(H11Protocol):
         self._refuse(status, reason if status == 431 else f"{reason} ({error})"[:200])
 
     def shutdown(self) -> None:
-        """Close the connection as soon as there is no request in hand."""
+        """Close the connection as soon as there is no request in hand; the first one may still be on its way."""
+        self._is_ending = True
         if self._is_active:
             self.cycle.keep_alive = False
+        elif self.cycle is None and not self._is_refused:
+            self._start(_LAST_SECONDS)
         else:
             self.transport.close()
 

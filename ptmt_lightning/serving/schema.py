@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from ptmt_lightning.serving.limits import MAX_BODY, MAX_HEAD
 
@@ -14,6 +14,11 @@ MAX_CHARACTERS = 100_000  # in a text
 Threshold = Annotated[float, Field(ge=0, le=1)]
 
 
+def _whole(value: object) -> object:
+    """Return an integer for a number such as ``1.0``, which JSON does not tell from ``1``."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class PredictRequest(BaseModel):
     """Texts to be labelled, and options that replace the model's own settings for this request."""
 
@@ -21,7 +26,9 @@ class PredictRequest(BaseModel):
 
     texts: list[Annotated[str, Field(max_length=MAX_CHARACTERS)]] = Field(min_length=1, max_length=MAX_TEXTS)
     threshold: Threshold | list[Threshold] | None = Field(None, description="in place of the model's; or one a level")
-    top_k: int | None = Field(None, ge=1, description="at most so many labels a level")
+    top_k: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_whole)] = Field(
+        None, description="at most so many labels a level"
+    )
     prune: bool | None = Field(None, description="drop labels whose parent was not predicted")
 
 
@@ -42,7 +49,7 @@ class Taxonomy(BaseModel):
     """The taxonomy of the model's labels: its edges from parent to child, and the name of the root."""
 
     root: str
-    edges: list[tuple[str, str]]
+    edges: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
 
 
 class Limits(BaseModel):

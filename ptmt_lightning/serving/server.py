@@ -104,8 +104,9 @@ async def _run(
     protocol: Any = partial(BoundedProtocol, max_connections=max_connections, metrics=metrics)
     server = _Server(
         uvicorn.Config(
-            app, http=protocol, ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
-            h11_max_incomplete_event_size=MAX_HEAD, server_header=False, timeout_keep_alive=3600,  # see BoundedProtocol
+            app, http=protocol, ws="none", loop="asyncio", lifespan="on", log_config=None, log_level="error",
+            access_log=False, server_header=False, h11_max_incomplete_event_size=MAX_HEAD,
+            timeout_keep_alive=3600,  # BoundedProtocol has its own
         )
     )  # fmt: skip
     where, at = listener.getsockname()[:2]

@@ -37,8 +37,11 @@ def main(server: socket, settings: dict[str, Any]) -> None:
     Raises:
         SystemExit: the model can't be opened.
     """
+    from tqdm import tqdm
+
     from ptmt_lightning.inference import Classifier
 
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which would outlive a killed process
     _ignore_signals()
     _wake_when_server_ends()
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -88,7 +91,7 @@ def answer(classifier: Classifier, requests: list[dict[str, Any]], batch_size: i
         options = requests[rows[0]]["options"]
         status = 422
         try:
-            classifier.predict([], **options)
+            classifier.predict(iter(()), **options)  # checks the options alone
             status = 503
             texts = (text for row in rows for text in requests[row]["texts"])
             predictions = classifier.predict(texts, batch_size=batch_size, **options)
