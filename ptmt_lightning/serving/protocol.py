@@ -100,7 +100,9 @@ class BoundedProtocol(H11Protocol):
             return
         if self.transport.is_closing() or self.transport.get_write_buffer_size():
             self._start(_ANSWER_SECONDS)
-        elif not self._is_active:  # else another request had arrived already
+        elif self._is_active:  # another request had arrived already
+            self._stop()
+        else:
             self._await_request()
 
     def pause_writing(self) -> None:
@@ -142,6 +144,8 @@ class BoundedProtocol(H11Protocol):
     def _expire(self) -> None:
         if self.transport.is_closing() or self.transport.get_write_buffer_size():
             self._cut("slow_reader")
+        elif self._is_active:  # the client has caught up meanwhile
+            self._stop()
         elif self._has_begun and self.cycle is None:
             self.metrics.closed.labels("slow_headers").inc()
             self._refuse(408, f"the request's headers did not arrive within {HEAD_SECONDS:g} seconds")
