@@ -56,17 +56,19 @@ class Server:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
         )  # fmt: skip
 
-    def left_after(self, number: int) -> int:
-        """Return how many of its processes are there five seconds after a signal.
+    def end_by(self, number: int) -> dict[str, Any]:
+        """Return what becomes of its processes after a signal: the exit status, and seconds until none is left.
 
         Args:
             number: the signal, which the server itself gets.
         """
+        began = time.monotonic()
         self.process.send_signal(number)
-        until = time.monotonic() + 5
-        while time.monotonic() < until and (self.process.poll() is None or processes_of(self.process.pid)):
+        while time.monotonic() < began + 60 and (self.process.poll() is None or processes_of(self.process.pid)):
             time.sleep(0.1)
-        return len(processes_of(self.process.pid))
+        seconds = time.monotonic() - began
+        left = len(processes_of(self.process.pid))
+        return {"signal": signal.Signals(number).name, "status": self.process.poll(), "seconds": seconds, "left": left}
 
 
 class Event(NamedTuple):
@@ -90,7 +92,6 @@ class Soak:
         self.began = time.monotonic()
         self.events: list[Event] = []
         self.memory: list[float] = []
-        self.left: dict[str, int] = {}  # processes, five seconds after a signal to the server
 
     def ask(self) -> bool:
         """Return whether a text is answered rightly."""
@@ -166,12 +167,28 @@ class Soak:
         os.kill(int(found.stdout), signal.SIGKILL)
 
     def _kill_server(self) -> None:
-        self.left["SIGKILL under load"] = self.server.left_after(signal.SIGKILL)
+        self.server.end_by(signal.SIGKILL)
         self.server.start()
 
 
+def end_by_each_signal(soak: Soak) -> list[dict[str, Any]]:
+    """Send the server each of the signals that end it, and start it again in between; return what became of it.
+
+    Args:
+        soak: the server, which runs.
+    """
+    rows: list[dict[str, Any]] = []
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL):
+        if rows:
+            soak.server.start()
+            soak.wait_until_right(time.monotonic())
+        rows.append(soak.server.end_by(number))
+    pd.DataFrame(rows).round(2).to_csv(Path(__file__).with_name("load_signals.csv"), index=False)
+    return rows
+
+
 def main() -> None:
-    """Run server and clients, and write ``load.csv``, ``load_answers.csv`` and ``load_events.csv``.
+    """Run server and clients, and write ``load.csv`` and its fellows.
 
     Raises:
         SystemExit: always; its status is 1 if an answer was wrong, the server does not answer at the end, or a process
@@ -200,15 +217,14 @@ def main() -> None:
     for thread in threads:
         thread.join()
     alive = soak.ask()
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL):
-        if soak.server.process.poll() is not None:
-            soak.server.start()
-            soak.wait_until_right(time.monotonic())
-        soak.left[number.name] = soak.server.left_after(number)
-    _write(soak, clients, hostile, alive, vars(options))
+    signals = end_by_each_signal(soak)
+    _write(soak, clients, hostile, alive, signals, vars(options))
 
 
-def _write(soak: Soak, clients: list[Client], hostile: list[Hostile], alive: bool, options: dict[str, Any]) -> None:
+def _write(
+    soak: Soak, clients: list[Client], hostile: list[Hostile], alive: bool, signals: list[dict[str, Any]],
+    options: dict[str, Any],
+) -> None:  # fmt: skip
     answers: Counter[tuple[str, int]] = sum((c.answers for c in clients), Counter())
     answers += sum((c.answers for c in hostile), Counter())
     rows = [{"kind": kind, "status": status, "requests": n} for (kind, status), n in sorted(answers.items())]
@@ -223,22 +239,15 @@ def _write(soak: Soak, clients: list[Client], hostile: list[Hostile], alive: boo
         "seconds_median": statistics.median(seconds), "seconds_p99": seconds[int(0.99 * len(seconds))],
         "memory_mb_first_third": statistics.median(soak.memory[:third]),
         "memory_mb_last_third": statistics.median(soak.memory[-third:]), "memory_mb_most": max(soak.memory),
-        "processes_left": max(soak.left.values()),
     }  # fmt: skip
     events = pd.DataFrame(outages).round(2)
-    print(
-        soak.left,
-        pd.DataFrame(rows).to_string(),
-        events.to_string(),
-        pd.Series(summary).to_string(),
-        *wrong[:10],
-        sep="\n",
-    )
+    tables = (pd.DataFrame(rows), events, pd.DataFrame(signals), pd.Series(summary))
+    print(*(table.to_string() for table in tables), *wrong[:10], sep="\n")
     folder = Path(__file__).parent
     pd.DataFrame(rows).to_csv(folder / "load_answers.csv", index=False)
     events.to_csv(folder / "load_events.csv", index=False)
     pd.DataFrame([summary]).round(3).to_csv(folder / "load.csv", index=False)
-    sys.exit(bool(wrong) or not alive or any(soak.left.values()))
+    sys.exit(bool(wrong) or not alive or any(row["left"] for row in signals))
 
 
 if __name__ == "__main__":
