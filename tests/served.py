@@ -33,28 +33,68 @@ def processes_of(session: int) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[Server]:
-    """A server of a tiny model, which is made in ``folder``; nothing of it is left."""
-    saved_ptmt(folder, Taxonomy(TOY_EDGES))
+def worker_of(server: Server) -> int:
+    """The process that predicts."""
+    [worker] = [pid for pid in processes_of(server.process.pid) if _name(pid) == "ptmt-worker"]
+    return worker
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = folder / "log"
+        return int(free.getsockname()[1])
+
+
+def start_server(model: Path, log: Path, *arguments: str) -> tuple[str, subprocess.Popen[str]]:
+    """Address and process of a server that is starting."""
+    port = free_port()
     with log.open("w") as file:
         process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("ptmt")), "serve", str(folder / "model"), "--port", str(port),
-             "--max-pending", "8", "--timeout", "5"],
-            stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=folder,
+            [str(Path(sys.executable).with_name("ptmt")), "serve", str(model), "--port", str(port), *arguments],
+            stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=model.parent,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
         )  # fmt: skip
+    return f"http://127.0.0.1:{port}", process
+
+
+@contextmanager
+def served(folder: Path, *arguments: str) -> Iterator[Server]:
+    """A server of a tiny model, which is made in ``folder``; nothing of it is left."""
+    saved_ptmt(folder, Taxonomy(TOY_EDGES))
+    log = folder / "log"
+    url, process = start_server(folder / "model", log, "--max-pending", "8", "--timeout", "5", *arguments)
     try:
-        url = f"http://127.0.0.1:{port}"
         wait_until_ready(url, process)
         yield Server(url, process, Classifier.from_pretrained(folder / "model"), log)
     finally:
         for pid in processes_of(process.pid):
             os.kill(pid, signal.SIGKILL)
         process.wait()
+
+
+def connect(server: Server, first: bytes = b"") -> socket.socket:
+    """A connection over which something has been sent."""
+    connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=30)
+    connection.sendall(first)
+    return connection
+
+
+def rest(connection: socket.socket) -> bytes:
+    """All that the server still sends, until it closes the connection."""
+    parts = []
+    try:
+        while part := connection.recv(2**16):
+            parts.append(part)
+    except ConnectionError:
+        pass
+    return b"".join(parts)
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:

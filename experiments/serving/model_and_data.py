@@ -63,3 +63,42 @@ def server(model: Path, port: int, max_pending: int = 64) -> Iterator[tuple[str,
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+
+
+def processes_of(session: int) -> list[int]:
+    """Return the processes of a session that are alive.
+
+    Args:
+        session: process number of the one that began it.
+    """
+    found = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True, text=True)
+    rows = [line.split() for line in found.stdout.splitlines()]
+    return [int(pid) for pid, state in rows if not state.startswith("Z")]
+
+
+def worker_of(session: int) -> int:
+    """Return the process that predicts, once it is there.
+
+    Args:
+        session: process number of the server.
+    """
+    while True:
+        for pid in processes_of(session):
+            with contextlib.suppress(FileNotFoundError):
+                if Path(f"/proc/{pid}/comm").read_text().strip() == "ptmt-worker":
+                    return pid
+        time.sleep(0.05)
+
+
+def memory_mb(session: int) -> float:
+    """Return the memory of all processes of a session in MB; pages that several share are counted once (PSS).
+
+    Args:
+        session: process number of the one that began it.
+    """
+    total = 0
+    for pid in processes_of(session):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
