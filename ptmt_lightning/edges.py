@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -17,10 +18,27 @@ def check_edges(edges: Sequence[tuple[str, str]], source: str) -> dict[tuple[str
         if edge in line_of:
             raise ValueError(
                 f"{source}:{number}: duplicate edge {edge[0]!r} -> {edge[1]!r}, first on line {line_of[edge]}; "
-                "delete one of the two"
+                "delete one of the two, or rename one that is another node"
             )
         line_of[edge] = number
     return line_of
+
+
+def check_forms(edges: Sequence[tuple[str, str]], source: str) -> None:
+    """Refuse names that look the same and are not: letters with accents may be one character, or several.
+
+    Raises:
+        ValueError: two names are equal in Unicode's form NFC.
+    """
+    seen: dict[str, tuple[str, int]] = {}
+    for number, edge in enumerate(edges, start=1):
+        for name in edge:
+            first, line = seen.setdefault(unicodedata.normalize("NFC", name), (name, number))
+            if name != first:
+                raise ValueError(
+                    f"{source}:{number}: {name!r} is written in another Unicode form than on line {line} (NFD against "
+                    "NFC), so that the two are different names; write all names in NFC"
+                )
 
 
 def longest_path_levels(
@@ -59,6 +77,11 @@ def longest_path_levels(
     if stuck:
         cycle = _find_cycle(edges, stuck)
         closing = line_of[cycle[-2], cycle[-1]]
+        if len(cycle) == 2:
+            raise ValueError(
+                f"{source}:{closing}: cycle {' -> '.join(cycle)}: names identify nodes, so that a child needs another "
+                f"name than its parent, such as '{cycle[0]} (other)'; rename it, in the data, too"
+            )
         raise ValueError(f"{source}:{closing}: cycle {' -> '.join(cycle)}; delete one of these edges")
     return level
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -13,6 +12,7 @@ from ptmt_lightning.decisions import DecisionRule, LevelSoftmax, Sigmoid, per_le
 from ptmt_lightning.models.ptmt.template import Template, label_tokens, prompt_tokens
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.digests import model_digest
+from ptmt_lightning.utils.files import read_json_object
 from ptmt_lightning.utils.tokens import vocabulary_size
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ModelFolder(NamedTuple):
                 f"{path}: ptmt.json, config.json or tokenizer.json is not as it was saved, so that scores would be "
                 "others; restore the files"
             )
-        taxonomy = _taxonomy(path / "taxonomy.json")
+        taxonomy = Taxonomy.from_json(path / "taxonomy.json")
         try:
             template = Template.from_json(settings["template"])
             rule = DecisionRule.from_json(settings, taxonomy)
@@ -170,7 +170,7 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
         elif other:
             hint = f": it is of model={other[0]}, which is there for comparison; expected one of model=ptmt"
         raise ValueError(f"{name!r} has no ptmt.json{hint}")
-    settings = _json_object(path)
+    settings = read_json_object(path)
     if "single_label" in settings:  # written by versions before 0.2
         settings["decision"] = (LevelSoftmax if settings.pop("single_label") else Sigmoid).name
     missing = [key for key in _SETTINGS if key not in settings]
@@ -188,34 +188,10 @@ def _check_flags(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={settings[name]!r}: expected true or false")
 
 
-def _taxonomy(path: Path) -> Taxonomy:
-    """Read ``taxonomy.json``; a file that is none names what is wrong."""
-    edges = _json_object(path).get("edges")
-    if not isinstance(edges, list) or not all(map(_is_edge, edges)):
-        raise ValueError(f"{path}: expected {{'edges': [[parent, child], ...]}}; restore the file")
-    return Taxonomy([(parent, child) for parent, child in edges], source=str(path))
-
-
-def _is_edge(edge: object) -> bool:
-    return isinstance(edge, list) and len(edge) == 2 and all(isinstance(name, str) for name in edge)
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; expected the model/ folder of a run, whole") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error}); restore it, or download it again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}; restore the file")
-    return content
-
-
 def _is_settings(path: Path) -> bool:
     """Return whether a file holds the settings of a saved system of this package."""
     try:
-        return {"thresholds", "version"} <= _json_object(path).keys()
+        return {"thresholds", "version"} <= read_json_object(path).keys()
     except ValueError:
         return False
 
