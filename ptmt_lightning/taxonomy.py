@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from ptmt_lightning.edges import ROOT, check_edges, check_forms, longest_path_levels
+from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.files import check_file, read_json_object
 from ptmt_lightning.utils.lines import open_lines, problem_of
 
 _MAX_LINE, _MAX_EDGES = 2**14, 2**20  # characters of an edge, edges of a taxonomy: far beyond any that is used
-_SHOWN = 100  # characters of a line in an error message
+_SHOWN = 200  # characters of a name for which similar ones are looked up
 
 
 class Taxonomy:
@@ -93,8 +94,7 @@ class Taxonomy:
                 elif len(edges) == _MAX_EDGES:
                     problem = f"more than {_MAX_EDGES:,} edges; expected one a label and parent"
                 elif problem is None and (len(fields) != 2 or not all(fields)):
-                    shown = line.rstrip("\n")
-                    problem = f"expected 'parent<TAB>child', got {shown[:_SHOWN]!r}{'...' * (len(shown) > _SHOWN)}"
+                    problem = f"expected 'parent<TAB>child', got {shortened(repr(line.rstrip(chr(10))))}"
                 if problem:
                     raise ValueError(f"{path}:{number}: {problem}")
                 edges.append((fields[0], fields[1]))
@@ -258,9 +258,10 @@ class Taxonomy:
                 if node is None:  # a name may be written in another Unicode form, as of another operating system
                     node = self._index_of_forms.get(unicodedata.normalize("NFC", name))
                 if node is None:
-                    near = difflib.get_close_matches(name, self.names, n=1)
+                    # Slow, and of no use, for what is no name at all.
+                    near = difflib.get_close_matches(name, self.names, n=1) if len(name) <= _SHOWN else []
                     hint = f" (did you mean {near[0]!r}?)" if near else ""
-                    raise ValueError(f"label {name!r} is not in the taxonomy{hint}")
+                    raise ValueError(f"label {shortened(name)!r} is not in the taxonomy{hint}")
                 self._check_step(above, node, path)
                 nodes.add(node)
                 above = node
@@ -276,18 +277,19 @@ class Taxonomy:
     def _check_step(self, above: int | None, node: int, path: Sequence[str]) -> None:
         if above in self.parents[node] or (above is None and node in self.tops):
             return
-        shown = " > ".join(path)
+        shown = shortened(" > ".join(path))
         way = self._way_down(above, node)
         if way:
             raise ValueError(
-                f"path {shown!r} skips a level above {self.names[node]!r}; "
-                f"expected each step to be an edge of the taxonomy, here {' > '.join(self.names[n] for n in way)!r}"
+                f"path {shown!r} skips a level above {shortened(self.names[node])!r}; "
+                "expected each step to be an edge of the taxonomy, here "
+                f"{shortened(' > '.join(self.names[n] for n in way))!r}"
             )
         parents = [self.names[parent] for parent in self.parents[node]] or [ROOT]
         before = ROOT if above is None else self.names[above]
         raise ValueError(
-            f"path {shown!r} is not in the taxonomy: no edge from {before!r} to {self.names[node]!r}, "
-            f"whose parent is {' or '.join(map(repr, parents))}"
+            f"path {shown!r} is not in the taxonomy: no edge from {shortened(before)!r} "
+            f"to {shortened(self.names[node])!r}, whose parent is {shortened(' or '.join(map(repr, parents)))}"
         )
 
     def _way_down(self, above: int | None, node: int) -> list[int]:

@@ -168,7 +168,7 @@ def _memory(session: int) -> float:
     found = subprocess.run(["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True)
     for pid in found.stdout.split():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
             total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total / 1024
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.lines import open_lines, problem_of
 
 SPLITS = ("train", "val", "test")
@@ -125,7 +126,7 @@ def with_unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
         key = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f"key {key!r} is there twice")
+        raise ValueError(f"key {shortened(key)!r} is there twice")
     return record
 
 
@@ -135,7 +136,7 @@ def _parse(line: str, where: str) -> dict[str, Any]:
         raise ValueError(f"{where}: expected a JSON object {_FORMAT}, got {type(record).__name__}")
     for key in ("text", "labels"):
         if key not in record:
-            raise ValueError(f"{where}: no key {key!r}, found {sorted(record)}; expected {_FORMAT}")
+            raise ValueError(f"{where}: no key {key!r}, found {shortened(sorted(record))}; expected {_FORMAT}")
     return record
 
 
@@ -175,6 +176,5 @@ def _is_paths(labels: object) -> bool:
     )
 
 
-def _shown(value: object, width: int = 60) -> str:
-    shown = json.dumps(value, ensure_ascii=False)
-    return shown if len(shown) <= width else f"{shown[: width - 3]}..."
+def _shown(value: object) -> str:
+    return shortened(json.dumps(value, ensure_ascii=False), 60)

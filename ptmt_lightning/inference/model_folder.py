@@ -11,8 +11,9 @@ import torch
 from ptmt_lightning.decisions import DecisionRule, LevelSoftmax, Sigmoid, per_level
 from ptmt_lightning.models.ptmt.template import Template, label_tokens, prompt_tokens
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.digests import model_digest
-from ptmt_lightning.utils.files import read_json_object
+from ptmt_lightning.utils.files import check_file, read_json_object
 from ptmt_lightning.utils.tokens import vocabulary_size
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class ModelFolder(NamedTuple):
         """
         path = _path(name)
         settings = _settings(path, name)
+        for part in ("config.json", "tokenizer.json"):
+            check_file(path / part, "restore it, or download the folder again")
         if settings.get("digest") not in (None, model_digest(path, settings)):  # versions before 0.2 have none
             raise ValueError(
                 f"{path}: ptmt.json, config.json or tokenizer.json is not as it was saved, so that scores would be "
@@ -57,9 +60,9 @@ class ModelFolder(NamedTuple):
             rule = DecisionRule.from_json(settings, taxonomy)
             per_level("thresholds", list(rule.thresholds or ()), taxonomy.num_levels)
             _check_flags(settings)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise ValueError(
-                f"{path / 'ptmt.json'}: {error}; expected what {_version_of(settings)} wrote; update "
+                f"{path / 'ptmt.json'}: {shortened(error)}; expected what {_version_of(settings)} wrote; update "
                 "ptmt_lightning, or restore the file"
             ) from error
         folder = cls(path, settings, template, rule)
@@ -84,8 +87,15 @@ class ModelFolder(NamedTuple):
         expected = [*prompt_tokens(len(self.template.prompt_ids)), *label_tokens(self.taxonomy)]
         first = self.template.first_label_id - len(self.template.prompt_ids)
         found = tokenizer.convert_ids_to_tokens(list(range(first, first + len(expected))))
-        problems = [f"token {first + i} is {b!r}, not {a!r}" for i, (a, b) in enumerate(zip(expected, found)) if a != b]  # noqa: B905
+        problems = [
+            f"token {first + i} is {shortened(b)!r}, not {shortened(a)!r}"
+            for i, (a, b) in enumerate(zip(expected, found, strict=False))
+            if a != b
+        ]
         size = first + len(expected)
+        ids = [token for token in self.template.token_ids() if token >= size]
+        if not problems and ids:
+            problems = [f"the template has token {ids[0]}, of {size}"]
         if not problems and vocabulary_size(tokenizer) != size:
             problems = [f"{vocabulary_size(tokenizer)} tokens, not {size}"]
         if problems:
@@ -100,7 +110,15 @@ class ModelFolder(NamedTuple):
         Raises:
             ValueError: says how to open the folder all the same.
         """
-        if not trust and not self.has_weights and not (self.path / ONNX_FILE).exists():
+        if self.has_weights or (self.path / ONNX_FILE).exists():
+            return
+        if not (self.path / PROGRAM_FILE).exists():
+            pickled = next((file.name for file in sorted(self.path.glob("*.bin"))), None)
+            found = f"its weights are pickled in {pickled}, which could run code" if pickled else "it has no weights"
+            raise ValueError(
+                f"{self.path}: {found}; expected model.safetensors, as save_pretrained of Transformers writes it"
+            )
+        if not trust:
             raise ValueError(
                 f"{self.path}: {PROGRAM_FILE} can run code when it is opened; give --trust (trust=True) if you made it "
                 "yourself, or open the model/ folder that it was exported from"
@@ -185,7 +203,9 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
 def _check_flags(settings: Mapping[str, Any]) -> None:
     for name in ("prune", "coherent"):
         if not isinstance(settings[name], bool):
-            raise ValueError(f"{name}={settings[name]!r}: expected true or false")
+            raise ValueError(f"{name}={shortened(repr(settings[name]))}: expected true or false")
+    if settings["prompts"] not in ("shared", "per_document"):
+        raise ValueError(f"prompts={shortened(repr(settings['prompts']))}: expected shared or per_document")
 
 
 def _is_settings(path: Path) -> bool:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ptmt_lightning.data.document import with_unique_keys
+from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.files import check_file
 from ptmt_lightning.utils.lines import MAX_LINE, NUL_HINT, Lines, open_lines
 from ptmt_lightning.utils.tokens import is_unicode
@@ -25,7 +26,6 @@ _BATCH = 1024  # number of rows of a Parquet file that are read at a time
 _MAX_ARRAY = 2**28  # characters of a JSON array, which is read as a whole
 _SHOWN = 1000  # characters of a row that is too long
 _DELIMITERS = ",;\t|"
-_SHOWN_COLUMNS = 20
 _MAX_RECORD = 1000  # longest CSV record, in lines; a longer one has a quote that was never closed
 
 
@@ -73,7 +73,8 @@ def read_rows(source: str, input_format: str | None = None, text_column: str = "
 def _parquet_rows(source: str, text_column: str) -> Iterator[Row]:
     check_file(Path(source))
     try:
-        yield from _rows_of(pq.ParquetFile(source), source, text_column)
+        with Path(source).open("rb") as file:
+            yield from _rows_of(pq.ParquetFile(file), source, text_column)
     except (pa.ArrowException, OSError, UnicodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{source}: not a whole Parquet file ({reason}); write or copy it again") from None
@@ -236,7 +237,7 @@ def _record_row(number: int, record: Any, line: str, text_column: str) -> Row:
 def _checked(text: Any) -> tuple[str, str | None]:
     """Return a text, and what is wrong with it, or None."""
     if not isinstance(text, str):
-        return repr(text), f"the text is {type(text).__name__} {text!r}, expected a string"
+        return repr(text), f"the text is {type(text).__name__} {shortened(repr(text))}, expected a string"
     if not text.strip():
         return text, "the text is empty"
     if "\0" in text:
@@ -257,7 +258,7 @@ def _check_column(source: str, names: Sequence[str], text_column: str, separated
         raise ValueError(f"{source}: it is empty; expected a header with the column {text_column!r}")
     if list(names).count(text_column) != 1:
         problem = "no column" if text_column not in names else "more than one column"
-        shown = ", ".join(map(repr, names[:_SHOWN_COLUMNS])) + (", ..." if len(names) > _SHOWN_COLUMNS else "")
+        shown = shortened(", ".join(map(repr, names)))
         raise ValueError(
             f"{source}: {problem} {text_column!r}; it has {shown}{separated if len(names) > 1 else ''}; "
             "set --text-column"
