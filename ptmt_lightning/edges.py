@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+
+from ptmt_lightning.utils.checks import shortened
 
 ROOT = "ROOT"
 
@@ -16,11 +19,28 @@ def check_edges(edges: Sequence[tuple[str, str]], source: str) -> dict[tuple[str
     for number, edge in enumerate(edges, start=1):
         if edge in line_of:
             raise ValueError(
-                f"{source}:{number}: duplicate edge {edge[0]!r} -> {edge[1]!r}, first on line {line_of[edge]}; "
-                "delete one of the two"
+                f"{source}:{number}: duplicate edge {shortened(edge[0])!r} -> {shortened(edge[1])!r}, "
+                f"first on line {line_of[edge]}; delete one of the two, or rename one that is another node"
             )
         line_of[edge] = number
     return line_of
+
+
+def check_forms(edges: Sequence[tuple[str, str]], source: str) -> None:
+    """Refuse names that look the same and are not: letters with accents may be one character, or several.
+
+    Raises:
+        ValueError: two names are equal in Unicode's form NFC.
+    """
+    seen: dict[str, tuple[str, int]] = {}
+    for number, edge in enumerate(edges, start=1):
+        for name in edge:
+            first, line = seen.setdefault(unicodedata.normalize("NFC", name), (name, number))
+            if name != first:
+                raise ValueError(
+                    f"{source}:{number}: {shortened(name)!r} is written in another Unicode form than on line {line} "
+                    "(NFD against NFC), so that the two are different names; write all names in NFC"
+                )
 
 
 def longest_path_levels(
@@ -39,8 +59,8 @@ def longest_path_levels(
     for parent, child in edges:
         if parent != ROOT and parent not in num_open_parents:
             raise ValueError(
-                f"{source}:{line_of[parent, child]}: {parent!r} has no way to the root; "
-                f"add an edge from its parent, or '{ROOT}<TAB>{parent}' if it is a top node"
+                f"{source}:{line_of[parent, child]}: {shortened(parent)!r} has no way to the root; "
+                f"add an edge from its parent, or '{ROOT}<TAB>{shortened(parent)}' if it is a top node"
             )
     if ROOT not in children:
         raise ValueError(f"{source}: no edge starts at {ROOT}; add '{ROOT}<TAB>NAME' for each top node")
@@ -59,7 +79,13 @@ def longest_path_levels(
     if stuck:
         cycle = _find_cycle(edges, stuck)
         closing = line_of[cycle[-2], cycle[-1]]
-        raise ValueError(f"{source}:{closing}: cycle {' -> '.join(cycle)}; delete one of these edges")
+        if len(cycle) == 2:
+            raise ValueError(
+                f"{source}:{closing}: cycle {shortened(' -> '.join(cycle))}: names identify nodes, so that a child "
+                f"needs another name than its parent, such as '{shortened(cycle[0])} (other)'; rename it, "
+                "in the data, too"
+            )
+        raise ValueError(f"{source}:{closing}: cycle {shortened(' -> '.join(cycle))}; delete one of these edges")
     return level
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +18,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ptmt_lightning.edges import ROOT, check_edges, longest_path_levels
+from ptmt_lightning.edges import ROOT, check_edges, check_forms, longest_path_levels
+from ptmt_lightning.utils.checks import shortened
+from ptmt_lightning.utils.files import check_file, read_json_object
+from ptmt_lightning.utils.lines import open_lines, problem_of
+
+_MAX_LINE, _MAX_EDGES = 2**14, 2**20  # characters of an edge, edges of a taxonomy: far beyond any that is used
+_SHOWN = 200  # characters of a name for which similar ones are looked up
 
 
 class Taxonomy:
@@ -62,36 +70,49 @@ class Taxonomy:
 
     @classmethod
     def from_tsv(cls, path: Path | str) -> Taxonomy:
-        """Read a UTF-8 file with one ``parent<TAB>child`` edge a line; blank lines are allowed only at its end.
+        """Read a text file with one ``parent<TAB>child`` edge a line; blank lines are allowed only at its end.
 
         Raises:
             ValueError: no such file, an empty or malformed one, or edges that are no taxonomy.
         """
+        expected = f"expected one 'parent<TAB>child' edge a line, top nodes under {ROOT}"
         path = Path(path)
-        try:
-            lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
-        except FileNotFoundError:
-            raise ValueError(
-                f"{path}: no such file; expected the taxonomy as one 'parent<TAB>child' edge a line"
-            ) from None
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: invalid UTF-8 at byte {error.start}; save the file as UTF-8") from None
-        if lines == [""]:
-            raise ValueError(
-                f"{path}: the file is empty; expected one 'parent<TAB>child' edge a line, top nodes under {ROOT}"
-            )
-        edges = []
-        for number, line in enumerate(lines, start=1):
-            fields = [field.strip() for field in line.split("\t")]
-            if len(fields) != 2 or not all(fields):
-                raise ValueError(f"{path}:{number}: expected 'parent<TAB>child', got {line!r}")
-            edges.append((fields[0], fields[1]))
+        check_file(path, "expected the taxonomy as one 'parent<TAB>child' edge a line")
+        edges: list[tuple[str, str]] = []
+        first_blank = 0
+        with open_lines(path, longest=_MAX_LINE, newline=None) as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    first_blank = first_blank or number
+                    continue
+                if first_blank:
+                    raise ValueError(f"{path}:{first_blank}: expected 'parent<TAB>child', got ''")
+                fields = [field.strip() for field in line.split("\t")]
+                problem = problem_of(line)
+                if lines.is_cut(line):
+                    problem = f"more than {_MAX_LINE:,} characters; expected 'parent<TAB>child'"
+                elif len(edges) == _MAX_EDGES:
+                    problem = f"more than {_MAX_EDGES:,} edges; expected one a label and parent"
+                elif problem is None and (len(fields) != 2 or not all(fields)):
+                    problem = f"expected 'parent<TAB>child', got {shortened(repr(line.rstrip(chr(10))))}"
+                if problem:
+                    raise ValueError(f"{path}:{number}: {problem}")
+                edges.append((fields[0], fields[1]))
+        if not edges:
+            raise ValueError(f"{path}: the file is empty; {expected}")
+        check_forms(edges, str(path))
         return cls(edges, source=str(path))
 
     @classmethod
     def from_json(cls, path: Path | str) -> Taxonomy:
-        """Read a file written by :meth:`to_json`; the nodes keep their order."""
-        edges = json.loads(Path(path).read_text(encoding="utf-8"))["edges"]
+        """Read a file written by :meth:`to_json`; the nodes keep their order.
+
+        Raises:
+            ValueError: no such file, one that holds no edges, or edges that are no taxonomy; the message names it.
+        """
+        edges = read_json_object(Path(path)).get("edges")
+        if not isinstance(edges, list) or not all(map(_is_edge, edges)):
+            raise ValueError(f"{path}: expected {{'edges': [[parent, child], ...]}}; restore the file")
         return cls([(parent, child) for parent, child in edges], source=str(path))
 
     def to_json(self, path: Path | str) -> None:
@@ -234,30 +255,41 @@ class Taxonomy:
             above: int | None = None
             for name in path:
                 node = self.index.get(name)
+                if node is None:  # a name may be written in another Unicode form, as of another operating system
+                    node = self._index_of_forms.get(unicodedata.normalize("NFC", name))
                 if node is None:
-                    near = difflib.get_close_matches(name, self.names, n=1)
+                    # Slow, and of no use, for what is no name at all.
+                    near = difflib.get_close_matches(name, self.names, n=1) if len(name) <= _SHOWN else []
                     hint = f" (did you mean {near[0]!r}?)" if near else ""
-                    raise ValueError(f"label {name!r} is not in the taxonomy{hint}")
+                    raise ValueError(f"label {shortened(name)!r} is not in the taxonomy{hint}")
                 self._check_step(above, node, path)
                 nodes.add(node)
                 above = node
         return sorted(nodes)
 
+    @cached_property
+    def _index_of_forms(self) -> dict[str, int]:
+        """Node of each name in Unicode's form NFC; without names that are then equal, which only saved models have."""
+        forms = [unicodedata.normalize("NFC", name) for name in self.names]
+        counts = Counter(forms)
+        return {form: node for node, form in enumerate(forms) if counts[form] == 1}
+
     def _check_step(self, above: int | None, node: int, path: Sequence[str]) -> None:
         if above in self.parents[node] or (above is None and node in self.tops):
             return
-        shown = " > ".join(path)
+        shown = shortened(" > ".join(path))
         way = self._way_down(above, node)
         if way:
             raise ValueError(
-                f"path {shown!r} skips a level above {self.names[node]!r}; "
-                f"expected each step to be an edge of the taxonomy, here {' > '.join(self.names[n] for n in way)!r}"
+                f"path {shown!r} skips a level above {shortened(self.names[node])!r}; "
+                "expected each step to be an edge of the taxonomy, here "
+                f"{shortened(' > '.join(self.names[n] for n in way))!r}"
             )
         parents = [self.names[parent] for parent in self.parents[node]] or [ROOT]
         before = ROOT if above is None else self.names[above]
         raise ValueError(
-            f"path {shown!r} is not in the taxonomy: no edge from {before!r} to {self.names[node]!r}, "
-            f"whose parent is {' or '.join(map(repr, parents))}"
+            f"path {shown!r} is not in the taxonomy: no edge from {shortened(before)!r} "
+            f"to {shortened(self.names[node])!r}, whose parent is {shortened(' or '.join(map(repr, parents)))}"
         )
 
     def _way_down(self, above: int | None, node: int) -> list[int]:
@@ -304,6 +336,10 @@ class _EdgeBlock(NamedTuple):
     parents: Tensor  # int64 [E], node of each parent
     children: Tensor  # int64 [E], position of each child within its level
     under_root: Tensor  # int32, one a node of the level: 1 where the root is among its parents, possible in a DAG
+
+
+def _is_edge(edge: object) -> bool:
+    return isinstance(edge, list) and len(edge) == 2 and all(isinstance(name, str) for name in edge)
 
 
 def _level_sizes(levels: Sequence[int]) -> tuple[int, ...]:

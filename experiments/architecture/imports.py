@@ -78,7 +78,7 @@ def _room(parts: tuple[str, ...]) -> str | None:
 
 def _imported(path: Path, root: Path) -> Iterator[tuple[str, ...]]:
     """Yield the path of each import of a module within the package, in parts."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

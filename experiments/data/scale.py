@@ -96,7 +96,7 @@ def start(folder: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
     for _ in itertools.islice(batches, NUM_BATCHES):
         pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    status = Path("/proc/self/status").read_text().splitlines()
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     own = int(next(line for line in status if line.startswith("RssAnon")).split()[1]) / 2**20
     return {"seconds": seconds, "gib": peak, "own_gib": own, "documents": sum(data.split_sizes().values())}
 

@@ -226,7 +226,7 @@ def _memory(options: argparse.Namespace) -> float:
 
 def _peak_kib() -> int:
     """Return the peak memory of this process in KiB; ``getrusage`` would include that of its parent before the fork."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0])
 
 

@@ -66,7 +66,7 @@ def main() -> None:
 def _memory(pid: int) -> float:
     """Return the resident memory of a process in MB; 0 for a process that has ended."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except FileNotFoundError:
         return 0.0
     sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]

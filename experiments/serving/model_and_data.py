@@ -85,7 +85,7 @@ def worker_of(session: int) -> int:
     while True:
         for pid in processes_of(session):
             with contextlib.suppress(FileNotFoundError):
-                if Path(f"/proc/{pid}/comm").read_text().strip() == "ptmt-worker":
+                if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() == "ptmt-worker":
                     return pid
         time.sleep(0.05)
 
@@ -99,6 +99,6 @@ def memory_mb(session: int) -> float:
     total = 0
     for pid in processes_of(session):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
             total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total / 1024

@@ -5,15 +5,21 @@ Shape legend: ``V`` names, ``E`` size of token embeddings.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones.backbone import Backbone
+
+# Symbols that Unicode counts among punctuation, and a separator that it counts among symbols.
+_SYMBOLS, _SEPARATORS = "#%*@", "|"
 
 
 def name_embeddings(
@@ -26,26 +32,87 @@ def name_embeddings(
 ) -> Tensor:
     """Return an embedding for each name, ``[V, E]``: the mean or sum of the embeddings of its word pieces.
 
-    The embedding of a name without word pieces is drawn at random.
+    The embedding of a name without known word pieces is drawn at random. Names of different words never share one:
+    where the tokenizer makes the same pieces of them, a random part tells them apart.
 
     Args:
         backbone: holds the embeddings.
-        tokenizer: the backbone's tokenizer; what is no letter or digit in a name is read as a space.
+        tokenizer: the backbone's tokenizer; separators and punctuation in a name are read as a space.
         names: one name a node.
         reduction: ``mean`` or ``sum``.
         of_output: whether to take output embeddings in place of input embeddings.
     """
     old_TE = (backbone.output_matrix if of_output else backbone.token_embeddings).detach()
     rows_VE = backbone.random_rows(len(names))
-    # Names start with a space, as some tokenizers encode words within a text differently from its first word.
-    words = [_as_words(f" {name}") for name in names]
-    for row, ids in enumerate(tokenizer(words, add_special_tokens=False)["input_ids"]):
+    words = [_as_words(name) for name in names]
+    pieces = _word_pieces(tokenizer, words)
+    shared = _shared(words, pieces)
+    drawn_of_words = dict(zip(reversed(words), rows_VE.flip(0), strict=True))
+    for row, ids in enumerate(pieces):
         if ids:
             rows_VE[row] = old_TE[ids].mean(dim=0) if reduction == "mean" else old_TE[ids].sum(dim=0)
+        if ids and row in shared:
+            rows_VE[row] += drawn_of_words[words[row]]
     return rows_VE
 
 
+def _shared(words: Sequence[str], pieces: Sequence[Sequence[int]]) -> set[int]:
+    """Return the rows whose pieces are, in some order, those of other words, too."""
+    keys = [tuple(sorted(ids)) for ids in pieces]
+    counts = Counter(dict(zip(words, keys, strict=True)).values())
+    return {row for row, key in enumerate(keys) if counts[key] > 1}
+
+
 def _as_words(name: str) -> str:
-    """Return a name with a space for each run of punctuation, symbols and spaces; marks of letters stay."""
-    kept = (" " if unicodedata.category(character)[0] in "PSZC" else character for character in name)
-    return re.sub(" +", " ", "".join(kept))
+    """Return a name with a space for each run of separators and punctuation; marks of letters and symbols stay.
+
+    The space before the first word is for tokenizers that encode words within a text differently from its first word.
+    """
+    kept = (" " if _is_separator(character) else character for character in name)
+    return re.sub(" +", " ", " " + "".join(kept)).rstrip()
+
+
+def _is_separator(character: str) -> bool:
+    if character in _SYMBOLS:
+        return False
+    category = unicodedata.category(character)
+    return character in _SEPARATORS or category[0] in "PZ" or category == "Cc"
+
+
+def _word_pieces(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[list[int]]:
+    """Return the ids of the word pieces of each name, without unknown ones, which say nothing.
+
+    Names of different words that a tokenizer gives the same pieces because it strips accents, and with them the vowel
+    signs of many scripts, are tokenised without that.
+    """
+    pieces: list[list[int]] = tokenizer(list(words), add_special_tokens=False)["input_ids"]
+    pieces = [[token for token in ids if token != tokenizer.unk_token_id] for ids in pieces]
+    shared = _shared(words, pieces)
+    keeping = _keeping_accents(tokenizer) if shared else None
+    if keeping is not None:
+        for row in shared:
+            ids = keeping.encode(words[row], add_special_tokens=False).ids
+            pieces[row] = [token for token in ids if token != tokenizer.unk_token_id] or pieces[row]
+    return pieces
+
+
+def _keeping_accents(tokenizer: PreTrainedTokenizerBase) -> Tokenizer | None:
+    """Return a copy of a tokenizer that strips no accents; None if this one strips none."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    normalizer = _without_stripping(content["normalizer"])
+    if normalizer == content["normalizer"]:
+        return None
+    found: Tokenizer = Tokenizer.from_str(json.dumps(content | {"normalizer": normalizer}))
+    return found
+
+
+def _without_stripping(normalizer: Any) -> Any:
+    match normalizer:
+        case {"type": "BertNormalizer"}:
+            return normalizer | {"strip_accents": False}
+        case {"type": "Sequence", "normalizers": parts}:
+            kept = [_without_stripping(part) for part in parts if part["type"] != "StripAccents"]
+            return normalizer | {"normalizers": kept}
+        case {"type": "StripAccents"}:
+            return None
+    return normalizer

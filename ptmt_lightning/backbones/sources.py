@@ -31,8 +31,9 @@ from transformers.utils import logging as transformers_logging
 
 from ptmt_lightning.backbones.backbone import Backbone
 from ptmt_lightning.backbones.families import Form, family_of
-from ptmt_lightning.backbones.weights import MisfitError, check_sizes, load_weights
+from ptmt_lightning.backbones.weights import MisfitError, check_parameters, check_sizes, load_weights
 from ptmt_lightning.utils.checks import check_range
+from ptmt_lightning.utils.files import read_json_object
 from ptmt_lightning.utils.tokens import vocabulary_size
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ _AUTO_CLASSES: dict[Form, Any] = {
     "decoder": AutoModelForCausalLM,
     "encoder-decoder": AutoModelForSeq2SeqLM,
 }
+_MOST_UNUSED_IDS = 2**16  # of a tokenizer, as the embedding matrix has a row for each
+_SHOWN = 300  # characters of another library's message
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -86,14 +89,14 @@ class Pretrained:
         """
         self._check_adapters()
         _check_folder(self.name)
-        try:
+        with _named(self.name, "config.json"):
             config = AutoConfig.from_pretrained(self.name, trust_remote_code=False)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise _unusable_model_error(self.name, error) from error
         family = family_of(config.model_type, self.name)
         check_sizes(config, self.name)
+        tokenizer = read_tokenizer(self.name)
+        with _named(self.name, "config.json"), quiet_transformers():
+            check_parameters(_AUTO_CLASSES[family.form], config, self.name)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
             with quiet_transformers():
                 model, missing = load_weights(
                     _AUTO_CLASSES[family.form], self.name, config, family, attn_implementation=self.attention,
@@ -216,6 +219,35 @@ def word_tokenizer(texts: Iterable[str], size: int) -> BertTokenizer:
     return BertTokenizer(vocab=vocabulary, tokenizer_object=backend)
 
 
+def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder or of a hub.
+
+    Raises:
+        ValueError: there is none, its file is broken, or its ids have gaps that are larger than a vocabulary.
+    """
+    with _named(name, "tokenizer.json"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        size, known = vocabulary_size(tokenizer), len(tokenizer.get_vocab())
+        if size > 2 * known + _MOST_UNUSED_IDS:
+            raise ValueError(f"ids up to {size - 1} for {known} tokens")
+    return tokenizer
+
+
+@contextmanager
+def _named(name: str, file: str) -> Iterator[None]:
+    """Turn whatever Transformers raises over a broken file into a message that names the file.
+
+    Transformers takes a file's content for granted, so that any kind of error may come of it; the parser of tokenizers
+    raises bare exceptions.
+    """
+    try:
+        yield
+    except MisfitError:
+        raise
+    except Exception as error:
+        raise _unusable_model_error(name, error, file) from error
+
+
 def _fit_to_tokenizer(
     backbone: Backbone, tokenizer: PreTrainedTokenizerBase, max_length: int | None, name: str
 ) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
@@ -249,6 +281,12 @@ def _check_folder(name: str) -> None:
     folder = Path(name)
     if not folder.is_dir():
         return
+    for file in ("config.json", "tokenizer_config.json"):
+        if (folder / file).exists():
+            try:
+                read_json_object(folder / file)
+            except ValueError as error:
+                raise ValueError(f"backbone.name={name!r}: {error}") from None
     wanted = {
         "config.json": ["config.json"],
         "weights": ["*.safetensors", "pytorch_model*.bin"],
@@ -275,8 +313,13 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.enable_progress_bar()
 
 
-def _unusable_model_error(name: str, error: Exception) -> ValueError:
-    reason = str(error).strip()
+def _unusable_model_error(name: str, error: Exception, file: str | None = None) -> ValueError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, (KeyError, RecursionError, TypeError, AttributeError)):  # whose text is about code
+        reason = f"{type(error).__name__}: {reason}"
+    reason = reason if len(reason) <= _SHOWN else f"{reason[:_SHOWN]}..."
+    if file and (Path(name) / file).exists():
+        reason = f"{file} can't be used ({reason})"
     if isinstance(error, UnpicklingError):  # whose own text advises to run what the file holds
         reason = "its weights are pickled with more than tensors, which could run code; save them as safetensors"
     return ValueError(

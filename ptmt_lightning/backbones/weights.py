@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _OTHER_HEADS = re.compile(
 _SHOWN = 3  # names in a message
 # Larger numbers than in any published model: a broken or hostile config.json must not fill the memory.
 _MOST_LAYERS, _MOST_OF_A_SIZE = 1000, 2**24
+_SPARE_PARAMETERS = 2**26  # a model may have so many more than bytes in its files, such as those of a new head
 
 
 class MisfitError(ValueError):
@@ -41,14 +43,50 @@ def check_sizes(config: PretrainedConfig, name: str) -> None:
     Raises:
         MisfitError: names the key and the value.
     """
-    for key, value in config.to_dict().items():
-        if isinstance(value, int) and not isinstance(value, bool):
-            most = _MOST_LAYERS if re.search(r"(^|_)layers?$", key) else _MOST_OF_A_SIZE
-            if abs(value) > most and re.search(r"layer|size|dim|heads|position|vocab|num_", key):
-                raise MisfitError(
-                    f"backbone.name={name!r}: {key}={value} in config.json: expected at most {most}; the file is "
-                    "damaged, or not of a language model"
-                )
+    for key, value in _numbers(config.to_dict()):
+        most = _MOST_LAYERS if re.search(r"(^|_)layers?$", key) else _MOST_OF_A_SIZE
+        if value < 0 and re.search(r"(^|_)(layers?|heads|size)$", key):
+            raise MisfitError(
+                f"backbone.name={name!r}: {key}={value} in config.json: expected at least 0; the file is damaged"
+            )
+        if not abs(value) <= most and re.search(r"layer|size|dim|heads|position|vocab|num_|d_model|d_ff|d_kv", key):
+            raise MisfitError(
+                f"backbone.name={name!r}: {key}={value} in config.json: expected at most {most}; the file is "
+                "damaged, or not of a language model"
+            )
+
+
+def check_parameters(auto_class: Any, config: PretrainedConfig, name: str) -> None:
+    """Refuse a configuration of a local folder that describes far more parameters than its files can hold.
+
+    The model is made without memory for its parameters.
+
+    Raises:
+        MisfitError: names the number of parameters and the size of the files.
+    """
+    files = [file for pattern in ("*.safetensors", "*.bin") for file in Path(name).glob(pattern)]
+    if not files:  # of a hub
+        return
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in auto_class.from_config(copy.deepcopy(config)).parameters())
+    most = _SPARE_PARAMETERS + 2 * sum(file.stat().st_size for file in files)
+    if size > most:
+        raise MisfitError(
+            f"backbone.name={name!r}: config.json describes {size:,} parameters, far more than the weights hold "
+            f"(at most {most:,}); the file is damaged, or of another model"
+        )
+
+
+def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers of plain content, with the name of the setting that each belongs to."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _numbers(value, str(name))
+    elif isinstance(content, (list, tuple)):
+        for value in content:
+            yield from _numbers(value, key)
+    elif isinstance(content, (int, float)) and not isinstance(content, bool):
+        yield key, content
 
 
 def load_weights(

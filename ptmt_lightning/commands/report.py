@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptmt_lightning.run_folder.finished import Run, find_runs
 from ptmt_lightning.utils.files import check_folder_of, write_text
+from ptmt_lightning.utils.tables import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ def _show(options: argparse.Namespace, runs: Sequence[Run], left_out: Sequence[s
         case "text":
             report.show(rows, Console() if sys.stdout.isatty() else Console(width=_WIDE))
         case "csv":
-            rows.to_csv(sys.stdout, index=False)
+            sys.stdout.write(csv_text(rows))
         case _:
             print({"markdown": report.markdown, "latex": report.latex}[options.format](rows), end="")
 

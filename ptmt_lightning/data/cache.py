@@ -10,16 +10,18 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 import shutil
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.data.document import Document, Example
@@ -34,6 +36,9 @@ _CHUNK = 1000  # documents tokenised at a time; the Rust tokenizer spreads them 
 _SCHEMA = pa.schema({"id": pa.string(), "input_ids": pa.list_(pa.int32()), "nodes": pa.list_(pa.int32())})
 
 
+# Paths go to pyarrow as bytes: it takes those of a locale without UTF-8 for wrong.
+
+
 class TokenizedDocuments:
     """A memory-mapped cache of documents, or a selection of its rows in a given order.
 
@@ -43,8 +48,8 @@ class TokenizedDocuments:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.digest: str = json.loads((folder / "checksum.json").read_text())["documents"]
-        with pa.memory_map(str(folder / "documents.arrow")) as file:
+        self.digest: str = json.loads((folder / "checksum.json").read_text(encoding="utf-8"))["documents"]
+        with pa.memory_map(os.fsencode(folder / "documents.arrow")) as file:
             table = pa.ipc.open_stream(file).read_all()
         self._ids = table.column("id")
         self._input_ids, self._nodes = _Lists(table.column("input_ids")), _Lists(table.column("nodes"))
@@ -138,6 +143,7 @@ def tokenized(
             if folder.exists():
                 log.warning("%s: damaged cache (%s), made again", folder, problem)
                 shutil.rmtree(folder)
+            _remove_leftovers(cache_dir)
             _write(folder, documents, tokenizer, max_tokens)
     return TokenizedDocuments(folder)
 
@@ -163,7 +169,7 @@ def _write(folder: Path, documents: Iterable[Document], tokenizer: PreTrainedTok
     iterator, digest = iter(documents), hashlib.sha256()
     with new_folder(folder, locked=True) as temporary:
         arrow = temporary / "documents.arrow"
-        with pa.OSFile(str(arrow), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
+        with pa.OSFile(os.fsencode(arrow), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
             while chunk := list(itertools.islice(iterator, _CHUNK)):
                 for document in chunk:
                     digest.update(json.dumps([document.id, document.text, sorted(document.nodes)]).encode())
@@ -174,7 +180,14 @@ def _write(folder: Path, documents: Iterable[Document], tokenizer: PreTrainedTok
                 }
                 writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
         checksums = {"crc32": _crc32(arrow), "documents": digest.hexdigest()}
-        (temporary / "checksum.json").write_text(json.dumps(checksums))
+        (temporary / "checksum.json").write_text(json.dumps(checksums), encoding="utf-8")
+
+
+def _remove_leftovers(cache_dir: Path) -> None:
+    """Remove what killed processes left of caches of any key; who is making one holds its lock."""
+    for left in cache_dir.glob("*.*.tmp"):
+        with suppress(Timeout), FileLock(cache_dir / f"{left.name.split('.')[0]}.lock", blocking=False):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _problem(folder: Path) -> str | None:
@@ -185,7 +198,7 @@ def _problem(folder: Path) -> str | None:
     if not folder.exists():
         return "missing"
     try:
-        expected = json.loads((folder / "checksum.json").read_text())
+        expected = json.loads((folder / "checksum.json").read_text(encoding="utf-8"))
         is_whole = _crc32(folder / "documents.arrow") == expected["crc32"] and expected["documents"]
         return None if is_whole else "its checksum differs"
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -72,7 +73,7 @@ class HTCDataModule(L.LightningDataModule):
         check_range("impl.num_workers", num_workers, 0, integer=True)
         check_range("impl.pad_to_multiple_of", pad_to_multiple_of, 1, integer=True)
         self.name, self.path, self.cache_dir = (
-            name or Path(path).name,
+            name or os.fsencode(Path(path).name).decode(errors="replace"),  # whatever the locale
             Path(path).expanduser(),
             Path(cache_dir).expanduser(),
         )

@@ -6,10 +6,8 @@ path that starts at a top node; other keys are ignored. A split is the file ``{t
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.utils.checks import shortened
+from ptmt_lightning.utils.lines import open_lines, problem_of
 
 SPLITS = ("train", "val", "test")
 _FORMAT = '{"text": "...", "labels": [["level-1 node", "level-2 node"], ...]}'
@@ -47,7 +47,8 @@ def split_file(folder: Path, split: str) -> Path | None:
     Raises:
         ValueError: both the plain and the compressed file are there.
     """
-    found = [path for path in (folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz") if path.exists()]
+    names = (folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz")
+    found = [path for path in names if path.exists() or path.is_symlink()]  # what can't be read is told when it is
     if len(found) > 1:
         raise ValueError(f"{folder}: both {found[0].name} and {found[1].name} are there; delete one of the two")
     return found[0] if found else None
@@ -75,9 +76,8 @@ def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     Raises:
         ValueError: a line is not such a document, or the file is damaged; the message names file and line.
     """
-    for number, line in _numbered_lines(path):
+    for number, (where, line) in enumerate(read_lines(path), start=1):
         if line.strip():
-            where = f"{path}:{number}"
             record = _parse(line, where)
             _check_text(record, where)
             yield number, where, record
@@ -87,34 +87,19 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield place (``path:line``) and content, line break included, of each line of a text file, plain or gzip.
 
     Raises:
-        ValueError: a line is not UTF-8, or the file is damaged; the message names file and line.
+        ValueError: a line is not UTF-8 or too long, or the file is damaged; the message names file and line.
     """
-    for number, line in _numbered_lines(path):
-        yield f"{path}:{number}", _decoded(line, f"{path}:{number}")
+    with open_lines(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            where = f"{path}:{number}"
+            if lines.is_cut(line):
+                raise ValueError(f"{where}: more than {len(line) - 1:,} characters; shorten or delete the line")
+            if problem := problem_of(line):
+                raise ValueError(f"{where}: {problem}")
+            yield where, line
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                yield number, line
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(
-                f"{path}: damaged or truncated gzip after line {number} ({error}); copy or download the file again"
-            ) from None
-
-
-def _decoded(line: bytes, where: str) -> str:
-    try:
-        return line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{where}: invalid UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8"
-        ) from None
-
-
-def parse_json(line: str | bytes, where: str, remedy: str) -> Any:
+def parse_json(line: str, where: str, remedy: str) -> Any:
     """Return what a line of JSON says.
 
     Args:
@@ -123,22 +108,35 @@ def parse_json(line: str | bytes, where: str, remedy: str) -> Any:
         remedy: what the user is to do about a line that is no JSON.
 
     Raises:
-        ValueError: the line is no JSON, nested too deeply, or has a number of too many digits.
+        ValueError: the line is no JSON, nested too deeply, has a number of too many digits, or a key twice.
     """
     try:
-        return json.loads(line.rstrip())
+        return json.loads(line.rstrip(), object_pairs_hook=with_unique_keys)
     except (ValueError, RecursionError) as error:
         problem = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
         raise ValueError(f"{where}: invalid JSON ({problem}); {remedy}") from None
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
-    record = parse_json(_decoded(line, where), where, f"expected {_FORMAT}")
+def with_unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object as a dictionary; json would keep the last of several values without a word.
+
+    Raises:
+        ValueError: a key is there twice.
+    """
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        key = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"key {shortened(key)!r} is there twice")
+    return record
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+    record = parse_json(line, where, f"expected {_FORMAT}")
     if not isinstance(record, dict):
         raise ValueError(f"{where}: expected a JSON object {_FORMAT}, got {type(record).__name__}")
     for key in ("text", "labels"):
         if key not in record:
-            raise ValueError(f"{where}: no key {key!r}, found {sorted(record)}; expected {_FORMAT}")
+            raise ValueError(f"{where}: no key {key!r}, found {shortened(sorted(record))}; expected {_FORMAT}")
     return record
 
 
@@ -178,6 +176,5 @@ def _is_paths(labels: object) -> bool:
     )
 
 
-def _shown(value: object, width: int = 60) -> str:
-    shown = json.dumps(value, ensure_ascii=False)
-    return shown if len(shown) <= width else f"{shown[: width - 3]}..."
+def _shown(value: object) -> str:
+    return shortened(json.dumps(value, ensure_ascii=False), 60)

@@ -66,9 +66,9 @@ def _write_files(folder: Path) -> None:
     filler = words.take(120)
     tops = _grow(words, rng, _BRANCHING)
     edges = list(_edges(ROOT, tops))
-    (folder / "taxonomy.tsv").write_text("".join(f"{parent}\t{child}\n" for parent, child in edges))
+    (folder / "taxonomy.tsv").write_text("".join(f"{parent}\t{child}\n" for parent, child in edges), encoding="utf-8")
     for split, size in _SIZES.items():
-        with (folder / f"{split}.jsonl").open("w") as file:
+        with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(_document(tops, filler, rng)) + "\n" for _ in range(size))
 
 

@@ -92,8 +92,7 @@ class Classifier:
                 together, or it can't be run with this device or precision.
         """
         # Imported only here: Transformers loads the code of its models, which takes as long as all other imports.
-        from transformers import AutoTokenizer
-
+        from ptmt_lightning.backbones.sources import read_tokenizer
         from ptmt_lightning.inference.engines import TorchScorer, open_exported
 
         folder = ModelFolder.open(str(name))
@@ -102,7 +101,7 @@ class Classifier:
         score: Callable[[PTMTBatch], Tensor]
         tokenizer: PreTrainedTokenizerBase
         if folder.is_exported:
-            tokenizer = AutoTokenizer.from_pretrained(folder.path)
+            tokenizer = read_tokenizer(str(folder.path))
             folder.check_tokenizer(tokenizer)
             score = open_exported(folder)
         else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -46,13 +47,19 @@ class TorchScorer(torch.nn.Module):
             lacking = ", ".join(backbone.missing[:3])
             raise ValueError(f"{path}: the weights lack {lacking}, which labels are scored with; restore the files")
         backbone.adopt_rows(vocabulary_size(tokenizer) - template.num_text_tokens)
-        if (path / "label_bias.safetensors").exists():
-            with torch.no_grad():
-                backbone.new_bias[-len(taxonomy) :] = load_file(path / "label_bias.safetensors")["bias"]
         document_prompts = None
-        if settings["prompts"] == "per_document":
-            document_prompts = DocumentPrompts(backbone.new_rows.shape[1], template)
-            document_prompts.load_state_dict(load_file(path / "prompts.safetensors"))
+        try:
+            if (path / "label_bias.safetensors").exists():
+                with torch.no_grad():
+                    backbone.new_bias[-len(taxonomy) :] = load_file(path / "label_bias.safetensors")["bias"]
+            if settings["prompts"] == "per_document":
+                document_prompts = DocumentPrompts(backbone.new_rows.shape[1], template)
+                document_prompts.load_state_dict(load_file(path / "prompts.safetensors"))
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"{path}: label_bias.safetensors or prompts.safetensors does not fit the model "
+                f"({' '.join(str(error).split())}); restore the files"
+            ) from error
         return cls(backbone, taxonomy, document_prompts), tokenizer
 
     def __init__(self, backbone: Backbone, taxonomy: Taxonomy, document_prompts: DocumentPrompts | None) -> None:

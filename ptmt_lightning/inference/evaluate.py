@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import torch
 from tqdm import tqdm
@@ -68,14 +69,19 @@ def documents_of(data: Path, split: str, taxonomy: Taxonomy) -> Iterable[Documen
 
 
 def _check_taxonomy(path: Path, taxonomy: Taxonomy) -> None:
-    theirs = set(Taxonomy.from_tsv(path).edges)
-    for edges, problem in ((theirs - set(taxonomy.edges), "the model lacks"), (set(taxonomy.edges) - theirs, "lacks")):
+    theirs, known = (_in_one_form(found) for found in (Taxonomy.from_tsv(path), taxonomy))
+    for edges, problem in ((theirs - known, "the model lacks"), (known - theirs, "lacks")):
         if edges:
             parent, child = min(edges)
             raise ValueError(
                 f"{path}: {problem} the edge {parent!r} -> {child!r} (and {len(edges) - 1} more); expected the "
                 "taxonomy that the model was trained with; use its data, or give the file of one split alone"
             )
+
+
+def _in_one_form(taxonomy: Taxonomy) -> set[tuple[str, str]]:
+    """Return the edges with names in Unicode's form NFC, as documents' labels are compared."""
+    return {(normalize("NFC", parent), normalize("NFC", child)) for parent, child in taxonomy.edges}
 
 
 def evaluate(classifier: Classifier, documents: Iterable[Document], *, batch_size: int = 32) -> Evaluation:

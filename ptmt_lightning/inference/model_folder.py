@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -12,7 +11,9 @@ import torch
 from ptmt_lightning.decisions import DecisionRule, LevelSoftmax, Sigmoid, per_level
 from ptmt_lightning.models.ptmt.template import Template, label_tokens, prompt_tokens
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.digests import model_digest
+from ptmt_lightning.utils.files import check_file, read_json_object
 from ptmt_lightning.utils.tokens import vocabulary_size
 
 if TYPE_CHECKING:
@@ -46,20 +47,22 @@ class ModelFolder(NamedTuple):
         """
         path = _path(name)
         settings = _settings(path, name)
+        for part in ("config.json", "tokenizer.json"):
+            check_file(path / part, "restore it, or download the folder again")
         if settings.get("digest") not in (None, model_digest(path, settings)):  # versions before 0.2 have none
             raise ValueError(
                 f"{path}: ptmt.json, config.json or tokenizer.json is not as it was saved, so that scores would be "
                 "others; restore the files"
             )
-        taxonomy = _taxonomy(path / "taxonomy.json")
+        taxonomy = Taxonomy.from_json(path / "taxonomy.json")
         try:
             template = Template.from_json(settings["template"])
             rule = DecisionRule.from_json(settings, taxonomy)
             per_level("thresholds", list(rule.thresholds or ()), taxonomy.num_levels)
             _check_flags(settings)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise ValueError(
-                f"{path / 'ptmt.json'}: {error}; expected what {_version_of(settings)} wrote; update "
+                f"{path / 'ptmt.json'}: {shortened(error)}; expected what {_version_of(settings)} wrote; update "
                 "ptmt_lightning, or restore the file"
             ) from error
         folder = cls(path, settings, template, rule)
@@ -84,8 +87,15 @@ class ModelFolder(NamedTuple):
         expected = [*prompt_tokens(len(self.template.prompt_ids)), *label_tokens(self.taxonomy)]
         first = self.template.first_label_id - len(self.template.prompt_ids)
         found = tokenizer.convert_ids_to_tokens(list(range(first, first + len(expected))))
-        problems = [f"token {first + i} is {b!r}, not {a!r}" for i, (a, b) in enumerate(zip(expected, found)) if a != b]  # noqa: B905
+        problems = [
+            f"token {first + i} is {shortened(b)!r}, not {shortened(a)!r}"
+            for i, (a, b) in enumerate(zip(expected, found, strict=False))
+            if a != b
+        ]
         size = first + len(expected)
+        ids = [token for token in self.template.token_ids() if token >= size]
+        if not problems and ids:
+            problems = [f"the template has token {ids[0]}, of {size}"]
         if not problems and vocabulary_size(tokenizer) != size:
             problems = [f"{vocabulary_size(tokenizer)} tokens, not {size}"]
         if problems:
@@ -100,7 +110,15 @@ class ModelFolder(NamedTuple):
         Raises:
             ValueError: says how to open the folder all the same.
         """
-        if not trust and not self.has_weights and not (self.path / ONNX_FILE).exists():
+        if self.has_weights or (self.path / ONNX_FILE).exists():
+            return
+        if not (self.path / PROGRAM_FILE).exists():
+            pickled = next((file.name for file in sorted(self.path.glob("*.bin"))), None)
+            found = f"its weights are pickled in {pickled}, which could run code" if pickled else "it has no weights"
+            raise ValueError(
+                f"{self.path}: {found}; expected model.safetensors, as save_pretrained of Transformers writes it"
+            )
+        if not trust:
             raise ValueError(
                 f"{self.path}: {PROGRAM_FILE} can run code when it is opened; give --trust (trust=True) if you made it "
                 "yourself, or open the model/ folder that it was exported from"
@@ -170,7 +188,7 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
         elif other:
             hint = f": it is of model={other[0]}, which is there for comparison; expected one of model=ptmt"
         raise ValueError(f"{name!r} has no ptmt.json{hint}")
-    settings = _json_object(path)
+    settings = read_json_object(path)
     if "single_label" in settings:  # written by versions before 0.2
         settings["decision"] = (LevelSoftmax if settings.pop("single_label") else Sigmoid).name
     missing = [key for key in _SETTINGS if key not in settings]
@@ -185,37 +203,15 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
 def _check_flags(settings: Mapping[str, Any]) -> None:
     for name in ("prune", "coherent"):
         if not isinstance(settings[name], bool):
-            raise ValueError(f"{name}={settings[name]!r}: expected true or false")
-
-
-def _taxonomy(path: Path) -> Taxonomy:
-    """Read ``taxonomy.json``; a file that is none names what is wrong."""
-    edges = _json_object(path).get("edges")
-    if not isinstance(edges, list) or not all(map(_is_edge, edges)):
-        raise ValueError(f"{path}: expected {{'edges': [[parent, child], ...]}}; restore the file")
-    return Taxonomy([(parent, child) for parent, child in edges], source=str(path))
-
-
-def _is_edge(edge: object) -> bool:
-    return isinstance(edge, list) and len(edge) == 2 and all(isinstance(name, str) for name in edge)
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; expected the model/ folder of a run, whole") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error}); restore it, or download it again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}; restore the file")
-    return content
+            raise ValueError(f"{name}={shortened(repr(settings[name]))}: expected true or false")
+    if settings["prompts"] not in ("shared", "per_document"):
+        raise ValueError(f"prompts={shortened(repr(settings['prompts']))}: expected shared or per_document")
 
 
 def _is_settings(path: Path) -> bool:
     """Return whether a file holds the settings of a saved system of this package."""
     try:
-        return {"thresholds", "version"} <= _json_object(path).keys()
+        return {"thresholds", "version"} <= read_json_object(path).keys()
     except ValueError:
         return False
 

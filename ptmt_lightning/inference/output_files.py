@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ptmt_lightning.inference.text_files import format_of
+from ptmt_lightning.utils.tables import harmless
 from ptmt_lightning.utils.tokens import is_unicode
 
-_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # what a spreadsheet takes for the beginning of a formula
 _ROW_GROUP = 10_240  # number of rows of a Parquet file that are held in memory at a time
 _SCHEMA = pa.schema(
     {
@@ -66,7 +66,7 @@ def _write_csv(lines: Path, target: Path) -> None:
             paths = record["predicted"]
             labels = join_paths([path["path"] for path in paths])
             probabilities = join_paths([list(map(str, path["probabilities"])) for path in paths])
-            writer.writerow([record["row"], _harmless(record.get("id", "")), _harmless(labels), probabilities])
+            writer.writerow([record["row"], harmless(record.get("id", "")), harmless(labels), probabilities])
 
 
 def join_paths(paths: Sequence[Sequence[str]]) -> str:
@@ -74,13 +74,12 @@ def join_paths(paths: Sequence[Sequence[str]]) -> str:
     return "; ".join(" > ".join(re.sub(r"([\\>;])", r"\\\1", label) for label in path) for path in paths)
 
 
-def _harmless(cell: str) -> str:
-    """Return a cell that spreadsheets take for text: with one more apostrophe where it would be a formula without."""
-    return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA) else cell
-
-
 def _write_parquet(lines: Path, target: Path) -> None:
-    with pq.ParquetWriter(target, _SCHEMA) as writer, lines.open(encoding="utf-8") as source:
+    with (
+        target.open("wb") as file,
+        pq.ParquetWriter(file, _SCHEMA) as writer,
+        lines.open(encoding="utf-8") as source,
+    ):
         while chunk := [json.loads(line) for line in islice(source, _ROW_GROUP)]:
             writer.write_table(pa.Table.from_pylist(chunk, schema=_SCHEMA))
 

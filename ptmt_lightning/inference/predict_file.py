@@ -29,7 +29,7 @@ from ptmt_lightning.utils.files import write_json
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 1024  # number of rows after which the state is written to disk
+_CHUNK, _CHUNK_CHARACTERS = 1024, 2**25  # rows after which the state is written to disk, fewer if they are long
 
 
 class Counts(NamedTuple):
@@ -145,11 +145,21 @@ def _chunks(
     classifier: Classifier, rows: Iterator[Row], options: Mapping[str, Any]
 ) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
     """Yield the records of predicted rows and those of rejected rows, a chunk of the input at a time."""
-    while chunk := list(islice(rows, _CHUNK)):
+    while chunk := _chunk(rows):
         good = [row for row in chunk if row.error is None]
         predictions = classifier.predict(iter([row.text for row in good]), **options)
         records = [_record(row, prediction) for row, prediction in zip(good, predictions, strict=True)]
         yield records, [_reject(row) for row in chunk if row.error is not None]
+
+
+def _chunk(rows: Iterator[Row]) -> list[Row]:
+    """Return the next rows, no more than are to be held in memory at once; none at the end."""
+    chunk: list[Row] = []
+    size = 0
+    while len(chunk) < _CHUNK and size < _CHUNK_CHARACTERS and (row := next(rows, None)) is not None:
+        chunk.append(row)
+        size += len(row.text)
+    return chunk
 
 
 def _to_stdout(classifier: Classifier, rows: Iterator[Row], options: Mapping[str, Any]) -> Counts:
@@ -216,7 +226,7 @@ def _locked(part: Path, path: Path) -> Iterator[None]:
         ValueError: another process is writing it.
     """
     part.mkdir(parents=True, exist_ok=True)
-    with (part / "lock").open("w") as file:
+    with (part / "lock").open("w", encoding="utf-8") as file:
         if not lock_descriptor(file.fileno(), blocking=False):
             raise ValueError(f"another process is writing {path}; wait for it, or give another output")
         yield
@@ -224,7 +234,9 @@ def _locked(part: Path, path: Path) -> Iterator[None]:
 
 def _is_finished(part: Path) -> bool:
     """Return whether all rows are done, so that only :func:`_finish` is left."""
-    return (part / "state.json").exists() and bool(json.loads((part / "state.json").read_text())["finished"])
+    return (part / "state.json").exists() and bool(
+        json.loads((part / "state.json").read_text(encoding="utf-8"))["finished"]
+    )
 
 
 def _begin(part: Path, settings: dict[str, Any], *, resumable: bool) -> dict[str, Any]:

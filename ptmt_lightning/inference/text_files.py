@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import itertools
 import json
+import re
 import sys
-import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ptmt_lightning.data.document import with_unique_keys
+from ptmt_lightning.utils.checks import shortened
+from ptmt_lightning.utils.files import check_file
+from ptmt_lightning.utils.lines import MAX_LINE, NUL_HINT, Lines, open_lines
 from ptmt_lightning.utils.tokens import is_unicode
 
 INPUT_FORMATS = ("txt", "csv", "jsonl", "parquet")
 _BATCH = 1024  # number of rows of a Parquet file that are read at a time
-_MAX_LINE = 2**24  # characters of a line, a longer one is cut and reported; JSON may take six for one of a text
 _MAX_ARRAY = 2**28  # characters of a JSON array, which is read as a whole
-_PEEKED = 2**16  # characters of the first line that holds anything, of which the first is looked at
 _SHOWN = 1000  # characters of a row that is too long
-_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32"}
+_DELIMITERS = ",;\t|"
 _MAX_RECORD = 1000  # longest CSV record, in lines; a longer one has a quote that was never closed
 
 
@@ -55,30 +54,33 @@ def read_rows(source: str, input_format: str | None = None, text_column: str = "
     if kind == "parquet":
         yield from _parquet_rows(source, text_column)
         return
-    try:
-        with _opened(source) as file:
-            if kind == "csv":
-                yield from _csv_rows(file, source, text_column)
-                return
-            if kind == "jsonl" and file.peek_is_array():
-                yield from _array_rows(file, source, text_column)
-                return
-            for number, line in enumerate(file, start=1):
+    with open_lines(source) as lines:
+        if kind == "csv":
+            yield from _csv_rows(lines, source, text_column)
+        elif kind == "jsonl" and lines.peek_is_array():
+            yield from _array_rows(lines, source, text_column)
+        else:
+            for number, line in enumerate(lines, start=1):
                 content = line.removesuffix("\n").removesuffix("\r")
-                if len(content) == _MAX_LINE:
-                    yield Row(number, None, content[:_SHOWN], f"the line has more than {_MAX_LINE:,} characters")
+                if lines.is_cut(line):
+                    yield Row(number, None, content[:_SHOWN], _too_long(line))
                 elif kind == "txt":
                     yield Row(number, None, *_checked(content))
                 elif content.strip():
                     yield _json_row(number, content, text_column)
-    except UnicodeError as error:
-        raise ValueError(f"{source}: {error}; save the file as UTF-8") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{source}: the file ends early or is damaged ({error}); get it anew") from error
 
 
 def _parquet_rows(source: str, text_column: str) -> Iterator[Row]:
-    file = pq.ParquetFile(source)
+    check_file(Path(source))
+    try:
+        with Path(source).open("rb") as file:
+            yield from _rows_of(pq.ParquetFile(file), source, text_column)
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{source}: not a whole Parquet file ({reason}); write or copy it again") from None
+
+
+def _rows_of(file: pq.ParquetFile, source: str, text_column: str) -> Iterator[Row]:
     names = file.schema_arrow.names
     _check_column(source, names, text_column)
     columns = [name for name in dict.fromkeys(("id", text_column)) if name in names]
@@ -101,61 +103,92 @@ def _values(column: Any) -> list[Any]:
     return values
 
 
-class _Lines:
-    """An iterator over the lines of a file that remembers those of the current record, and can put them back."""
+class _Record:
+    """The lines of a CSV file, of which it remembers those of the current record, and can put them back."""
 
-    def __init__(self, file: Iterable[str]) -> None:
-        self._file, self._waiting = iter(file), deque[str]()
-        self.record: list[str] = []
+    def __init__(self, file: Lines) -> None:
+        self._file, self._lines, self._waiting = file, iter(file), deque[str]()
+        self.lines: list[str] = []
+        self._size = 0
 
-    def __iter__(self) -> _Lines:
+    def __iter__(self) -> _Record:
         return self
 
     def __next__(self) -> str:
-        if len(self.record) == _MAX_RECORD:
-            raise csv.Error(f"a quote is not closed within {_MAX_RECORD} lines")
-        line = self._waiting.popleft() if self._waiting else next(self._file)
-        self.record.append(line)
+        if len(self.lines) == _MAX_RECORD or self._size > MAX_LINE:
+            raise csv.Error(f"a quote is not closed within {len(self.lines)} lines")
+        line = self._waiting.popleft() if self._waiting else next(self._lines)
+        self.lines.append(line)
+        self._size += len(line)
+        if self._file.is_cut(line):
+            raise csv.Error(_too_long(line))
         return line
+
+    def begin(self) -> None:
+        """Forget the current record."""
+        self.lines, self._size = [], 0
 
     def put_back(self) -> None:
         """Put back all lines of the current record but its first, to be read again."""
-        self._waiting.extendleft(reversed(self.record[1:]))
+        self._waiting.extendleft(reversed(self.lines[1:]))
 
 
-def _csv_rows(file: Iterable[str], source: str, text_column: str) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)
-    lines = _Lines(file)
-    reader = csv.reader(lines, strict=True)
-    try:
-        names = next(reader, [])
-    except csv.Error as error:
-        raise ValueError(f"{source}: the header is invalid CSV: {error}") from error
-    _check_column(source, names, text_column)
+def _header(lines: _Record, source: str, text_column: str) -> tuple[list[str], str]:
+    """Return the names of a table's columns, and what separates them: the first of the usual ones that gives the text.
+
+    A line ``sep=;`` before the header, which a spreadsheet writes, says it, too.
+    """
+    first = next((line for line in lines if line.strip()), "")
+    said = re.fullmatch(r"sep=(.)\r?\n?", first)
+    if said:
+        first = next(lines, "")
+    header: dict[str, list[str]] = {}
+    problem = None
+    for delimiter in said[1] if said else _DELIMITERS:
+        lines.lines = [first]
+        try:
+            header[delimiter] = next(csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True), [])
+        except csv.Error as error:
+            problem = problem or error
+        if text_column in header.get(delimiter, ()):
+            break
+        lines.put_back()
+    if not header:
+        raise ValueError(f"{source}: the header is invalid CSV: {problem}")
+    found = max(header, key=lambda delimiter: (text_column in header[delimiter], len(header[delimiter])))
+    _check_column(source, header[found], text_column, f" separated by {found!r}")
+    return header[found], found
+
+
+def _csv_rows(file: Lines, source: str, text_column: str) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)  # records are bounded
+    lines = _Record(file)
+    names, delimiter = _header(lines, source, text_column)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     for number in itertools.count(1):
-        lines.record = []
+        lines.begin()
         try:
             fields = next(reader)
             while not fields:  # a blank line
-                lines.record = []
+                lines.begin()
                 fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             # A stray quote must not cost the lines after it.
-            yield Row(number, None, lines.record[0].rstrip("\r\n"), f"invalid CSV: {error}")
+            yield Row(number, None, lines.lines[0][:_SHOWN].rstrip("\r\n"), f"invalid CSV: {error}")
             lines.put_back()
-            reader = csv.reader(lines, strict=True)
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
             continue
         if len(fields) != len(names):
             wrong = f"expected {len(names)} fields as in the header, got {len(fields)}"
-            yield Row(number, None, "".join(lines.record).rstrip("\r\n"), wrong)
+            yield Row(number, None, "".join(lines.lines).rstrip("\r\n"), wrong)
         else:
             record = dict(zip(names, fields, strict=True))
             yield Row(number, _id(record), *_checked(record[text_column]))
 
 
-def _array_rows(file: _TextLines, source: str, text_column: str) -> Iterator[Row]:
+def _array_rows(file: Lines, source: str, text_column: str) -> Iterator[Row]:
     """Yield the elements of a file that holds one JSON array, however it is laid out.
 
     Where only its first line is an array, that is a row that can't be used, and the others are rows as ever.
@@ -164,7 +197,7 @@ def _array_rows(file: _TextLines, source: str, text_column: str) -> Iterator[Row
     if len(content) > _MAX_ARRAY:
         raise ValueError(f"{source}: a JSON array of more than {_MAX_ARRAY:,} characters; write an object a line")
     try:
-        elements = json.loads(content)
+        elements = json.loads(content, object_pairs_hook=with_unique_keys)
     except (ValueError, RecursionError) as error:
         lines = content.split("\n")
         if not _is_json(next(filter(str.strip, lines))):
@@ -189,7 +222,7 @@ def _is_json(line: str) -> bool:
 
 def _json_row(number: int, line: str, text_column: str) -> Row:
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=with_unique_keys)
     except (ValueError, RecursionError) as error:
         return Row(number, None, line, f"invalid JSON: {error}")
     return _record_row(number, record, line, text_column)
@@ -204,68 +237,32 @@ def _record_row(number: int, record: Any, line: str, text_column: str) -> Row:
 def _checked(text: Any) -> tuple[str, str | None]:
     """Return a text, and what is wrong with it, or None."""
     if not isinstance(text, str):
-        return repr(text), f"the text is {type(text).__name__} {text!r}, expected a string"
+        return repr(text), f"the text is {type(text).__name__} {shortened(repr(text))}, expected a string"
     if not text.strip():
         return text, "the text is empty"
     if "\0" in text:
-        return text, "the text holds NUL characters, as UTF-16 does that is read as UTF-8; save the file as UTF-8"
-    return text, None if is_unicode(text) else "the text is not valid UTF-8"
+        return text, f"the text holds {NUL_HINT}"
+    return text, None if is_unicode(text) else "the text is not valid UTF-8; save the file as UTF-8"
+
+
+def _too_long(line: str) -> str:
+    return f"the line has more than {len(line) - 1:,} characters"
 
 
 def _id(record: Mapping[str, Any]) -> str | None:
     return None if record.get("id") is None else str(record["id"]).encode(errors="backslashreplace").decode()
 
 
-def _check_column(source: str, names: Sequence[str], text_column: str) -> None:
+def _check_column(source: str, names: Sequence[str], text_column: str, separated: str = "") -> None:
+    if not any(names):
+        raise ValueError(f"{source}: it is empty; expected a header with the column {text_column!r}")
     if list(names).count(text_column) != 1:
         problem = "no column" if text_column not in names else "more than one column"
+        shown = shortened(", ".join(map(repr, names)))
         raise ValueError(
-            f"{source}: {problem} {text_column!r}; it has {', '.join(map(repr, names))}; set --text-column"
+            f"{source}: {problem} {text_column!r}; it has {shown}{separated if len(names) > 1 else ''}; "
+            "set --text-column"
         )
-
-
-@contextmanager
-def _opened(source: str) -> Iterator[_TextLines]:
-    """Open a text file in the encoding that its byte-order mark names, UTF-8 without one."""
-    with nullcontext(sys.stdin.buffer) if source == "-" else Path(source).open("rb") as binary:
-        is_zipped = source.lower().endswith(".gz")
-        plain: Any = io.BufferedReader(gzip.GzipFile(fileobj=binary)) if is_zipped else binary
-        start = plain.peek(4)[:4]
-        encoding = _MARKS.get(start) or _MARKS.get(start[:2]) or "utf-8-sig"
-        # Bytes that are not UTF-8 become surrogates, which are reported row by row.
-        errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
-        yield _TextLines(io.TextIOWrapper(plain, encoding=encoding, errors=errors, newline="\n"))
-
-
-class _TextLines:
-    """The lines of a text file, of bounded length: the rest of a longer one is skipped."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._num_blank, self._start = 0, ""  # what peeking has read: blank lines, and the next one or its beginning
-
-    def peek_is_array(self) -> bool:
-        """Return whether the first character that is no white space opens a JSON array."""
-        while (start := self._file.readline(_PEEKED)) and not start.strip():
-            self._num_blank += start.endswith("\n")
-        self._start = start
-        return start.lstrip().startswith("[")
-
-    def read(self, size: int) -> str:
-        """Return what is left, up to so many characters."""
-        start = "\n" * min(self._num_blank, size) + self._start
-        self._num_blank, self._start = 0, ""
-        return start + self._file.read(size)
-
-    def __iter__(self) -> Iterator[str]:
-        yield from itertools.repeat("\n", self._num_blank)
-        line, self._num_blank, self._start = self._start, 0, ""
-        while line := line if line.endswith("\n") else line + self._file.readline(_MAX_LINE - len(line)):
-            if len(line) == _MAX_LINE and not line.endswith("\n"):
-                while (rest := self._file.readline(_MAX_LINE)) and not rest.endswith("\n"):
-                    pass
-            yield line
-            line = ""
 
 
 def format_of(name: str, given: str | None, known: tuple[str, ...], side: str) -> str:
@@ -281,7 +278,8 @@ def format_of(name: str, given: str | None, known: tuple[str, ...], side: str) -
         ValueError: the format is not one of ``known``.
     """
     kind = given or Path(name.lower().removesuffix(".gz")).suffix.removeprefix(".")
-    kind = "jsonl" if kind == "json" and side == "input" else kind  # an array, or lines by another name
+    if side == "input":  # an array, or lines by another name; a table whose header tells the delimiter
+        kind = {"json": "jsonl", "tsv": "csv"}.get(kind, kind)
     if name == "-" and given is None:
         kind = "txt"
     if kind not in known:

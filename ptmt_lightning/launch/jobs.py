@@ -184,7 +184,7 @@ _SWEEP_SETTINGS = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.s
 def _claim(job: Job, output: BinaryIO) -> str | None:
     """Write the job's arguments as the first line of its log; return an error if those of another job stand there."""
     arguments = f"arguments: {json.dumps(_own_arguments(job))}"
-    with job.folder.job_log.open() as file:
+    with job.folder.job_log.open(encoding="utf-8", errors="replace") as file:
         earlier = file.readline().rstrip("\n")
     if not earlier:
         output.write(f"{arguments}\n".encode())
@@ -232,12 +232,14 @@ def _key(override: str) -> str:
 
 def _score(folder: RunFolder) -> float | None:
     """Return the score of a finished run; None if it left none, as with ``debug=fast_dev_run``."""
-    score: float | None = json.loads(folder.result.read_text())["best_score"] if folder.is_finished else None
+    score: float | None = (
+        json.loads(folder.result.read_text(encoding="utf-8"))["best_score"] if folder.is_finished else None
+    )
     return score
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").split("\n")[1:]
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[1:]
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 

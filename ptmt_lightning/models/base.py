@@ -181,7 +181,7 @@ class HTCModel(L.LightningModule):
             "metric_classes": self.val_metrics.classes, "version": ptmt_lightning.__version__,
         }  # fmt: skip
         settings["digest"] = model_digest(folder, settings)
-        (folder / f"{self.system}.json").write_text(json.dumps(settings, indent=2))
+        (folder / f"{self.system}.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
         for file in folder.glob("*.safetensors"):  # which come private, while the other files are as the umask says
             file.chmod((folder / "taxonomy.json").stat().st_mode)
 

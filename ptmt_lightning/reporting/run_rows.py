@@ -12,6 +12,7 @@ import pandas as pd
 from ptmt_lightning.reporting.report import configurations
 from ptmt_lightning.run_folder.finished import Run, known_settings
 from ptmt_lightning.run_folder.paths import RunFolder
+from ptmt_lightning.utils.tables import read_csv
 
 _POINTS = 100  # a curve has at most so many, to keep the page small
 
@@ -96,8 +97,7 @@ def _label_f1(run: Run, split: str) -> tuple[tuple[str, ...], list[float]]:
 
 def _read(path: Path, **options: Any) -> pd.DataFrame:
     try:
-        table: pd.DataFrame = pd.read_csv(path, **options)
-        return table
+        return read_csv(path, **options)
     except (FileNotFoundError, pd.errors.EmptyDataError):  # the run had no logger, or was cut off
         return pd.DataFrame()
 

@@ -84,12 +84,14 @@ def _scores(run: Run, metric: str) -> tuple[Tensor, str]:
     Raises:
         ValueError: a file is missing or broken, or the predictions do not give the score in ``result.json``.
     """
+    folder = RunFolder(run.folder)
+    taxonomy_file = folder.model / "taxonomy.json"
+    for file in (taxonomy_file, folder.predictions):
+        if not file.exists():
+            raise ValueError(f"{run.folder} lacks {file.name}, as a run with test=true leaves")
     try:
-        folder = RunFolder(run.folder)
-        taxonomy = Taxonomy.from_json(folder.model / "taxonomy.json")
+        taxonomy = Taxonomy.from_json(taxonomy_file)
         ids, true, predicted = _read(folder.predictions, taxonomy)
-    except OSError as error:
-        raise ValueError(f"{run.folder} lacks {Path(error.filename).name}, as a run with test=true leaves") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{run.folder}: predictions.jsonl or taxonomy.json is broken ({error!r})") from error
     counted = [nodes.float() for nodes in (true & predicted, predicted, true)]

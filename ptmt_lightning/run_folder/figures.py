@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from ptmt_lightning.run_folder.curves import loss_terms
 from ptmt_lightning.run_folder.paths import RunFolder
+from ptmt_lightning.utils.tables import read_csv
 
 _MAX_NAMED_LABELS = 160  # with more of them, names on the map would cover each other
 
@@ -28,7 +29,7 @@ def draw(folder: RunFolder) -> list[Path]:
         if not source.exists():
             continue
         # A label may be called NA, but an empty cell of metrics.csv is a missing value.
-        figure = _PICTURES[name](pd.read_csv(source, keep_default_na=source == folder.metrics))
+        figure = _PICTURES[name](read_csv(source, keep_default_na=source == folder.metrics))
         path = folder.figures / f"{name}.png"
         figure.savefig(path.with_suffix(".tmp"), format="png", dpi=120)
         path.with_suffix(".tmp").replace(path)

@@ -12,6 +12,7 @@ from ptmt_lightning.run_folder.prediction import DocumentPrediction
 from ptmt_lightning.run_folder.predictions import write_predictions
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.files import write_text
+from ptmt_lightning.utils.tables import csv_text
 
 
 def write_tables(
@@ -32,6 +33,6 @@ def write_tables(
     """
     write_predictions(folder.predictions, predictions, document_ids, taxonomy)
     labels = pd.DataFrame(per_label(taxonomy, metrics.flat_counts))
-    write_text(folder.per_label, labels.to_csv(index=False))
-    write_text(folder.reliability, pd.DataFrame(reliability(metrics.scored)).to_csv(index=False))
+    write_text(folder.per_label, csv_text(labels))
+    write_text(folder.reliability, csv_text(pd.DataFrame(reliability(metrics.scored))))
     return labels

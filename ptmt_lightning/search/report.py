@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from ptmt_lightning.search.studies import SharedStudy
 from ptmt_lightning.utils.files import write_text
+from ptmt_lightning.utils.tables import csv_text
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def write_report(shared: SharedStudy, command: Sequence[str]) -> str | None:
             }
             log.info("best of %d: trial %d with %g", len(done), best.number, best.value)
         write_text(folder / "optimization_results.yaml", OmegaConf.to_yaml(OmegaConf.create(results)))
-        write_text(folder / "trials.csv", study.trials_dataframe().to_csv(index=False))
+        write_text(folder / "trials.csv", csv_text(study.trials_dataframe()))
         if len(done) > 1:
             _draw(study, folder / "figures")
         return results.get("command")

@@ -81,7 +81,7 @@ class SharedStudy:
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """Hold a lock within this block; by it, other processes on this machine see that the trials are at work."""
-        with self._owner_file(self._owner).open("w") as alive:
+        with self._owner_file(self._owner).open("w", encoding="utf-8") as alive:
             lock_descriptor(alive.fileno())
             yield
         if not self._has_open_trials():  # otherwise the file stays, unlocked: others take the open trials over
@@ -153,7 +153,7 @@ class SharedStudy:
         path = self._owner_file(owner)
         if owner == self._owner or not path.exists():
             return trial._trial_id in stale
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             return lock_descriptor(file.fileno(), blocking=False)
 
     def _has_open_trials(self) -> bool:

@@ -22,6 +22,7 @@ from ptmt_lightning.run_folder.tables import write_tables
 from ptmt_lightning.training.loggers import RunWandbLogger
 from ptmt_lightning.training.wandb_summary import log_finished
 from ptmt_lightning.utils.files import write_json, write_text
+from ptmt_lightning.utils.tables import csv_text
 
 
 class Tested(NamedTuple):
@@ -62,7 +63,7 @@ def _label_embeddings(run: FinishedRun) -> Tables:
     if embeddings is None:
         return {}
     table = label_embeddings.table(*embeddings, run.model.taxonomy)
-    write_text(run.folder.label_embeddings, table.to_csv(index=False))
+    write_text(run.folder.label_embeddings, csv_text(table))
     return {"label_embeddings": table}
 
 

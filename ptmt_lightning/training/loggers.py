@@ -43,7 +43,7 @@ class RunCSVLogger(CSVLogger):
         """Drop the rows from ``step`` on, which a resumed run writes again."""
         path = Path(self.save_dir) / ExperimentWriter.NAME_METRICS_FILE
         if path.exists():
-            with path.open(newline="") as file:
+            with path.open(encoding="utf-8", newline="") as file:
                 header, *rows = list(csv.reader(file)) or [[]]
             if "step" not in header:  # the run was killed while it wrote the header
                 path.unlink()
@@ -60,7 +60,7 @@ class _AppendingWriter(ExperimentWriter):
         """Go on under the header of an earlier file, which Lightning's own method would delete."""
         path = Path(self.metrics_file_path)
         if path.exists():
-            with path.open(newline="") as file:
+            with path.open(encoding="utf-8", newline="") as file:
                 self.metrics_keys = next(csv.reader(file), [])
 
 
@@ -138,7 +138,11 @@ def wandb_logger(
     offline = offline or bool(reason)
     folder = RunFolder(Path(save_dir))
     resumed = folder.wandb_run_id.exists() and folder.has_checkpoint
-    run_id = folder.wandb_run_id.read_text() if resumed else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    run_id = (
+        folder.wandb_run_id.read_text(encoding="utf-8")
+        if resumed
+        else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    )
     return RunWandbLogger(
         save_dir=save_dir, project=project, name=name and _shortened(name.strip()), group=group or experiment,
         job_type=job_type, tags=_tags([*choices, *tags]), offline=offline, upload_model=log_model, id=run_id,

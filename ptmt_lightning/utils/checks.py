@@ -6,6 +6,12 @@ from math import isfinite
 from numbers import Real
 
 
+def shortened(text: object, width: int = 200) -> str:
+    """Return what a message shows of a value from a file: its text, cut where it is longer than ``width``."""
+    shown = str(text)
+    return shown if len(shown) <= width else f"{shown[: width - 3]}..."
+
+
 def check_range(
     key: str,
     value: object,
@@ -22,7 +28,7 @@ def check_range(
         ValueError: the value is out of range; the message names configuration key, value and range.
     """
     is_number = isinstance(value, int if integer else Real) and not isinstance(value, bool)
-    if is_number and isfinite(value):  # type: ignore[arg-type]
+    if is_number and (isinstance(value, int) or isfinite(value)):  # type: ignore[arg-type]
         above = low < value if low_open else low <= value  # type: ignore[operator]
         if above and (value < high if high_open else value <= high):  # type: ignore[operator]
             return
@@ -32,4 +38,4 @@ def check_range(
         if high == float("inf")
         else f"in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
     )
-    raise ValueError(f"{key}={value!r}: expected {kind} {bounds}; set {key} to one")
+    raise ValueError(f"{key}={shortened(repr(value))}: expected {kind} {bounds}; set {key} to one")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_MAX_JSON = 2**28  # bytes
 
 
 def check_folder_of(path: Path, option: str) -> None:
@@ -20,6 +23,49 @@ def check_folder_of(path: Path, option: str) -> None:
     """
     if not path.parent.is_dir():
         raise ValueError(f"{option} {path}: no folder {str(path.parent)!r}; make it first")
+
+
+def check_file(path: Path, expected: str = "expected a file") -> None:
+    """Refuse what can't be opened as a file, before it is.
+
+    Args:
+        path: of the file.
+        expected: what the file is to hold, for the error message.
+
+    Raises:
+        ValueError: there is nothing, a folder, a link that leads nowhere, or what the user may not read.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder; {expected}")
+    if not path.exists():
+        if path.is_symlink():
+            raise ValueError(f"{path}: a link to {str(path.readlink())!r}, which is not there; {expected}")
+        raise ValueError(f"{path}: no such file; {expected}")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"{path}: no permission to read it; ask its owner for it, or copy it")
+
+
+def read_json_object(path: Path, remedy: str = "restore it, or download it again") -> dict[str, Any]:
+    """Return the content of a JSON file that holds an object, such as the settings of a saved model.
+
+    Args:
+        path: of the file, at most 256 MiB large: the largest tokenizers take 40.
+        remedy: what the user is to do about a file that is none.
+
+    Raises:
+        ValueError: there is no such file, or it is too large, not UTF-8, not JSON or not an object; the message names
+            the file.
+    """
+    check_file(path, remedy)
+    if path.stat().st_size > _MAX_JSON:
+        raise ValueError(f"{path}: more than {_MAX_JSON:,} bytes, expected a JSON file of a model; {remedy}")
+    try:
+        content = json.loads(path.read_bytes())  # JSON in UTF-16 and UTF-32 is known by its first bytes
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a JSON file ({error}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}; {remedy}")
+    return content
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _LONG = 100_000  # characters of a text that are read at least
-_CHARACTERS_A_TOKEN = 500  # far more than a token stands for, be it after long runs of spaces
+_CHARACTERS_A_TOKEN = 500  # far more than a token stands for
+_GROWTH = 4  # a text of fewer tokens than wanted, as after long runs of spaces, is read so many times further
+_LONGEST = 2**22  # characters of a text that are read at most, unless max_tokens asks for more
 _CHARACTERS = 1_000_000  # tokenised at a time, because the tokenizer takes some 80 bytes of memory for each
 
 
@@ -21,10 +23,22 @@ def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
 def text_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
     """Return the token ids of each text, at most ``max_tokens``, without special tokens.
 
-    A text that spells a special token, such as ``[MASK]``, does not become one.
+    A text that spells a special token, such as ``[MASK]``, does not become one. Of a long text only the beginning is
+    tokenised, 500 characters for each token that is wanted and at least 100,000; if that has too few tokens, up to 4
+    million characters. The tokens are those of the whole text.
     """
-    # Long before the tokenizer would: it takes a text as a whole, and only then cuts it.
-    texts = [text[: max(_LONG, max_tokens * _CHARACTERS_A_TOKEN)] for text in texts]
+    # A tokenizer takes a text as a whole and cuts only then: texts are cut before, where no wanted token is near.
+    size = max(_LONG, max_tokens * _CHARACTERS_A_TOKEN)
+    token_ids = _token_ids(tokenizer, [text[:size] for text in texts], max_tokens + 1)
+    for row, text in enumerate(texts):
+        read = size
+        while len(token_ids[row]) <= max_tokens and read < min(len(text), _LONGEST):
+            read *= _GROWTH
+            [token_ids[row]] = _token_ids(tokenizer, [text[:read]], max_tokens + 1)
+    return [ids[:max_tokens] for ids in token_ids]
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
     token_ids: list[list[int]] = []
     for group in _groups(texts):
         encoded = tokenizer(

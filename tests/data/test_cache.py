@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TOY_DOCUMENTS, TOY_EDGES
+from filelock import FileLock
 from transformers import BertTokenizer
 
 from ptmt_lightning.backbones import word_tokenizer
@@ -220,6 +221,17 @@ def test_making_a_cache_leaves_no_temporary_folder(raw: Path, tmp_path: Path, to
     open_cache(raw, tmp_path / "cache", tokenizer)
     (folder,) = folders(tmp_path / "cache")
     assert sorted(path.name for path in folder.iterdir()) == ["checksum.json", "documents.arrow"]
+
+
+def test_leftovers_of_killed_builds_go_whatever_their_key_and_those_of_live_ones_stay(
+    raw: Path, tmp_path: Path, tokenizer: BertTokenizer
+) -> None:
+    cache = tmp_path / "cache"
+    for name in ("train-dead.0a.tmp", "val-dead.0b.tmp", "train-live.0c.tmp"):
+        (cache / name).mkdir(parents=True)
+    with FileLock(cache / "train-live.lock"):
+        open_cache(raw, cache, tokenizer)
+    assert [path.name for path in cache.glob("*.tmp")] == ["train-live.0c.tmp"]
 
 
 # ---- two processes ----

@@ -11,6 +11,7 @@ import pytest
 
 from ptmt_lightning.data.document import Document, read_documents, split_file
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.utils import lines
 
 FORMAT = '{"text": "...", "labels": [["level-1 node", "level-2 node"], ...]}'
 GOOD = b'{"text": "m n o", "labels": [["A", "AB"]]}\n'
@@ -149,6 +150,17 @@ def test_both_forms_at_once_are_refused(tmp_path: Path) -> None:
         (b'["m", [["A"]]]', f"expected a JSON object {FORMAT}, got list"),
         (b'"m"', f"expected a JSON object {FORMAT}, got str"),
         (b'{"text": "m\xff"}', "invalid UTF-8 at byte 12 of the line; save the file as UTF-8"),
+        (
+            '{"text": "a\u201cé"}'.encode("cp1252"),
+            "invalid UTF-8 at byte 12 of the line; save the file as UTF-8",
+        ),
+        (b'{"text": "m\x00"}', "NUL characters, as UTF-16 does that is read as UTF-8; save the file as UTF-8"),
+        (b'{"text": "m", "text": "n"}', f"invalid JSON (key 'text' is there twice); expected {FORMAT}"),
+        (b'{"text": NaN, "labels": [["A"]]}', "text=NaN: expected a string; convert it or delete the line"),
+        (b'{"text": "m", "labels": [[1]]}', f"labels=[[1]]: {PATHS_EXPECTED}"),
+        (b'{"text": "m", "labels": [[NaN]]}', f"labels=[[NaN]]: {PATHS_EXPECTED}"),
+        (b'{"text": "m", "labels": [["\\ud800"]]}', "labels: label '\\ud800' is not in the taxonomy"),
+        (b'{"text": "m", "labels": [["' + b"A" * 5000 + b'"]]}', f"labels: label '{'A' * 197}...' is not in the"),
     ],
 )
 def test_a_bad_line_is_refused(line: bytes, message: str, tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
@@ -217,3 +229,42 @@ def test_a_plain_file_named_gz_is_refused(tmp_path: Path, toy_taxonomy: Taxonomy
     path.write_bytes(GOOD)
     with pytest.raises(ValueError, match=f"^{re.escape(f'{path}: damaged or truncated gzip after line 0')}"):
         read(path, toy_taxonomy)
+
+
+# ---- encodings, and files that are none ----
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.jsonl.gz"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_byte_order_mark_tells_the_encoding(name: str, encoding: str, tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    line = json.dumps({"text": "Straße 日本", "labels": [["A"]]}, ensure_ascii=False) + "\n"
+    marked = (("\ufeff" if encoding.endswith(("le", "be")) else "") + line * 2).encode(encoding)
+    bare = (line * 2).encode(encoding if encoding.endswith(("le", "be")) else f"{encoding}-le")
+    path = tmp_path / name
+    packed = gzip.compress if name.endswith(".gz") else bytes
+    path.write_bytes(packed(marked))
+    assert [document.text for document in read(path, toy_taxonomy)] == ["Straße 日本"] * 2
+    path.write_bytes(packed(bare))
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{path}:1: NUL characters, as UTF-16 does')}"):
+        read(path, toy_taxonomy)
+
+
+def test_a_line_that_is_too_long_is_refused_before_it_is_read_on(
+    tmp_path: Path, toy_taxonomy: Taxonomy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "MAX_LINE", 1000)
+    path = tmp_path / "train.jsonl.gz"
+    path.write_bytes(gzip.compress(GOOD + bytes(2**24)))
+    message = f"{path}:2: more than 1,000 characters; shorten or delete the line"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read(path, toy_taxonomy)
+
+
+def test_a_split_that_is_a_folder_or_a_dead_link_says_so(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    (tmp_path / "val.jsonl").mkdir()
+    (tmp_path / "test.jsonl").symlink_to("gone.jsonl")
+    for split, problem in {"val": "a folder", "test": "a link to 'gone.jsonl', which is not there"}.items():
+        path = split_file(tmp_path, split)
+        assert path is not None
+        with pytest.raises(ValueError, match=f"^{re.escape(f'{path}: {problem}; expected a file')}$"):
+            read(path, toy_taxonomy)

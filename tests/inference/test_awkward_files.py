@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.inference import Classifier
-from ptmt_lightning.inference import text_files as module
 from ptmt_lightning.inference.output_files import convert_lines
 from ptmt_lightning.inference.predict_file import check_files
 from ptmt_lightning.inference.text_files import read_rows
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.utils import lines
 from ptmt_lightning.utils.tokens import text_token_ids
 
 TEXTS = ["Straße", "日本 語", "plain"]
@@ -83,12 +83,12 @@ def test_an_array_is_a_bad_row_where_the_others_are_good(tmp_path: Path) -> None
 def test_a_line_without_an_end_is_rejected_and_the_next_one_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MAX_LINE", 100)
-    (tmp_path / "in.txt").write_text("x" * 1234 + "\nshort\n" + "y" * 99 + "\n" + "z" * 100 + "\nlast")
+    monkeypatch.setattr(lines, "MAX_LINE", 100)
+    (tmp_path / "in.txt").write_text("x" * 1234 + "\nshort\n" + "y" * 100 + "\n" + "z" * 101 + "\nlast")
     rows = list(read_rows(str(tmp_path / "in.txt")))
     assert [row.error is None for row in rows] == [False, True, True, False, True]
     assert rows[0].error == "the line has more than 100 characters"
-    assert [row.text for row in rows if row.error is None] == ["short", "y" * 99, "last"]
+    assert [row.text for row in rows if row.error is None] == ["short", "y" * 100, "last"]
 
 
 def test_a_huge_text_is_cut_before_it_is_tokenised() -> None:

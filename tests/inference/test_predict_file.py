@@ -128,7 +128,7 @@ def test_wrong_inputs_and_outputs_are_refused(tmp_path: Path, classifier: Classi
     assert len(records(tmp_path / "c.jsonl")) == len(TEXTS)
     cut = tmp_path / "cut.txt.gz"
     cut.write_bytes(write(tmp_path, "in.txt.gz").read_bytes()[:-12])
-    refused(cut, tmp_path / "e.jsonl", "cut.txt.gz: the file ends early or is damaged")
+    refused(cut, tmp_path / "e.jsonl", "cut.txt.gz: damaged or truncated gzip after line")
     for header, message in (
         ('"a"b,text\n', "the header is invalid CSV"),
         ("text,text\n", "more than one column 'text'"),

@@ -39,7 +39,7 @@ def test_a_parquet_string_that_is_not_utf_8_is_kept_apart(tmp_path: Path) -> Non
     texts = pa.array([b"m", b"\xff", b"n"]).view(pa.string())
     pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet")
     rows = list(read_rows(str(tmp_path / "in.parquet")))
-    assert [row.error for row in rows] == [None, "the text is not valid UTF-8", None]
+    assert [row.error for row in rows] == [None, "the text is not valid UTF-8; save the file as UTF-8", None]
 
 
 def test_a_missing_value_of_parquet_is_kept_apart(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def extract_archives(folder: Path) -> None:
         target, stat_ = archive.with_suffix(""), archive.stat()
         origin = f"{stat_.st_size} {stat_.st_mtime_ns}"
         marker = target / ".archive"
-        if marker.exists() and marker.read_text() != origin:
+        if marker.exists() and marker.read_text(encoding="utf-8") != origin:
             shutil.rmtree(target)
         if target.exists():
             continue
@@ -44,7 +44,7 @@ def extract_archives(folder: Path) -> None:
                     continue
                 inner.with_suffix("").mkdir()
                 _extract(inner, inner.with_suffix(""), f"{archive}: {inner.relative_to(temporary)}")
-            (temporary / marker.name).write_text(origin)
+            (temporary / marker.name).write_text(origin, encoding="utf-8")
 
 
 def _extract(archive: Path, folder: Path, shown: str) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import logging
+import shutil
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -168,6 +169,8 @@ class BenchmarkDataModule(HTCDataModule):
     def _prepare(self, files: Sequence[Path]) -> None:
         found = self.read_raw(files)
         log.info("%s: reading %s, once", self.name, found.form)
+        for left in self.folder.glob("prepared-*.*.tmp"):  # of killed processes: the caller holds the lock of all
+            shutil.rmtree(left, ignore_errors=True)
         with new_folder(self.path, locked=True) as folder:
             writer = PreparedWriter(folder, found.dropped)
             for name, documents in found.documents.items():

@@ -202,7 +202,10 @@ def _passing(error: Exception) -> Exception:
 def _transfer(url: str, part: Path, progress: Progress, task: TaskID) -> None:
     """Download over one connection: continue ``part`` if the host still has the same file, else start anew."""
     headers = {"User-Agent": f"ptmt_lightning/{version('ptmt_lightning')}"}
-    size, known = _size(part), _mark_path(part).read_text().split("\n") if _mark_path(part).exists() else []
+    size, known = (
+        _size(part),
+        _mark_path(part).read_text(encoding="utf-8").split("\n") if _mark_path(part).exists() else [],
+    )
     if size and known[:1] == [url]:
         headers |= {"Range": f"bytes={size}-", "If-Range": known[1]}
     try:
@@ -225,7 +228,7 @@ def _transfer(url: str, part: Path, progress: Progress, task: TaskID) -> None:
             raise ConnectionError("the host sent another file or range than the one asked for")
         with part.open("ab" if resumed else "wb") as file:
             if mark and not mark.startswith("W/"):  # a weak ETag does not promise equal bytes
-                _mark_path(part).write_text(f"{url}\n{mark}")
+                _mark_path(part).write_text(f"{url}\n{mark}", encoding="utf-8")
             elif not resumed:
                 _mark_path(part).unlink(missing_ok=True)
             # A host may send only a part of the rest, so the length of the file is read from the range.

@@ -9,9 +9,11 @@ What a backbone reads depends on its form:
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ptmt_lightning.backbones.families import Form
 from ptmt_lightning.taxonomy import Taxonomy
@@ -20,6 +22,8 @@ from ptmt_lightning.utils.tokens import vocabulary_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_LARGEST = 2**24  # id or size in a saved template: larger than any vocabulary
 
 
 def prompt_tokens(num_prompt_tokens: int) -> list[str]:
@@ -141,11 +145,35 @@ class Template:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Template:
-        """Return the template with these fields, as JSON holds them: with lists in place of tuples."""
+        """Return the template with these fields, as JSON holds them: with lists in place of tuples.
+
+        Raises:
+            ValueError: a field is of another type, or no id or size that a model has.
+            TypeError: a field is missing or unknown.
+        """
+        for field in dataclasses.fields(cls):
+            value = content.get(field.name, field.default)
+            if field.name == "form":
+                if value not in get_args(Form):
+                    raise ValueError(f"template.form={value!r}: expected one of {', '.join(get_args(Form))}")
+            elif str(field.type).startswith("tuple"):
+                if not isinstance(value, (list, tuple)) or len(value) > _LARGEST:
+                    raise ValueError(f"template.{field.name}: expected a list, got {type(value).__name__}")
+                for entry in value:
+                    check_range(f"template.{field.name}", entry, 0, _LARGEST, integer=True)
+            else:
+                check_range(f"template.{field.name}", value, 0, _LARGEST, integer=True)
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
         }
-        return cls(**fields)
+        template = cls(**fields)
+        check_range("template.max_length", template.max_length, template.overhead + 1, _LARGEST, integer=True)
+        return template
+
+    def token_ids(self) -> list[int]:
+        """Return the ids of all tokens of the template but those of labels."""
+        several = (self.prefix_ids, self.separator_ids, self.end_ids, self.prompt_ids, self.slot_prefix_ids)
+        return [self.mask_id, self.pad_id, *itertools.chain(*several, self.sentinel_ids)]
 
     @property
     def num_levels(self) -> int:

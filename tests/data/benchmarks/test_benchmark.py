@@ -55,6 +55,15 @@ def test_a_share_of_the_training_documents_is_part_of_a_larger_one(tmp_path: Pat
     assert used[1.0] == set(json.loads(folds(data)[0].read_text())["train"])
 
 
+def test_what_killed_processes_left_half_prepared_goes(tmp_path: Path) -> None:
+    data = benchmark("wos", tmp_path)
+    left = data.folder / "prepared-0123.abcd.tmp"
+    left.mkdir(parents=True)
+    (left / "all.jsonl").touch()
+    data.prepare_data()
+    assert not left.exists()
+
+
 def test_most_labels_at_a_level(tmp_path: Path) -> None:
     """The second book has two nodes on level 2, the fourth two tops."""
     assert connected(benchmark("bgc", tmp_path)).most_labels_at_a_level("train") == (2, "train:2", 2)
