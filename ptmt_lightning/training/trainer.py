@@ -8,9 +8,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from ptmt_lightning.run_folder.curves import direction_of
+from ptmt_lightning.run_folder.curves import mode_of
 from ptmt_lightning.run_folder.paths import BEST_CHECKPOINT, RunFolder
-from ptmt_lightning.training.callbacks import Throughput, Vitals
+from ptmt_lightning.training.callbacks import EpochLog, Throughput, Vitals
 from ptmt_lightning.training.checkpoints import LastCheckpoint, WholeCheckpointIO
 from ptmt_lightning.training.loggers import RunCSVLogger
 
@@ -33,7 +33,7 @@ def make_trainer(
         settings: arguments of Lightning's Trainer that replace the defaults here; ``callbacks`` are added.
     """
     folder = RunFolder(Path(run_dir))
-    mode = mode or direction_of(monitor)
+    mode = mode or mode_of(monitor)
     folder.path.mkdir(parents=True, exist_ok=True)
     checkpoints = str(folder.checkpoints)
     callbacks: list[L.Callback] = [
@@ -44,6 +44,7 @@ def make_trainer(
         LastCheckpoint(checkpoints),
         Throughput(),
         Vitals(),
+        EpochLog(),
         *settings.pop("callbacks", []),
     ]  # fmt: skip
     if patience is not None:
