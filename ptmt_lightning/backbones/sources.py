@@ -33,6 +33,7 @@ from ptmt_lightning.backbones.backbone import Backbone
 from ptmt_lightning.backbones.families import Form, family_of
 from ptmt_lightning.backbones.weights import MisfitError, check_sizes, load_weights
 from ptmt_lightning.utils.checks import check_range
+from ptmt_lightning.utils.hub import hub_source
 from ptmt_lightning.utils.tokens import vocabulary_size
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Pretrained:
     """A pretrained model of a hub or of a local folder.
 
     Args:
-        name: hub name or folder.
+        name: folder, or hub name; ``OWNER/NAME@REVISION`` takes a branch, tag or commit of the hub.
         max_length: longest sequence in tokens, template included; None for what the model allows.
         attention: attention implementation of Transformers (``sdpa``, ``eager``, ...); None for the fastest that the
             model has.
@@ -86,23 +87,27 @@ class Pretrained:
         """
         self._check_adapters()
         _check_folder(self.name)
+        source = hub_source(self.name)
         try:
-            config = AutoConfig.from_pretrained(self.name, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(source.name, trust_remote_code=False, **source.options)
         except (OSError, ValueError, SafetensorError) as error:
-            raise _unusable_model_error(self.name, error) from error
+            raise _unusable_model_error(self.name, error, source.hint) from error
+        source.tell()
+        # The rest comes from the same commit, even if the hub has a newer one meanwhile.
+        options = source.options | {"revision": getattr(config, "_commit_hash", None) or source.revision}
         family = family_of(config.model_type, self.name)
         check_sizes(config, self.name)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(source.name, trust_remote_code=False, **options)
             with quiet_transformers():
                 model, missing = load_weights(
-                    _AUTO_CLASSES[family.form], self.name, config, family, attn_implementation=self.attention,
-                    dtype=torch.float32, trust_remote_code=False,
+                    _AUTO_CLASSES[family.form], source.name, config, family, attn_implementation=self.attention,
+                    dtype=torch.float32, trust_remote_code=False, **options,
                 )  # fmt: skip
         except MisfitError:
             raise
         except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, UnpicklingError) as error:
-            raise _unusable_model_error(self.name, error) from error
+            raise _unusable_model_error(self.name, error, source.hint) from error
         scoring = model.get_output_embeddings()
         is_tied = scoring.weight is model.get_input_embeddings().weight
         if not is_tied:
@@ -275,8 +280,10 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.enable_progress_bar()
 
 
-def _unusable_model_error(name: str, error: Exception) -> ValueError:
-    reason = str(error).strip()
+def _unusable_model_error(name: str, error: Exception, hint: str = "") -> ValueError:
+    reason = " ".join(str(error).split())
+    if hint:  # Transformers' own text is about its cache and its addresses
+        return ValueError(f"backbone.name={name!r}{hint}; connect, or give a local folder")
     if isinstance(error, UnpicklingError):  # whose own text advises to run what the file holds
         reason = "its weights are pickled with more than tensors, which could run code; save them as safetensors"
     return ValueError(

@@ -94,7 +94,7 @@ def kind_of(config: DictConfig, key: str) -> Kind:
     node: Node | None = config
     for name in key.split("."):
         is_group = isinstance(node, DictConfig) and not node._is_none()
-        child = node._get_node(name, validate_access=False) if is_group else None
+        child = node._get_node(name, validate_access=False) if is_group else None  # type: ignore[union-attr]
         node = child if isinstance(child, Node) else None
     if node is None:
         return Kind.OPEN

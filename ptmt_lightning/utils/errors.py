@@ -46,11 +46,11 @@ _TOLD = (  # libraries' own errors about settings
 )  # fmt: skip
 _BROKEN_FILES = (
     "yaml.error.YAMLError", "_pickle.UnpicklingError", "pickle.UnpicklingError", "zipfile.BadZipFile", "zlib.error",
-    "lzma.LZMAError", "_lzma.LZMAError", "builtins.EOFError", "safetensors.SafetensorError",
-    "safetensors_rust.SafetensorError", "pyarrow.lib.ArrowException", "onnxruntime.capi.", "tarfile.TarError",
+    "_lzma.LZMAError", "builtins.EOFError", "safetensors.",
+    "pyarrow.lib.ArrowException", "onnxruntime.capi.", "tarfile.TarError",
 )  # fmt: skip
 _UNREACHABLE = (
-    "httpx.TransportError", "httpx.ConnectError", "requests.exceptions.ConnectionError", "socket.gaierror",
+    "httpx.TransportError", "httpx2.TransportError", "requests.exceptions.ConnectionError", "socket.gaierror",
     "requests.exceptions.Timeout", "urllib.error.URLError", "builtins.ConnectionError", "builtins.TimeoutError",
     "huggingface_hub.errors.LocalEntryNotFoundError", "huggingface_hub.errors.OfflineModeIsEnabled",
 )  # fmt: skip

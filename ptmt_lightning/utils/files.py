@@ -29,6 +29,9 @@ def write_text(path: Path, text: str) -> None:
         with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write does not know its file
+        raise
     finally:
         temporary.unlink(missing_ok=True)  # still there only after an error
 
@@ -59,5 +62,8 @@ def new_folder(path: Path, *, locked: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         temporary.rename(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write does not know its file
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
