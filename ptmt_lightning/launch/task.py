@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.result import show
 from ptmt_lightning.training.build import build
 from ptmt_lightning.training.checks import check_run
+from ptmt_lightning.training.quiet import quiet_libraries
 from ptmt_lightning.training.train import train
 from ptmt_lightning.utils.checks import check_range
 from ptmt_lightning.utils.errors import reported_errors
@@ -43,7 +42,7 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
     Raises:
         SystemExit: a setting is not valid (its message is one line), or the process was told to end.
     """
-    _quiet_libraries()
+    quiet_libraries()
     with reported_errors(run_dir):
         config = resumed(config, run_dir)
         folder, is_new = RunFolder(run_dir), config.resume is None
@@ -87,22 +86,6 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
     show(result, folder)
     score: float | None = result["best_score"]
     return score
-
-
-def _quiet_libraries() -> None:
-    """Silence what libraries say of themselves, about which a user can do nothing."""
-    for name in ("lightning.pytorch", "lightning.fabric", "matplotlib", "httpx", "torch.distributed"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # advertisements, and what the run's own log says
-    for message in (
-        ".*LeafSpec",  # Lightning's use of torch
-        ".*sync_dist=True",  # what is logged of rank 0 alone is meant so
-        ".*does not have many workers",  # num_workers=0 is measured to be the fastest where texts are cached
-        ".*number of training batches .* is smaller than the logging interval",
-        ".*pkg_resources",
-        ".*Checkpoint directory .* exists and is not empty",  # of a run that goes on
-        ".*lr_scheduler.step.*before.*optimizer.step",
-    ):
-        warnings.filterwarnings("ignore", message=message)
 
 
 def _mask_hydras_files(run_dir: Path) -> None:

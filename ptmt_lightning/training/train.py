@@ -28,6 +28,7 @@ from ptmt_lightning.training.artifacts import FinishedRun, Tested, write_run
 from ptmt_lightning.training.checks import check_run
 from ptmt_lightning.training.collectors import PredictionCollector, RunRecord, ScoreCollector, attached
 from ptmt_lightning.training.loggers import RunCSVLogger, RunWandbLogger
+from ptmt_lightning.training.quiet import quiet_libraries
 from ptmt_lightning.training.trainer import make_trainer
 from ptmt_lightning.utils.secrets import masked
 
@@ -66,6 +67,7 @@ def train(
         ValueError: data, model and trainer don't go together; the folder holds another run; or the run is to be
             resumed, but no checkpoint can be read.
     """
+    quiet_libraries()
     folder = RunFolder(Path(run_dir))
     trainer = trainer or make_trainer(run_dir)
     check_run(trainer, datamodule, model)

@@ -13,6 +13,7 @@ from ptmt_lightning.run_folder.paths import BEST_CHECKPOINT, RunFolder
 from ptmt_lightning.training.callbacks import EpochLog, Throughput, Vitals
 from ptmt_lightning.training.checkpoints import LastCheckpoint, WholeCheckpointIO
 from ptmt_lightning.training.loggers import RunCSVLogger
+from ptmt_lightning.training.quiet import quiet_libraries
 
 
 def make_trainer(
@@ -32,6 +33,7 @@ def make_trainer(
         patience: epochs without gain after which training stops; None never stops early.
         settings: arguments of Lightning's Trainer that replace the defaults here; ``callbacks`` are added.
     """
+    quiet_libraries()
     folder = RunFolder(Path(run_dir))
     mode = mode or mode_of(monitor)
     folder.path.mkdir(parents=True, exist_ok=True)
