@@ -94,7 +94,8 @@ class Pretrained:
             raise _unusable_model_error(self.name, error, source.hint) from error
         source.tell()
         # The rest comes from the same commit, even if the hub has a newer one meanwhile.
-        options = source.options | {"revision": getattr(config, "_commit_hash", None) or source.revision}
+        commit = source.commit()
+        options = source.options | {"revision": commit or source.revision}
         family = family_of(config.model_type, self.name)
         check_sizes(config, self.name)
         try:
@@ -108,6 +109,7 @@ class Pretrained:
             raise
         except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, UnpicklingError) as error:
             raise _unusable_model_error(self.name, error, source.hint) from error
+        _check_special_tokens(tokenizer, family.form, self.name)
         scoring = model.get_output_embeddings()
         is_tied = scoring.weight is model.get_input_embeddings().weight
         if not is_tied:
@@ -123,6 +125,7 @@ class Pretrained:
                 scoring.weight.copy_(model.get_input_embeddings().weight)
             log.warning("%s has no trained output matrix: a new one starts as the input matrix", self.name)
         backbone = Backbone(model, trained_head=has_head and has_outputs, missing=missing)
+        backbone.commit = commit
         if self.freeze:
             backbone.freeze()
         if self.lora_rank is not None:
@@ -243,6 +246,25 @@ def _fit_to_tokenizer(
                 f"backbone.max_length={max_length}: {name} holds {longest} positions; set it to at most that"
             )
     return backbone, tokenizer, max_length or longest
+
+
+def _check_special_tokens(tokenizer: PreTrainedTokenizerBase, form: Form, name: str) -> None:
+    """Refuse a tokenizer that does not know which of its tokens begin, end, pad and mask a text.
+
+    Raises:
+        ValueError: names what is missing.
+    """
+    wanted = {
+        "encoder": ("cls_token", "sep_token", "pad_token", "mask_token"),
+        "encoder-decoder": ("eos_token", "pad_token"),
+        "decoder": () if tokenizer.eos_token_id is not None else ("pad_token",),  # it is padded with its last token
+    }
+    missing = [token for token in wanted[form] if getattr(tokenizer, f"{token}_id") is None]
+    if missing:
+        raise ValueError(
+            f"backbone.name={name!r}: the tokenizer has no {', '.join(missing)}; name them in its "
+            'tokenizer_config.json, as in "pad_token": "[PAD]", or take the folder of the model that it was made from'
+        )
 
 
 def _check_folder(name: str) -> None:

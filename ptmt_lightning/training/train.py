@@ -110,7 +110,7 @@ def train(
         "num_parameters": _num_parameters(model),
         "num_devices": trainer.world_size,
         "precision": trainer.precision,
-        "backbone_commit": getattr(model.backbone.model.config, "_commit_hash", None),  # of a hub; None of a folder
+        "backbone_commit": model.backbone.commit,
         "wandb_run_id": wandb_logger and str(wandb_logger.version),
         **environment(model.device),
     }

@@ -24,6 +24,15 @@ class HubSource(NamedTuple):
         """Keyword arguments of ``from_pretrained`` and ``snapshot_download``."""
         return {"revision": self.revision, "local_files_only": self.local_files_only}
 
+    def commit(self) -> str | None:
+        """Return the commit of the hub that the revision stood for when it was downloaded; None of a local folder."""
+        if Path(self.name).exists():
+            return None
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.name, "config.json", constants.HF_HUB_CACHE, self.revision)
+        return Path(found).parent.name if isinstance(found, str) else None
+
     def tell(self) -> None:
         """Log that the model was found among what was downloaded before, as the hub can't be reached."""
         if self.problem:
