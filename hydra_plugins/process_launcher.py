@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ptmt_lightning.launch.devices import has_gpus, share_of_devices
 from ptmt_lightning.launch.errors import compact_errors
 from ptmt_lightning.launch.jobs import Job, JobQueue, returns
+from ptmt_lightning.launch.overrides import mask_file
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.utils.checks import check_range
 
@@ -68,6 +69,8 @@ class ProcessLauncher(Launcher):
         Raises:
             CompactHydraException: more jobs are to run at once than there are GPUs.
         """
+        if (saved := Path(self.config.hydra.sweep.dir, "multirun.yaml")).exists():  # Hydra's copy of all settings
+            mask_file(saved)
         shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
         jobs = [self._job(number, list(o), shared) for number, o in enumerate(job_overrides, start=initial_job_idx)]
         shares = self.n_jobs > 1  # else devices are not looked for, which would take as long as importing PyTorch

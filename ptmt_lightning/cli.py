@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
 from ptmt_lightning.commands.train import train
+from ptmt_lightning.utils.errors import reported_errors
+from ptmt_lightning.utils.secrets import mask_logs
 from ptmt_lightning.utils.streams import show_any_text
 
 _COMMANDS = {
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: what follows ``ptmt`` on the command line; None to read it from there.
 
     Raises:
-        SystemExit: the command failed for a reason that the user can fix; its message is one line.
+        SystemExit: the command failed, with code 1 and one line, or with that of a bug; 2: the call was wrong; 130: it
+            was interrupted.
     """
     show_any_text()
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -49,16 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("ptmt_lightning").setLevel(logging.INFO)
-    try:
+    mask_logs()
+    with reported_errors():
         options.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of the output, such as head, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except (ValueError, OSError) as error:
-        if os.environ.get("PTMT_DEBUG"):
-            raise
-        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":

@@ -187,6 +187,10 @@ def per_level(key: str, threshold: float | Sequence[float], num_levels: int) -> 
     Raises:
         ValueError: another number of thresholds than levels, or one outside of [0, 1].
     """
+    if isinstance(threshold, str):  # a sequence, too, of characters
+        raise ValueError(
+            f"{key}={threshold!r}: expected a number, or a list of numbers, not a text; leave out the quotes"
+        )
     thresholds = tuple(threshold) if isinstance(threshold, Sequence) else (threshold,) * num_levels
     if len(thresholds) != num_levels:
         raise ValueError(f"{key}={threshold}: expected a number, or {num_levels} numbers, one a level of the taxonomy")

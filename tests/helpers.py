@@ -49,7 +49,7 @@ def toy_arguments(toy_folder: Path) -> list[str]:
     return [
         "dataset=jsonl", f"dataset.path={toy_folder}", "dataset.name=toy", "dataset.batch_size=4", "backbone=tiny",
         "backbone.hidden_size=32", "trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false",
-        "callbacks.progress_bar=null", "trainer.log_every_n_steps=2",
+        "callbacks.progress_bar=null", "trainer.log_every_n_steps=2", "keep_checkpoints=true",
     ]  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def run(folder: Path, tmp_path: Path, run_dir: Path, **settings: Any) -> tuple[d
     """A whole run; Trainer settings under ``trainer``, data settings under ``data``, the rest for the model."""
     run_dir.mkdir(exist_ok=True)
     trainer = make_trainer(run_dir, **settings.pop("trainer", {}))
-    options = {name: settings.pop(name) for name in ("resume", "keep_checkpoints") if name in settings}
+    options = {"resume": settings.pop("resume", False), "keep_checkpoints": settings.pop("keep_checkpoints", True)}
     module, model = make(folder, tmp_path, **settings)
     description = {"model": "ptmt", "backbone": "tiny", "loss": "wasl", "variant": None}
     result = train(

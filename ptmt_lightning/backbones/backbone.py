@@ -53,6 +53,8 @@ class Backbone(nn.Module):
         ValueError: the family of the model is not supported.
     """
 
+    commit: str | None = None  # of the hub that the model comes from
+
     def __init__(self, model: PreTrainedModel, *, trained_head: bool, missing: Sequence[str] = ()) -> None:
         super().__init__()
         self.missing = tuple(missing)

@@ -34,6 +34,7 @@ from ptmt_lightning.backbones.families import Form, family_of
 from ptmt_lightning.backbones.weights import MisfitError, check_parameters, check_sizes, load_weights
 from ptmt_lightning.utils.checks import check_range
 from ptmt_lightning.utils.files import read_json_object
+from ptmt_lightning.utils.hub import hub_source
 from ptmt_lightning.utils.tokens import vocabulary_size
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Pretrained:
     """A pretrained model of a hub or of a local folder.
 
     Args:
-        name: hub name or folder.
+        name: folder, or hub name; ``OWNER/NAME@REVISION`` takes a branch, tag or commit of the hub.
         max_length: longest sequence in tokens, template included; None for what the model allows.
         attention: attention implementation of Transformers (``sdpa``, ``eager``, ...); None for the fastest that the
             model has.
@@ -89,23 +90,29 @@ class Pretrained:
         """
         self._check_adapters()
         _check_folder(self.name)
-        with _named(self.name, "config.json"):
-            config = AutoConfig.from_pretrained(self.name, trust_remote_code=False)
+        source = hub_source(self.name)
+        with _named(self.name, "config.json", source.hint):
+            config = AutoConfig.from_pretrained(source.name, trust_remote_code=False, **source.options)
+        source.tell()
+        # The rest comes from the same commit, even if the hub has a newer one meanwhile.
+        commit = source.commit()
+        options = source.options | {"revision": commit or source.revision}
         family = family_of(config.model_type, self.name)
         check_sizes(config, self.name)
-        tokenizer = read_tokenizer(self.name)
+        tokenizer = read_tokenizer(source.name, **options)
         with _named(self.name, "config.json"), quiet_transformers():
             check_parameters(_AUTO_CLASSES[family.form], config, self.name)
         try:
             with quiet_transformers():
                 model, missing = load_weights(
-                    _AUTO_CLASSES[family.form], self.name, config, family, attn_implementation=self.attention,
-                    dtype=torch.float32, trust_remote_code=False,
+                    _AUTO_CLASSES[family.form], source.name, config, family, attn_implementation=self.attention,
+                    dtype=torch.float32, trust_remote_code=False, **options,
                 )  # fmt: skip
         except MisfitError:
             raise
         except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, UnpicklingError) as error:
-            raise _unusable_model_error(self.name, error) from error
+            raise _unusable_model_error(self.name, error, hint=source.hint) from error
+        _check_special_tokens(tokenizer, family.form, self.name)
         scoring = model.get_output_embeddings()
         is_tied = scoring.weight is model.get_input_embeddings().weight
         if not is_tied:
@@ -121,6 +128,7 @@ class Pretrained:
                 scoring.weight.copy_(model.get_input_embeddings().weight)
             log.warning("%s has no trained output matrix: a new one starts as the input matrix", self.name)
         backbone = Backbone(model, trained_head=has_head and has_outputs, missing=missing)
+        backbone.commit = commit
         if self.freeze:
             backbone.freeze()
         if self.lora_rank is not None:
@@ -219,14 +227,14 @@ def word_tokenizer(texts: Iterable[str], size: int) -> BertTokenizer:
     return BertTokenizer(vocab=vocabulary, tokenizer_object=backend)
 
 
-def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a folder or of a hub.
+def read_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder or of a hub; ``options`` are further ones of ``from_pretrained``.
 
     Raises:
         ValueError: there is none, its file is broken, or its ids have gaps that are larger than a vocabulary.
     """
     with _named(name, "tokenizer.json"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
         size, known = vocabulary_size(tokenizer), len(tokenizer.get_vocab())
         if size > 2 * known + _MOST_UNUSED_IDS:
             raise ValueError(f"ids up to {size - 1} for {known} tokens")
@@ -234,7 +242,7 @@ def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 @contextmanager
-def _named(name: str, file: str) -> Iterator[None]:
+def _named(name: str, file: str, hint: str = "") -> Iterator[None]:
     """Turn whatever Transformers raises over a broken file into a message that names the file.
 
     Transformers takes a file's content for granted, so that any kind of error may come of it; the parser of tokenizers
@@ -245,7 +253,7 @@ def _named(name: str, file: str) -> Iterator[None]:
     except MisfitError:
         raise
     except Exception as error:
-        raise _unusable_model_error(name, error, file) from error
+        raise _unusable_model_error(name, error, file, hint) from error
 
 
 def _fit_to_tokenizer(
@@ -270,6 +278,25 @@ def _fit_to_tokenizer(
                 f"backbone.max_length={max_length}: {name} holds {longest} positions; set it to at most that"
             )
     return backbone, tokenizer, max_length or longest
+
+
+def _check_special_tokens(tokenizer: PreTrainedTokenizerBase, form: Form, name: str) -> None:
+    """Refuse a tokenizer that does not know which of its tokens begin, end, pad and mask a text.
+
+    Raises:
+        ValueError: names what is missing.
+    """
+    wanted = {
+        "encoder": ("cls_token", "sep_token", "pad_token", "mask_token"),
+        "encoder-decoder": ("eos_token", "pad_token"),
+        "decoder": () if tokenizer.eos_token_id is not None else ("pad_token",),  # it is padded with its last token
+    }
+    missing = [token for token in wanted[form] if getattr(tokenizer, f"{token}_id") is None]
+    if missing:
+        raise ValueError(
+            f"backbone.name={name!r}: the tokenizer has no {', '.join(missing)}; name them in its "
+            'tokenizer_config.json, as in "pad_token": "[PAD]", or take the folder of the model that it was made from'
+        )
 
 
 def _check_folder(name: str) -> None:
@@ -313,7 +340,9 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.enable_progress_bar()
 
 
-def _unusable_model_error(name: str, error: Exception, file: str | None = None) -> ValueError:
+def _unusable_model_error(name: str, error: Exception, file: str | None = None, hint: str = "") -> ValueError:
+    if hint:  # Transformers' own text is about its cache and its addresses
+        return ValueError(f"backbone.name={name!r}{hint}; connect, or give a local folder")
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, (KeyError, RecursionError, TypeError, AttributeError)):  # whose text is about code
         reason = f"{type(error).__name__}: {reason}"

@@ -216,6 +216,19 @@ class HTCDataModule(L.LightningDataModule):
         count = max(1, round(self.train_fraction * size))
         return np.sort(np.random.default_rng(self.seed).permutation(size)[:count])
 
+    def num_batches(self, split: str, num_devices: int) -> int:
+        """Return the number of batches that each of the devices takes of a split.
+
+        Raises:
+            ValueError: there are fewer documents than devices.
+        """
+        is_train = split == "train"
+        size = self.device_batch_size(num_devices) if is_train else self.eval_batch_size
+        rows = np.arange(self.num_documents(split))
+        return len(
+            LengthBatchSampler(rows, batch_size=size, shuffle=is_train, seed=self.seed, num_replicas=num_devices)
+        )
+
     def train_dataloader(self) -> DataLoader[Example]:
         """Return a loader of the training documents that ``train_fraction`` draws."""
         return self._loader("train", training=True)

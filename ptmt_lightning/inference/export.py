@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
 import warnings
@@ -71,7 +72,9 @@ def export_model(model: str, target: Path, *, file_format: FileFormat = "onnx", 
             if file_format == "onnx":
                 _write_onnx(program, folder / ONNX_FILE, classifier.score, int8=int8)
             else:
-                torch.export.save(program, folder / PROGRAM_FILE)
+                buffer = io.BytesIO()  # given a path, PyTorch aborts the process where the disk is full
+                torch.export.save(program, buffer)
+                (folder / PROGRAM_FILE).write_bytes(buffer.getbuffer())
 
 
 @contextmanager

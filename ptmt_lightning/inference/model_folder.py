@@ -14,6 +14,7 @@ from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.digests import model_digest
 from ptmt_lightning.utils.files import check_file, read_json_object
+from ptmt_lightning.utils.hub import hub_source
 from ptmt_lightning.utils.tokens import vocabulary_size
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class ModelFolder(NamedTuple):
         """Find a saved model, after a download if it is on a hub, and read its description.
 
         Args:
-            name: path of the folder, or name of the model on the hub.
+            name: path of the folder, or name of the model on the hub, ``OWNER/NAME`` or ``OWNER/NAME@REVISION``.
 
         Raises:
             ValueError: there is no model of that name, or it is not one that this version of the package can read.
@@ -171,10 +172,14 @@ def _path(name: str) -> Path:
         return Path(name).expanduser()
     from huggingface_hub import snapshot_download  # imported only here, as local folders do not need it
 
+    source = hub_source(name)
     try:
-        return Path(snapshot_download(name, allow_patterns=WANTED))
+        path = Path(snapshot_download(source.name, allow_patterns=WANTED, **source.options))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{name!r} is neither a folder nor a model of the hub: {error}") from error
+        reason = source.hint or f": {' '.join(str(error).split())}"
+        raise ValueError(f"{name!r} is neither a folder nor a model of the hub{reason}") from error
+    source.tell()
+    return path
 
 
 def _settings(folder: Path, name: str) -> dict[str, Any]:

@@ -19,14 +19,14 @@ from typing import Any, BinaryIO
 from filelock import lock_descriptor
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ptmt_lightning.launch.devices import without_ranks
-from ptmt_lightning.launch.errors import JobNotRunError
+from ptmt_lightning.launch.errors import JobNotRunError, JobsFailedError
 from ptmt_lightning.launch.overrides import config_options, quoted
 from ptmt_lightning.launch.program import this_program
 from ptmt_lightning.run_folder.paths import RunFolder
+from ptmt_lightning.utils.secrets import mask
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ _SWEEP_SETTINGS = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.s
 
 def _claim(job: Job, output: BinaryIO) -> str | None:
     """Write the job's arguments as the first line of its log; return an error if those of another job stand there."""
-    arguments = f"arguments: {json.dumps(_own_arguments(job))}"
+    arguments = mask(f"arguments: {json.dumps(_own_arguments(job))}")
     with job.folder.job_log.open(encoding="utf-8", errors="replace") as file:
         earlier = file.readline().rstrip("\n")
     if not earlier:
@@ -220,7 +220,7 @@ def returns(jobs: Sequence[Job]) -> list[JobReturn]:
             task_name=job.config.hydra.job.name,
             status=JobStatus.COMPLETED if done else JobStatus.FAILED,
         )
-        error = CompactHydraException(summary) if job.has_run else JobNotRunError(summary)
+        error = JobsFailedError(summary) if job.has_run else JobNotRunError(summary)
         returned.return_value = _score(job.folder) if done else error
         returns.append(returned)
     return returns

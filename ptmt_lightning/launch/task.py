@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,16 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
-from ptmt_lightning.launch.errors import user_errors
-from ptmt_lightning.launch.overrides import plain
+from ptmt_lightning.launch.overrides import mask_file, written
 from ptmt_lightning.launch.resume import resumed
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.result import show
 from ptmt_lightning.training.build import build
 from ptmt_lightning.training.checks import check_run
+from ptmt_lightning.training.quiet import quiet_libraries
 from ptmt_lightning.training.train import train
 from ptmt_lightning.utils.checks import check_range
+from ptmt_lightning.utils.errors import reported_errors
 
 
 def run_task(config: DictConfig, run_dir: Path) -> float | None:
@@ -43,15 +42,17 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
     Raises:
         SystemExit: a setting is not valid (its message is one line), or the process was told to end.
     """
-    for quiet in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):  # tips and advertisements
-        logging.getLogger(f"lightning.pytorch.{quiet}").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec")  # about Lightning's use of torch; users can't act on it
-    with user_errors(run_dir):
+    quiet_libraries()
+    with reported_errors(run_dir):
         config = resumed(config, run_dir)
         folder, is_new = RunFolder(run_dir), config.resume is None
         if is_new and not config.overwrite:
             folder.check_free()
-        settings = plain(config)
+        settings = written(config)
+        _mask_hydras_files(run_dir)
+        if not sys.stdout.isatty():  # a bar in a file is a line of noise an epoch
+            config.callbacks.progress_bar = None
+            config.trainer.enable_progress_bar = False
         torch.set_float32_matmul_precision(config.impl.matmul_precision)
         check_range("seed", config.seed, 0, 2**32 - 1, integer=True)
         if config.trainer.max_epochs is not None:
@@ -67,7 +68,7 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
             folder.clear()  # not before all settings are known to be valid, nor after the loggers read the folder
         trainer.loggers = _parts(config.logger)
     try:
-        with user_errors(run_dir):
+        with reported_errors(run_dir):
             result = train(
                 datamodule=datamodule,
                 model=model,
@@ -85,6 +86,13 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
     show(result, folder)
     score: float | None = result["best_score"]
     return score
+
+
+def _mask_hydras_files(run_dir: Path) -> None:
+    """Mask secrets in the settings that Hydra itself writes where ``hydra.output_subdir`` or a sweep asks for it."""
+    hydra = HydraConfig.get()
+    for path in Path(run_dir, hydra.output_subdir).glob("*.yaml") if hydra.output_subdir else ():
+        mask_file(path)
 
 
 def _parts(group: DictConfig) -> list[Any]:

@@ -17,7 +17,8 @@ from ptmt_lightning.run_folder.paths import RunFolder
 _PREFERRED = ("dataset.name", "run.variant", "run.model", "run.backbone", "run.loss", "dataset.train_fraction")
 # Beginnings of the keys of settings that change nothing of what is learnt.
 IGNORED_SETTINGS = (
-    "dataset.path", "cache_dir", "logger", "callbacks.progress_bar", "callbacks.pruning", "callbacks.throughput",
+    "dataset.path", "cache_dir", "logger", "callbacks.progress_bar", "callbacks.epoch_log",
+    "callbacks.pruning", "callbacks.throughput",
     "callbacks.vitals", "callbacks.early_stopping.strict", "trainer.enable_", "trainer.log_every", "run.dir",
     "run.group", "resume", "keep_checkpoints",
 )  # fmt: skip

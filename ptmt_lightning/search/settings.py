@@ -20,8 +20,7 @@ class SearchSettings:
         study: name of the study; also the group of its runs.
         folder: absolute path of the folder for the trials' folders, the results and pictures.
         storage: URL of the storage that Optuna is to use; None for ``study.db`` in ``folder``. Several machines can
-            share a URL. It is written to the trials' configurations, so a password belongs into the database's own
-            password file instead.
+            share a URL. One with a password reaches the trials by their environment alone.
         n_trials: number of trials of the study in all, failed and pruned ones included.
         n_jobs: number of trials that are launched together.
         sampler: ``gp`` (Bayesian optimisation with a Gaussian process), ``tpe`` or ``random``.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import re
 import time
 
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+
+from ptmt_lightning.utils.secrets import mask
 
 PRUNED = "pruned_after_epoch"  # name of a trial's attribute
 HEARTBEAT_SECONDS = 60  # time between a running trial's signs of life
@@ -38,8 +39,7 @@ def open_storage(url: str) -> RDBStorage:
 
 
 def _unusable(url: str, error: Exception) -> ValueError:
-    shown = re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", url)
     return ValueError(
-        f"hydra.sweeper.storage={shown}: {str(error).splitlines()[0]}; expected a URL of SQLAlchemy, as "
+        f"hydra.sweeper.storage={mask(url)}: {mask(str(error)).splitlines()[0]}; expected a URL of SQLAlchemy, as "
         "postgresql://USER@HOST/DATABASE, with the package that it needs installed"
     )

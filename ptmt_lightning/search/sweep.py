@@ -10,20 +10,21 @@ import optuna
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobStatus
-from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import Trial
 
-from ptmt_lightning.launch.errors import JobNotRunError, compact_errors
+from ptmt_lightning.launch.errors import JobNotRunError, JobsFailedError, compact_errors
 from ptmt_lightning.launch.overrides import config_options, quoted
 from ptmt_lightning.launch.program import typed_program
+from ptmt_lightning.run_folder.curves import mode_of
 from ptmt_lightning.search.ranges import any_value, distribution_of
 from ptmt_lightning.search.report import write_report
 from ptmt_lightning.search.settings import SearchSettings
 from ptmt_lightning.search.studies import SharedStudy
+from ptmt_lightning.utils.secrets import in_environment, is_secret
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,14 @@ class Search:
         # Settings that can't be composed are refused before the study is made.
         values = [f"{key}={any_value(distribution)}" for key, distribution in space.items()]
         self.config_loader.load_sweep_config(self.config, [*fixed, *values])
-        direction = StudyDirection[f"{self.config.mode}imize".upper()]
         with compact_errors():
+            mode = mode_of(self.config.monitor)
+            if self.config.mode != mode:
+                raise ValueError(
+                    f"mode={self.config.mode!r} with monitor={self.config.monitor!r}: expected {mode!r}, or the search "
+                    "would look for the worst settings; leave mode out, which follows monitor"
+                )
+            direction = StudyDirection[f"{mode}imize".upper()]
             study = SharedStudy(self.settings, direction=direction, fixed=fixed, space=space)
         fail_fast = bool(OmegaConf.select(self.config, "hydra.launcher.fail_fast"))
         command = self._command(fixed)
@@ -74,7 +81,7 @@ class Search:
         if best := write_report(study, command):
             log.info("%s\nthe best trial's command: %s", study.states(), best)
         if failed:
-            raise CompactHydraException("\n".join(["error: trials failed:", *failed]))
+            raise JobsFailedError("\n".join(["error: trials failed:", *failed]))
 
     def _space(self, arguments: list[str]) -> tuple[list[str], dict[str, BaseDistribution]]:
         """Return the overrides without a range, and the distributions of those with one, by key.
@@ -135,8 +142,13 @@ class Search:
         overrides += [f"hydra.sweep.subdir={trial.number}", f"run.group={quoted(settings.study)}"]
         if settings.pruning:
             pruning = {
-                "_target_": "ptmt_lightning.search.pruning.Pruning", "storage": settings.storage_url,
+                "_target_": "ptmt_lightning.search.pruning.Pruning", "storage": self._storage_reference(),
                 "study": settings.study, "trial": trial.number, "monitor": self.config.monitor, **settings.pruning,
             }  # fmt: skip
             overrides += [f"+callbacks.pruning.{key}={quoted(value)}" for key, value in pruning.items()]
         return overrides
+
+    def _storage_reference(self) -> str:
+        """Return the storage's URL for command lines of trials, or a reference to it if it holds a password."""
+        url = self.settings.storage_url
+        return in_environment("hydra.sweeper.storage", url) if is_secret("storage", url) else url

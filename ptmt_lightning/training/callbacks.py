@@ -1,7 +1,9 @@
-"""Callbacks that log speed, gradients and memory."""
+"""Callbacks that log speed, gradients and memory, and a line an epoch."""
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 import time
 from typing import Any
@@ -11,6 +13,8 @@ import torch
 from torch.nn.utils import get_total_norm
 
 from ptmt_lightning.models.base import Batch
+
+log = logging.getLogger(__name__)
 
 
 class Throughput(L.Callback):
@@ -64,6 +68,57 @@ class Vitals(L.Callback):
             gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
             pl_module.log("train/gradient_norm", get_total_norm(gradients))
             pl_module.log("train/memory_gib", _peak_memory(pl_module.device) / 2**30)
+
+
+class EpochLog(L.Callback):
+    """Logs a line at the end of each epoch, with or without a terminal: score, loss, rates, the time that is left."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._first_step = self._num_batches = 0
+        self._loss: torch.Tensor | float = 0.0  # sum over the epoch's batches so far
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Add up the loss; a GPU is not waited for."""
+        self._loss = self._loss + outputs["loss"].detach() * trainer.accumulate_grad_batches  # Lightning divides by it
+        self._num_batches += 1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of this leg of the training."""
+        self._since, self._first_step = time.monotonic(), trainer.global_step
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the line, on the first rank only."""
+        loss, self._loss = float(self._loss) / max(1, self._num_batches), 0.0
+        self._num_batches = 0
+        if not trainer.is_global_zero:
+            return
+        logged = trainer.callback_metrics
+        saved = trainer.checkpoint_callback
+        monitor = getattr(saved, "monitor", None)
+        parts = [f"epoch {trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if trainer.max_epochs else "")]
+        if monitor in logged:
+            better = min if saved.mode == "min" else max  # type: ignore[union-attr]
+            score, before = logged[monitor].item(), saved.best_model_score  # type: ignore[union-attr]
+            best = score if before is None else better(score, before.item())
+            parts.append(f"{monitor} {score:.4f} (best {best:.4f})")
+        parts.append(f"loss {loss:.4g}")
+        names = {"train/learning_rate": "learning rate {:.2g}", "train/documents_per_second": "{:.0f} documents/s"}
+        parts += [text.format(logged[name].item()) for name, text in names.items() if name in logged]
+        if left := self._time_left(trainer):
+            parts.append(f"{left} left")
+        log.info("%s", ", ".join(parts))
+
+    def _time_left(self, trainer: L.Trainer) -> str | None:
+        """Return how long the rest takes at most, at the pace so far; None where there is no rest, or no end."""
+        done, total = trainer.global_step - self._first_step, trainer.estimated_stepping_batches
+        rest = total - trainer.global_step
+        if done <= 0 or rest <= 0 or not math.isfinite(total):
+            return None
+        seconds = round((time.monotonic() - self._since) / done * rest)
+        return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
 
 
 def _peak_memory(device: torch.device) -> int:

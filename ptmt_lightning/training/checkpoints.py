@@ -1,6 +1,7 @@
 """Checkpoints from which a run can always be resumed: whole or absent, written often and when the process must end.
 
-``last.ckpt`` is the newest, ``previous.ckpt`` the one before it, ``best.ckpt`` that of the best validation.
+``last.ckpt`` is the newest, ``previous.ckpt`` the one before it, ``best.ckpt`` that of the best validation, which has
+no state of the optimiser, as no run goes on from it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ptmt_lightning.run_folder.paths import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
+from ptmt_lightning.run_folder.paths import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from ptmt_lightning.utils.checks import check_range
+from ptmt_lightning.utils.errors import system_error
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,9 @@ class WholeCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}")
+        if target.name == BEST_CHECKPOINT:  # no run goes on from it: without the optimiser it takes a third
+            unneeded = ("optimizer_states", "lr_schedulers", "loops")
+            checkpoint = {key: value for key, value in checkpoint.items() if key not in unneeded}
         try:
             with temporary.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -44,12 +49,17 @@ class WholeCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
             temporary.unlink(missing_ok=True)
             raise ValueError(
-                f"{target}: the checkpoint could not be written ({error}); free space on that disk, then go on with "
-                f"resume={target.parent.parent}"
+                f"{target}: the checkpoint could not be written ({_reason(error)}); free space on that disk, then go "
+                f"on with resume={target.parent.parent}"
             ) from error
         if target.name == LAST_CHECKPOINT and target.exists():
             target.replace(target.with_name(PREVIOUS_CHECKPOINT))
         temporary.replace(target)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a checkpoint was not written; torch's own message tells where in its code it noticed."""
+    return (system_error(error) or str(error)).split(";")[0]
 
 
 class LastCheckpoint(Checkpoint):
@@ -96,7 +106,9 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save a checkpoint if training was told to end (SIGTERM), and say how to resume it."""
+        """Save a checkpoint if training was told to end (SIGTERM), and say how to resume it, as after Ctrl-C."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and self.path.exists():
+            log.warning("interrupted; go on from the newest checkpoint with resume=%s", self.path.parents[1])
         if not isinstance(exception, SIGTERMException) or trainer.state.fn != "fit":
             return
         if not self._validation_due:

@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.metrics import HierarchicalMetrics
 from ptmt_lightning.models.base import HTCModel
-from ptmt_lightning.run_folder.curves import direction_of
+from ptmt_lightning.run_folder.curves import mode_of
 
 
 def check_settings(build_model: object) -> None:
@@ -49,6 +49,35 @@ def check_trainer(trainer: L.Trainer, datamodule: HTCDataModule) -> None:
         )
 
 
+def check_batches(trainer: L.Trainer, datamodule: HTCDataModule) -> None:
+    """Refuse limits that leave an epoch without a batch or a validation, and more devices than documents.
+
+    Raises:
+        ValueError: says which setting, and how many batches there are.
+    """
+    for split, limit in (
+        ("train", trainer.limit_train_batches), ("val", trainer.limit_val_batches), ("test", trainer.limit_test_batches)
+    ):  # fmt: skip
+        if not datamodule.has_split(split):
+            continue
+        num_batches = datamodule.num_batches(split, trainer.world_size)
+        if split == "train" and limit == 0:
+            raise ValueError("trainer.limit_train_batches=0: expected some training; leave it out")
+        if isinstance(limit, float) and limit > 0 and int(num_batches * limit) < 1:
+            raise ValueError(
+                f"trainer.limit_{split}_batches={limit:g}: expected at least one batch, and {limit:g} of {num_batches} "
+                "is none; set a number of batches, or a larger share"
+            )
+        every = trainer.val_check_interval
+        if split == "train" and trainer.check_val_every_n_epoch is not None and isinstance(every, int):
+            num_batches = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+            if every > num_batches:
+                raise ValueError(
+                    f"trainer.val_check_interval={every}: expected at most the {num_batches} batches of an epoch; "
+                    "lower it, or set trainer.check_val_every_n_epoch=null to count over epochs"
+                )
+
+
 def check_monitor(monitor: str, model: HTCModel, mode: str | None = None) -> None:
     """Refuse a misspelt metric, or one that is to be followed in the wrong direction, before the first epoch.
 
@@ -60,9 +89,10 @@ def check_monitor(monitor: str, model: HTCModel, mode: str | None = None) -> Non
     metrics.update(none.bool(), none.bool(), none)
     known = ["val/label_loss", *(f"val/{name}" for name in metrics.compute().values)]
     if monitor not in known and not monitor.startswith("train/"):
-        [near] = difflib.get_close_matches(monitor, known, n=1, cutoff=0)
-        raise ValueError(f"monitor={monitor!r}: no such metric; did you mean {near!r}? Known: {', '.join(known)}")
-    better = direction_of(monitor)
+        near = difflib.get_close_matches(monitor, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"monitor={monitor!r}: no such metric{hint} Known: {', '.join(known)}")
+    better = mode_of(monitor)
     if mode not in (None, better):
         raise ValueError(
             f"mode={mode!r} with monitor={monitor!r}: expected {better!r}, or the worst checkpoint would be kept; "
@@ -83,6 +113,7 @@ def check_run(trainer: L.Trainer, datamodule: HTCDataModule, model: HTCModel) ->
         raise ValueError(
             "trainer.limit_val_batches=0: expected some validation, which chooses the best checkpoint; leave it out"
         )
+    check_batches(trainer, datamodule)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, (ModelCheckpoint, EarlyStopping)) and callback.monitor is not None:
             check_monitor(callback.monitor, model, callback.mode)

@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,11 +19,14 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from ptmt_lightning.run_folder.curves import direction_of, loss_terms
+from ptmt_lightning.run_folder.curves import direction_of
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.utils.files import write_text
+from ptmt_lightning.utils.secrets import mask
 
 log = logging.getLogger(__name__)
+
+_LONGEST_NAME = 128  # characters that W&B accepts of a name, a group, a job type, a project
 
 
 class RunCSVLogger(CSVLogger):
@@ -96,7 +100,7 @@ class RunWandbLogger(WandbLogger):
 
 def _summary(name: str) -> str | None:
     """Return what the summary keeps of a metric: ``min``, ``max``, or None for W&B's default, the last value."""
-    return direction_of(name) if name.startswith("val/") or loss_terms([name]) else None
+    return None if name.startswith("test/") else direction_of(name)
 
 
 def wandb_logger(
@@ -120,7 +124,7 @@ def wandb_logger(
     Args:
         save_dir: the folder of the run.
         project: the W&B project.
-        name: the name of the run in W&B; the middle of a long one is left out.
+        name: the name of the run in W&B; the middle of a long one is left out, as of group and job type.
         group: the W&B group of the run (default: ``experiment``).
         experiment: the name of the experiment that the run belongs to.
         job_type: the W&B job type of the run.
@@ -128,6 +132,9 @@ def wandb_logger(
         choices: further tags, such as model and data set; of each tag, what follows its last slash is kept.
         offline: write to the folder only, without asking for the server.
         log_model: send the files of the trained model, not only their checksums and where they are.
+
+    Raises:
+        ValueError: W&B takes no project of that name.
     """
     is_first_rank = getattr(rank_zero_only, "rank", 0) == 0
     reason = why_offline() if is_first_rank and not offline and not os.environ.get("WANDB_MODE") else None
@@ -138,37 +145,46 @@ def wandb_logger(
     offline = offline or bool(reason)
     folder = RunFolder(Path(save_dir))
     resumed = folder.wandb_run_id.exists() and folder.has_checkpoint
-    run_id = (
-        folder.wandb_run_id.read_text(encoding="utf-8")
-        if resumed
-        else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
-    )
+    run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    if resumed:
+        run_id = folder.wandb_run_id.read_text(encoding="utf-8")
+    if not project or len(project) > _LONGEST_NAME or re.search(r"[/\\#?%:]", project):
+        raise ValueError(
+            f"logger.wandb.project={project!r}: expected 1 to {_LONGEST_NAME} characters, none of / \\ # ? % :"
+        )
     return RunWandbLogger(
-        save_dir=save_dir, project=project, name=name and _shortened(name.strip()), group=group or experiment,
-        job_type=job_type, tags=_tags([*choices, *tags]), offline=offline, upload_model=log_model, id=run_id,
+        save_dir=save_dir, project=project, name=_shortened(name), group=_shortened(group or experiment),
+        job_type=_shortened(job_type), tags=_tags([*choices, *tags]), offline=offline, upload_model=log_model,
+        id=run_id,
         # The login check has frozen W&B's settings: the mode that WandbLogger sets for offline=True comes too late.
         mode="offline" if offline else None,
         resume="allow" if resumed else None,
         # W&B records the git state of this code, wherever the run was started.
-        settings=wandb.Settings(git_root=str(Path(__file__).parents[1])),
+        # Of what it says itself, the run's address is told in the log; the rest are advertisements.
+        settings=wandb.Settings(git_root=str(Path(__file__).parents[1]), silent=True),
     )  # fmt: skip
 
 
-def _shortened(name: str, limit: int = 128) -> str:
-    """Return a name of at most ``limit`` characters, which is what W&B accepts; its middle is left out.
+def _shortened(name: object, limit: int = _LONGEST_NAME) -> str | None:
+    """Return a name as W&B accepts it: text of at most ``limit`` characters, its middle left out; None if it is empty.
 
     Both ends tell runs apart: the first names data set and model, the last what a sweep changes.
     """
-    return name if len(name) <= limit else f"{name[: limit // 2 - 3]}...{name[-limit // 2 :]}"
+    text = "" if name is None else str(name).strip()
+    return (text if len(text) <= limit else f"{text[: limit // 2 - 3]}...{text[-limit // 2 :]}") or None
 
 
-def _tags(names: Iterable[str], limit: int = 64) -> list[str]:
-    """Return each tag once, without the folders or the owner before it, and cut to what W&B accepts."""
-    return list(dict.fromkeys(name.rstrip("/").rsplit("/", 1)[-1][:limit] for name in names))
+def _tags(names: Iterable[object], limit: int = 64) -> list[str]:
+    """Return each tag once, without the folders or the owner before it, and cut to what W&B accepts; no empty ones."""
+    tags = (
+        mask(str(name)).strip().rstrip("/").rsplit("/", 1)[-1][:limit].strip() for name in names if name is not None
+    )
+    return [tag for tag in dict.fromkeys(tags) if tag]
 
 
 def why_offline(timeout: float = 3.0) -> str | None:
     """Return why W&B can't be reached and what would help, or None if it can; never prompt."""
+    wandb.setup(wandb.Settings(silent=True))
     if not wandb.login(prompt=False, verify=False):
         return "no API key (set WANDB_API_KEY or run `wandb login`)"
     server = urlparse(wandb.setup().settings.base_url)

@@ -28,7 +28,9 @@ from ptmt_lightning.training.artifacts import FinishedRun, Tested, write_run
 from ptmt_lightning.training.checks import check_run
 from ptmt_lightning.training.collectors import PredictionCollector, RunRecord, ScoreCollector, attached
 from ptmt_lightning.training.loggers import RunCSVLogger, RunWandbLogger
+from ptmt_lightning.training.quiet import quiet_libraries
 from ptmt_lightning.training.trainer import make_trainer
+from ptmt_lightning.utils.secrets import masked
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ def train(
     trainer: L.Trainer | None = None,
     config: Mapping[str, Any] | None = None,
     test: bool = True,
-    keep_checkpoints: bool = True,
+    keep_checkpoints: bool = False,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train a model, test its best checkpoint, and write the run folder.
@@ -54,7 +56,8 @@ def train(
         config: every setting of the run, in plain types, for ``config.yaml`` and W&B. Its part ``run`` (names of model,
             backbone, loss, variant) goes into ``result.json`` as it is. None takes the main ones from the objects.
         test: score the test split, if there is one.
-        keep_checkpoints: keep checkpoints at the end; otherwise only ``model/`` has the best weights.
+        keep_checkpoints: keep checkpoints at the end; otherwise only ``model/`` has the best weights. A run that did
+            not end keeps them.
         resume: go on from the newest checkpoint in ``run_dir`` that can be read.
 
     Returns:
@@ -64,6 +67,7 @@ def train(
         ValueError: data, model and trainer don't go together; the folder holds another run; or the run is to be
             resumed, but no checkpoint can be read.
     """
+    quiet_libraries()
     folder = RunFolder(Path(run_dir))
     trainer = trainer or make_trainer(run_dir)
     check_run(trainer, datamodule, model)
@@ -71,11 +75,11 @@ def train(
         folder.check_free()
         folder.clear()  # of a run that was cut off before it had a checkpoint
     config = config or _config(folder, datamodule, model, trainer)
-    write_config(folder, config)
+    write_config(folder, masked(dict(config)))
     wandb_logger = next((logger for logger in trainer.loggers if isinstance(logger, RunWandbLogger)), None)
     if wandb_logger:
         wandb_logger.keep_id(folder)
-        wandb_logger.log_hyperparams({**config, "dataset_fingerprint": datamodule.fingerprint})
+        wandb_logger.log_hyperparams(masked({**config, "dataset_fingerprint": datamodule.fingerprint}))
     record = RunRecord()
     trainer.callbacks.insert(0, record)  # type: ignore[attr-defined]
     checkpoint = _prepare_to_resume(trainer, datamodule, folder) if resume else None
@@ -107,6 +111,7 @@ def train(
         "num_parameters": _num_parameters(model),
         "num_devices": trainer.world_size,
         "precision": trainer.precision,
+        "backbone_commit": model.backbone.commit,
         "wandb_run_id": wandb_logger and str(wandb_logger.version),
         **environment(model.device),
     }
@@ -114,7 +119,22 @@ def train(
         write_run(FinishedRun(folder, datamodule, model, result, tested), wandb_logger)
         if not keep_checkpoints:
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    _hint_at_zero(result, model)
     return result
+
+
+def _hint_at_zero(result: Mapping[str, Any], model: HTCModel) -> None:
+    """Say what to change where nothing that a model predicts is right."""
+    scores = result["test"] or result["val"]
+    if not scores or any(value for name, value in scores.items() if name != "h_auprc"):
+        return
+    lower = "" if model.rule.decision.single_label else ", or lower model.threshold (model.tune_threshold=global)"
+    log.warning(
+        "all scores are 0: no label that the model predicts is right, or it predicts none; train longer "
+        "(trainer.max_epochs=%d), raise optimizer.learning_rate%s, and look at predictions.jsonl",
+        4 * max(1, result["epochs"]),
+        lower,
+    )
 
 
 class _Fitted(NamedTuple):
@@ -172,6 +192,9 @@ def _prepare_to_resume(trainer: L.Trainer, datamodule: HTCDataModule, folder: Ru
 
 def _log_beginning(trainer: L.Trainer, datamodule: HTCDataModule, model: HTCModel, folder: RunFolder) -> None:
     log.info("run folder: %s", folder.path)
+    for logger in trainer.loggers:
+        if isinstance(logger, RunWandbLogger) and (address := getattr(logger.experiment, "url", None)):
+            log.info("W&B: %s", address)
     log.info(
         "%d training documents, %d labels on %d levels; %.1f million parameters; %d x %s",
         datamodule.num_documents("train"), len(model.taxonomy), model.taxonomy.num_levels, _num_parameters(model) / 1e6,

@@ -8,11 +8,12 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from ptmt_lightning.run_folder.curves import direction_of
+from ptmt_lightning.run_folder.curves import mode_of
 from ptmt_lightning.run_folder.paths import BEST_CHECKPOINT, RunFolder
-from ptmt_lightning.training.callbacks import Throughput, Vitals
+from ptmt_lightning.training.callbacks import EpochLog, Throughput, Vitals
 from ptmt_lightning.training.checkpoints import LastCheckpoint, WholeCheckpointIO
 from ptmt_lightning.training.loggers import RunCSVLogger
+from ptmt_lightning.training.quiet import quiet_libraries
 
 
 def make_trainer(
@@ -32,8 +33,9 @@ def make_trainer(
         patience: epochs without gain after which training stops; None never stops early.
         settings: arguments of Lightning's Trainer that replace the defaults here; ``callbacks`` are added.
     """
+    quiet_libraries()
     folder = RunFolder(Path(run_dir))
-    mode = mode or direction_of(monitor)
+    mode = mode or mode_of(monitor)
     folder.path.mkdir(parents=True, exist_ok=True)
     checkpoints = str(folder.checkpoints)
     callbacks: list[L.Callback] = [
@@ -44,6 +46,7 @@ def make_trainer(
         LastCheckpoint(checkpoints),
         Throughput(),
         Vitals(),
+        EpochLog(),
         *settings.pop("callbacks", []),
     ]  # fmt: skip
     if patience is not None:

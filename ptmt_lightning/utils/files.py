@@ -75,6 +75,9 @@ def write_text(path: Path, text: str) -> None:
         with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write does not know its file
+        raise
     finally:
         temporary.unlink(missing_ok=True)  # still there only after an error
 
@@ -105,5 +108,8 @@ def new_folder(path: Path, *, locked: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         temporary.rename(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write does not know its file
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 
 from ptmt_lightning.launch.app import main  # noqa: F401 (its resolvers)
 from ptmt_lightning.launch.checks import check_multirun, check_overrides
-from ptmt_lightning.launch.errors import user_errors
 from ptmt_lightning.launch.overrides import arguments_for_hydra, quoted
 from ptmt_lightning.launch.resume import resumed
 from ptmt_lightning.launch.run_name import run_name
 from ptmt_lightning.search.ranges import distribution_of
+from ptmt_lightning.utils.errors import reported_errors
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT_DIR / "conf/dataset").glob("*.yaml")))
@@ -172,7 +172,7 @@ def test_a_folder_to_resume_may_have_any_name(folder: str) -> None:
 def test_only_folders_of_the_run_itself_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work/outputs/toy/run").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "work")
-    with pytest.raises(SystemExit), user_errors(tmp_path / "work/outputs/toy/run"):
+    with pytest.raises(SystemExit), reported_errors(tmp_path / "work/outputs/toy/run"):
         raise ValueError("an error")
     assert (tmp_path / "work").is_dir()
     assert not (tmp_path / "work/outputs").exists()
@@ -229,9 +229,9 @@ def test_a_finished_run_without_checkpoints_is_not_begun_again(tmp_path: Path, m
 def test_paths_may_hold_characters_of_hydras_grammar(key: str, value: str) -> None:
     [argument] = arguments_for_hydra([f"{key}={value}"])
     override = OverridesParser.create().parse_override(argument)
-    assert (override.key_or_group, override.value()) == (key, value)
+    assert (override.key_or_group, override.value()) == (key, str(Path(value).expanduser()))
 
 
-@pytest.mark.parametrize("argument", ["dataset.path=a,b", "dataset.path=/plain/path", "seed=range(3)", "loss=wasl,bce"])
+@pytest.mark.parametrize("argument", ["dataset.path=/plain/path", "seed=range(3)", "loss=wasl,bce", "seed=1,2"])
 def test_what_hydra_can_read_is_left_as_it_is(argument: str) -> None:
     assert arguments_for_hydra([argument]) == [argument]
