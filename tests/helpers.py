@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import torch
 from conftest import ROOT_DIR, datamodule, ptmt_settings, tiny_source
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
+from warm import warm_python
 
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.models.ptmt.module import PTMT
@@ -37,10 +37,10 @@ FAST = LinearAdamW(learning_rate=5e-3, new_rate_factor=1, weight_decay=0.0, warm
 def start(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``run.py`` with ``tmp_path`` as working folder, no W&B account and no hub."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    offline = {"HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "OMP_NUM_THREADS": "1"}
+    home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
     return subprocess.run(
-        [sys.executable, str(ROOT_DIR / "run.py"), *arguments],
-        cwd=tmp_path, env=inherited | offline | environment, capture_output=True, text=True, timeout=300, check=False,
+        [warm_python(), str(ROOT_DIR / "run.py"), *arguments],
+        cwd=tmp_path, env=inherited | home | environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import ROOT_DIR
 from matplotlib.image import imread
+from warm import warm_python
 
 
 def results(path: Path, variants: dict[str | None, list[float]], shares: list[float]) -> Path:
@@ -28,7 +28,7 @@ def results(path: Path, variants: dict[str | None, list[float]], shares: list[fl
 
 
 def summarize(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT_DIR / "experiments/summarize.py"), *arguments]
+    command = [warm_python(), str(ROOT_DIR / "experiments/summarize.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 

@@ -16,6 +16,7 @@ import torch
 from conftest import ROOT_DIR
 from helpers import only_run, start, toy_arguments
 from omegaconf import OmegaConf
+from warm import warm_python
 
 pytestmark = pytest.mark.slow
 
@@ -181,8 +182,8 @@ def start_ranks(tmp_path: Path, *arguments: str, environments: list[dict[str, st
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(ROOT_DIR / "run.py"), *arguments],
-            cwd=tmp_path, env=inherited | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment,
+            [warm_python(), str(ROOT_DIR / "run.py"), *arguments],
+            cwd=tmp_path, env=inherited | environment,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for environment in environments
@@ -230,7 +231,7 @@ def test_ranks_of_torchrun_share_a_folder(toy_folder: Path, tmp_path: Path) -> N
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
             str(ROOT_DIR / "run.py"), *arguments,
         ],
-        cwd=tmp_path, env=inherited | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        cwd=tmp_path, env=inherited, capture_output=True, text=True,
         timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import httpx
 import pytest
 from conftest import TOY_DOCUMENTS, saved_ptmt
 from served import Server, processes_of, served, wait_until_ready
+from warm import warm_ptmt
 
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -160,7 +160,7 @@ def test_what_can_not_be_served_is_said_at_once(
     tmp_path: Path, toy_taxonomy: Taxonomy, arguments: list[str], message: str
 ) -> None:
     saved_ptmt(tmp_path, toy_taxonomy)
-    command = [str(Path(sys.executable).with_name("ptmt")), "serve", str(tmp_path / "model"), *arguments]
+    command = [*warm_ptmt(), "serve", str(tmp_path / "model"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert message in done.stderr

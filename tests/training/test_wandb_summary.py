@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ import pytest
 from conftest import TOY_DOCUMENTS
 from helpers import only_run, start, toy_arguments
 from omegaconf import OmegaConf
+from warm import warm_python
 
 LEARNS = ["logger=many", "optimizer.learning_rate=0.005", "optimizer.new_rate_factor=1", "trainer.max_epochs=4"]
 
 
 def inspect(file: Path, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(file)],
+        [warm_python(), "-m", "wandb", "leet", "inspect", "--json", *options, str(file)],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     return done.stdout
