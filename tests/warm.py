@@ -11,6 +11,7 @@ As a script, this file is the warm process.
 from __future__ import annotations
 
 import atexit
+import codecs
 import gc
 import importlib
 import os
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import types
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -169,16 +171,19 @@ def _kill(pid: int) -> None:
 def _run(request: dict[str, Any]) -> None:
     """Run a request's program in this process as if Python had just started it."""
     import numpy as np
+    import torch
 
     os.chdir(request["folder"])
     os.umask(request["umask"])
     os.environ.clear()
     os.environ.update(request["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    np.random.seed()  # noqa: NPY002 - as at a start; a fork seeds Python's own generator, and PyTorch's is a constant
+    np.random.seed()  # noqa: NPY002 - by chance, as at a start; a fork seeds Python's own generator
+    torch.default_generator.seed()
     if encoding := os.environ.get("PYTHONIOENCODING"):
         for stream in (sys.stdin, sys.stdout, sys.stderr):
-            stream.reconfigure(encoding=encoding, errors=stream.errors)  # type: ignore[union-attr]
+            errors = "backslashreplace" if stream is sys.stderr else "strict"
+            stream.reconfigure(encoding=codecs.lookup(encoding).name, errors=errors)  # type: ignore[union-attr]
     tempfile.tempdir = None
     sys.executable = request["program"]
     words = request["words"]
@@ -194,7 +199,10 @@ def _run(request: dict[str, Any]) -> None:
             sys.modules.pop(words[1], None)
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
-        runpy.run_path(words[0], run_name="__main__")
+        path = Path(words[0]).absolute()
+        sys.modules["__main__"] = main = types.ModuleType("__main__")
+        main.__file__ = str(path)
+        exec(compile(path.read_bytes(), path, "exec"), main.__dict__)
 
 
 def _exit_after(request: dict[str, Any]) -> NoReturn:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT_DIR
-from helpers import only_run, start, toy_arguments
+from helpers import only_run, start, start_afresh, toy_arguments
 from omegaconf import OmegaConf
 from warm import warm_python
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_whole_run_with_csv_and_wandb_offline(toy_folder: Path, tmp_path: Path) -> None:
-    done = start(tmp_path, *toy_arguments(toy_folder), "logger=many")
+    done = start_afresh(tmp_path, *toy_arguments(toy_folder), "logger=many")
     assert done.returncode == 0, done.stderr
     run_dir = only_run(tmp_path)
     assert {path.name for path in run_dir.iterdir()} == {
@@ -75,7 +75,7 @@ def test_two_ranks_from_the_command_line(toy_folder: Path, tmp_path: Path) -> No
 
 
 def test_multirun_gives_one_folder_a_job(toy_folder: Path, tmp_path: Path) -> None:
-    done = start(tmp_path, "-m", *toy_arguments(toy_folder), "trainer.max_epochs=1", "seed=0,1")
+    done = start_afresh(tmp_path, "-m", *toy_arguments(toy_folder), "trainer.max_epochs=1", "seed=0,1")
     assert done.returncode == 0, done.stderr
     results = [json.loads(path.read_text()) for path in (tmp_path / "outputs/toy/ptmt").glob("*/result.json")]
     assert sorted(result["seed"] for result in results) == [0, 1]
