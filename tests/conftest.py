@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import wandb
 from family_models import save_family
 from hypothesis import settings
 from transformers import BertTokenizer, PreTrainedTokenizerBase
+from warm import warm_python
 
 from ptmt_lightning.backbones import Backbone, FromScratch, Pretrained
 from ptmt_lightning.data.datamodule import HTCDataModule
@@ -187,10 +187,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start the application with ``tmp_path`` as working folder; ended with the test."""
     processes: list[subprocess.Popen[str]] = []
 
-    def begin(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def begin(*arguments: str, python: str | None = None, **environment: str) -> subprocess.Popen[str]:
         script = ROOT_DIR / "tests" / "plugins" / "app" / "app.py"
         process = subprocess.Popen(
-            [sys.executable, str(script), "-m", *arguments, "--config-dir", str(ROOT_DIR / "conf")],
+            [python or warm_python(), str(script), "-m", *arguments, "--config-dir", str(ROOT_DIR / "conf")],
             cwd=tmp_path, env=dict(os.environ) | environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job

@@ -20,21 +20,19 @@ from ptmt_lightning.inference.export import FileFormat, export_model
 from ptmt_lightning.taxonomy import Taxonomy
 
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]
+FAMILIES_TOO = ["roberta", "deberta-v2", "modernbert", "gpt2", "llama"]
 MORE = [*TEXTS, "", "m", "m n " * 100]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["onnx", "torch_export"])
 @pytest.mark.parametrize(
     ("model_type", "changes"),
     [
         (None, {}),
-        (None, {"prompts": "per_document"}),
-        ("roberta", {}),
-        ("deberta-v2", {}),
-        ("modernbert", {}),
-        ("gpt2", {}),
-        ("llama", {}),
+        *(
+            pytest.param(model_type, changes, marks=pytest.mark.slow)
+            for model_type, changes in [(None, {"prompts": "per_document"}), *((name, {}) for name in FAMILIES_TOO)]
+        ),
     ],
 )
 def test_scores_equal_those_of_the_trained_model(

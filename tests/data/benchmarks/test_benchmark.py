@@ -82,7 +82,6 @@ def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [("wos", ["dataset.fold=5"]), ("bgc", []), ("amazon", ["dataset.train_fraction=0.5"])],
@@ -99,7 +98,6 @@ def test_a_benchmark_trains_from_its_official_files(name: str, arguments: list[s
     assert len(list((tmp_path / "data/cache").rglob("*.arrow"))) == (3 if name == "bgc" else 1)
 
 
-@pytest.mark.slow
 def test_a_benchmark_trains_from_a_mirror(tmp_path: Path) -> None:
     mirror = put(tmp_path / "mirror", {**published("bugs", AMAZON_LABELS)}) / "raw"
     done = run(tmp_path, "dataset=bugs", "dataset.path=bugs", f"dataset.mirror={mirror.as_uri()}")
