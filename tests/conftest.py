@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 import torch
 import wandb
 from family_models import save_family
+from filelock import FileLock
 from hypothesis import settings
 from transformers import BertTokenizer, PreTrainedTokenizerBase
 from warm import warm_python
@@ -58,9 +60,9 @@ TOY_DOCUMENTS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _same_process_state() -> Iterator[None]:
-    """Put back what a test may change for the others: environment, random state, process group."""
+@contextmanager
+def same_process_state() -> Iterator[None]:
+    """Put back what a block may change for others: environment, random state, process group."""
     environment = dict(os.environ)
     with torch.random.fork_rng():
         yield
@@ -68,6 +70,12 @@ def _same_process_state() -> Iterator[None]:
         torch.distributed.destroy_process_group()
     os.environ.clear()
     os.environ.update(environment)
+
+
+@pytest.fixture(autouse=True)
+def _same_process_state() -> Iterator[None]:
+    with same_process_state():
+        yield
 
 
 @pytest.fixture
@@ -85,16 +93,32 @@ def write_folder(folder: Path, edges: list[tuple[str, str]], **splits: list[dict
     return folder
 
 
+def write_toy(folder: Path) -> Path:
+    """Data on the toy taxonomy: 24 training, 6 validation and 7 test documents."""
+    test = [*TOY_DOCUMENTS, TOY_DOCUMENTS[0]]
+    return write_folder(folder, TOY_EDGES, train=TOY_DOCUMENTS * 4, val=TOY_DOCUMENTS, test=test)
+
+
 @pytest.fixture
 def toy_folder(tmp_path: Path) -> Path:
-    """Data on the toy taxonomy: 24 training, 6 validation and 7 test documents."""
-    return write_folder(
-        tmp_path / "toy",
-        TOY_EDGES,
-        train=TOY_DOCUMENTS * 4,
-        val=TOY_DOCUMENTS,
-        test=[*TOY_DOCUMENTS, TOY_DOCUMENTS[0]],
-    )
+    """Data on the toy taxonomy, see `write_toy`."""
+    return write_toy(tmp_path / "toy")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with thresholds of its own on the toy data, to read only: made once for all test processes."""
+    from helpers import FAST, run  # which imports this module
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with FileLock(folder / "finished.lock"), same_process_state():
+        if not (folder / "finished/run/result.json").exists():
+            toy = write_toy(folder / "finished/toy")
+            settings: dict[str, Any] = {"optimizer": FAST, "tune_threshold": "level", "trainer": {"max_epochs": 8}}
+            run(toy, folder / "finished", folder / "finished/run", **settings)
+    return folder / "finished/run"
 
 
 def tiny_source(**changes: Any) -> FromScratch:

@@ -59,6 +59,7 @@ def test_resume_from_the_command_line_continues_the_same_folder(toy_folder: Path
     assert only_run(tmp_path) == run_dir
 
 
+@pytest.mark.slow  # each process imports all for itself
 def test_multirun_gives_one_folder_a_job(toy_folder: Path, tmp_path: Path) -> None:
     done = start_afresh(tmp_path, "-m", *toy_arguments(toy_folder), "trainer.max_epochs=1", "seed=0,1")
     assert done.returncode == 0, done.stderr
@@ -212,6 +213,7 @@ def test_two_nodes_under_slurm_share_a_folder_and_a_requeued_job_goes_on(toy_fol
     assert (run_dir / "checkpoints/last.ckpt").stat().st_mtime_ns == trained  # nothing was trained anew
 
 
+@pytest.mark.slow  # each process imports all for itself
 def test_ranks_of_torchrun_share_a_folder(toy_folder: Path, tmp_path: Path) -> None:
     arguments = [*toy_arguments(toy_folder), "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
