@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-fast demo clean
+.PHONY: help setup lint format test test-all demo clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,11 +24,13 @@ format: setup ## mend style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: setup ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-test-fast: setup ## the tests that take a second or less each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow'
+test: setup ## the tests, but for the long ones: some minutes
+	$(PYTEST) -m 'not slow'
+
+test-all: setup ## all tests
+	$(PYTEST)
 
 demo: setup ## train and test on the built-in sample, beside a bag-of-words baseline
 	$(BIN)/python experiments/demo/demo.py

@@ -6,18 +6,24 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# Before the first import that reads them: nothing is asked of a hub, and two test processes share two cores.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 import torch
 import wandb
 from family_models import save_family
+from filelock import FileLock
 from hypothesis import settings
 from transformers import BertTokenizer, PreTrainedTokenizerBase
+from warm import warm_python
 
 from ptmt_lightning.backbones import Backbone, FromScratch, Pretrained
 from ptmt_lightning.data.datamodule import HTCDataModule
@@ -54,9 +60,9 @@ TOY_DOCUMENTS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _same_process_state() -> Iterator[None]:
-    """Put back what a test may change for the others: environment, random state, process group."""
+@contextmanager
+def same_process_state() -> Iterator[None]:
+    """Put back what a block may change for others: environment, random state, process group."""
     environment = dict(os.environ)
     with torch.random.fork_rng():
         yield
@@ -64,6 +70,12 @@ def _same_process_state() -> Iterator[None]:
         torch.distributed.destroy_process_group()
     os.environ.clear()
     os.environ.update(environment)
+
+
+@pytest.fixture(autouse=True)
+def _same_process_state() -> Iterator[None]:
+    with same_process_state():
+        yield
 
 
 @pytest.fixture
@@ -81,16 +93,32 @@ def write_folder(folder: Path, edges: list[tuple[str, str]], **splits: list[dict
     return folder
 
 
+def write_toy(folder: Path) -> Path:
+    """Data on the toy taxonomy: 24 training, 6 validation and 7 test documents."""
+    test = [*TOY_DOCUMENTS, TOY_DOCUMENTS[0]]
+    return write_folder(folder, TOY_EDGES, train=TOY_DOCUMENTS * 4, val=TOY_DOCUMENTS, test=test)
+
+
 @pytest.fixture
 def toy_folder(tmp_path: Path) -> Path:
-    """Data on the toy taxonomy: 24 training, 6 validation and 7 test documents."""
-    return write_folder(
-        tmp_path / "toy",
-        TOY_EDGES,
-        train=TOY_DOCUMENTS * 4,
-        val=TOY_DOCUMENTS,
-        test=[*TOY_DOCUMENTS, TOY_DOCUMENTS[0]],
-    )
+    """Data on the toy taxonomy, see `write_toy`."""
+    return write_toy(tmp_path / "toy")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with thresholds of its own on the toy data, to read only: made once for all test processes."""
+    from helpers import FAST, run  # which imports this module
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with FileLock(folder / "finished.lock"), same_process_state():
+        if not (folder / "finished/run/result.json").exists():
+            toy = write_toy(folder / "finished/toy")
+            settings: dict[str, Any] = {"optimizer": FAST, "tune_threshold": "level", "trainer": {"max_epochs": 8}}
+            run(toy, folder / "finished", folder / "finished/run", **settings)
+    return folder / "finished/run"
 
 
 def tiny_source(**changes: Any) -> FromScratch:
@@ -183,10 +211,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start the application with ``tmp_path`` as working folder; ended with the test."""
     processes: list[subprocess.Popen[str]] = []
 
-    def begin(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def begin(*arguments: str, python: str | None = None, **environment: str) -> subprocess.Popen[str]:
         script = ROOT_DIR / "tests" / "plugins" / "app" / "app.py"
         process = subprocess.Popen(
-            [sys.executable, str(script), "-m", *arguments, "--config-dir", str(ROOT_DIR / "conf")],
+            [python or warm_python(), str(script), "-m", *arguments, "--config-dir", str(ROOT_DIR / "conf")],
             cwd=tmp_path, env=dict(os.environ) | environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job

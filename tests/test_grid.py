@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import ROOT_DIR
+from warm import warm_python
 
 pytestmark = pytest.mark.slow
 
@@ -25,11 +24,10 @@ axes:
 
 
 def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT_DIR / "experiments/grid.py"), str(tmp_path / "trial/grid.yaml")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [warm_python(), str(ROOT_DIR / "experiments/grid.py"), str(tmp_path / "trial/grid.yaml")]
     return subprocess.run(
         [*command, "--data", str(tmp_path), *arguments],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
-import pytest
 from conftest import ROOT_DIR
 from matplotlib.image import imread
+from warm import warm_python
 
 
 def results(path: Path, variants: dict[str | None, list[float]], shares: list[float]) -> Path:
@@ -28,11 +27,10 @@ def results(path: Path, variants: dict[str | None, list[float]], shares: list[fl
 
 
 def summarize(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT_DIR / "experiments/summarize.py"), *arguments]
+    command = [warm_python(), str(ROOT_DIR / "experiments/summarize.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.slow
 def test_table_has_mean_deviation_and_paired_difference(tmp_path: Path) -> None:
     path = results(tmp_path / "results.csv", {"full": [0.5, 0.7], "less": [0.4, 0.5]}, [1.0])
     done = summarize(str(path), "--against", "full")
@@ -47,7 +45,6 @@ def test_table_has_mean_deviation_and_paired_difference(tmp_path: Path) -> None:
     assert "no such variant; known: full, less" in summarize(str(path), "--against", "nothing").stderr
 
 
-@pytest.mark.slow
 def test_rows_that_differ_in_more_than_seeds_are_refused(tmp_path: Path) -> None:
     path = results(tmp_path / "results.csv", {"full": [0.5, 0.7]}, [1.0])
     table = pd.read_csv(path)
@@ -61,7 +58,6 @@ def test_rows_that_differ_in_more_than_seeds_are_refused(tmp_path: Path) -> None
     assert summarize(str(path)).stderr.strip() == f"error: {path} has no rows of --split test"
 
 
-@pytest.mark.slow
 def test_shares_of_the_training_set_become_curves(tmp_path: Path) -> None:
     path = results(tmp_path / "results.csv", {None: [0.5]}, [0.03125, 0.375, 1.0])
     done = summarize(str(path))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import write_folder
 from helpers import start
 
 from ptmt_lightning.data.sample import write_sample
-
-pytestmark = pytest.mark.slow
 
 SYSTEMS = {
     "ptmt": [],
@@ -28,6 +27,11 @@ SETTINGS = [
 ]  # fmt: skip
 
 
+def quick_for(system: str) -> list[Any]:
+    """Return all systems, of which only this one is in the quick tests."""
+    return [name if name == system else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS]
+
+
 @pytest.fixture
 def documents(tmp_path: Path) -> list[str]:
     """Arguments for 64 documents of the built-in sample, the same in every split."""
@@ -39,7 +43,7 @@ def documents(tmp_path: Path) -> list[str]:
     return ["dataset=jsonl", f"dataset.path={folder}", "dataset.name=some", "dataset.batch_size=8"]
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", quick_for("ptmt"))
 def test_it_learns_64_documents_by_heart(system: str, documents: list[str], tmp_path: Path) -> None:
     epochs = 200 if system in ("hbgl", "gacaps") else 80
     length = [f"trainer.max_epochs={epochs}", "trainer.check_val_every_n_epoch=40"]
@@ -54,9 +58,9 @@ def test_it_learns_64_documents_by_heart(system: str, documents: list[str], tmp_
     assert ("label pretraining: loss" in done.stdout) == (system == "hbgl")
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", quick_for("bert")[1:])
 def test_two_ranks(system: str, documents: list[str], tmp_path: Path) -> None:
-    """Two steps: a parameter without a gradient would stop the second."""
+    """Two steps: a parameter without a gradient would stop the second. PTMT's ranks are in training/."""
     ranks = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=2"]
     settings = [setting for setting in SETTINGS if setting != "trainer=cpu"]
     done = start(tmp_path, *documents, *settings, *ranks, f"model={system}", *SYSTEMS[system])

@@ -26,7 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from mutations import mutated_bytes, mutated_json
+from mutated import mutated_bytes, mutated_json
 
 from ptmt_lightning.data.document import read_documents
 from ptmt_lightning.inference.text_files import read_rows

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from book_mirror import ZIP, Mirror, collection, mirrored, ptmt
+from warm import warm_ptmt
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.data.benchmarks.bgc import BGCDataModule
@@ -76,9 +76,8 @@ def test_threads_that_download_at_once_do_so_once(folder: Path, mirror: Mirror) 
     assert mirror.requests == [f"/{ZIP}"]
 
 
-@pytest.mark.slow
 def test_processes_that_download_at_once_do_so_once(folder: Path, mirror: Mirror) -> None:
-    command = [str(Path(sys.executable).with_name("ptmt")), "data", "download", "bgc", "--path", str(folder)]
+    command = [*warm_ptmt(), "data", "download", "bgc", "--path", str(folder)]
     command += ["--mirror", mirror.url]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in processes:

@@ -10,27 +10,19 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import TOY_EDGES, write_folder
-from helpers import FAST, run
+from helpers import run
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.inference import Classifier
 from ptmt_lightning.inference.evaluate import documents_of, evaluate
 
 
-@pytest.fixture
-def trained(toy_folder: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
-    """A run's folder and result, with thresholds of its own."""
-    settings: dict[str, Any] = {"optimizer": FAST, "tune_threshold": "level", "trainer": {"max_epochs": 8}}
-    result, _ = run(toy_folder, tmp_path, tmp_path / "run", **settings)
-    return tmp_path / "run", result
-
-
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_the_scores_are_those_of_the_run(
-    trained: tuple[Path, dict[str, Any]], toy_folder: Path, tmp_path: Path, split: str,
+    finished_run: Path, toy_folder: Path, tmp_path: Path, split: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    run_dir, result = trained
+    run_dir, result = finished_run, json.loads((finished_run / "result.json").read_text())
     main(["evaluate", str(run_dir / "model"), str(toy_folder), "--split", split, "-o", str(tmp_path / "scores")])
     found = json.loads((tmp_path / "scores/evaluation.json").read_text())
     assert found["metrics"] == pytest.approx(result[split], abs=1e-6)
@@ -47,9 +39,9 @@ def test_the_scores_are_those_of_the_run(
 
 
 def test_one_file_without_a_taxonomy_will_do(
-    trained: tuple[Path, dict[str, Any]], toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_dir, result = trained
+    run_dir, result = finished_run, json.loads((finished_run / "result.json").read_text())
     with gzip.open(tmp_path / "more.jsonl.gz", "wb") as file:
         file.write((toy_folder / "test.jsonl").read_bytes())
     monkeypatch.chdir(tmp_path)
@@ -66,29 +58,27 @@ def test_averages_run_over_the_classes_that_the_run_took(toy_folder: Path, tmp_p
 
 
 @pytest.mark.parametrize("batch_size", [0, -5, 1.5])
-def test_a_size_of_batches_that_is_none_is_refused(
-    trained: tuple[Path, dict[str, Any]], toy_folder: Path, batch_size: Any
-) -> None:
-    classifier = Classifier.from_pretrained(trained[0] / "model")
+def test_a_size_of_batches_that_is_none_is_refused(finished_run: Path, toy_folder: Path, batch_size: Any) -> None:
+    classifier = Classifier.from_pretrained(finished_run / "model")
     with pytest.raises(ValueError, match=rf"^batch_size={batch_size}: expected an integer >= 1"):
         evaluate(classifier, documents_of(toy_folder, "test", classifier.taxonomy), batch_size=batch_size)
 
 
 def test_a_folder_with_a_dot_keeps_its_name_and_a_file_is_no_folder(
-    trained: tuple[Path, dict[str, Any]], toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     data = toy_folder.rename(tmp_path / "news.2023")
-    main(["evaluate", str(trained[0] / "model"), str(data)])
+    main(["evaluate", str(finished_run / "model"), str(data)])
     assert (tmp_path / "evaluations/news.2023-test/evaluation.json").exists()
     (tmp_path / "file").touch()
     assert "file is a file; give a folder below folders" in refused(
-        [str(trained[0] / "model"), str(data), "-o", str(tmp_path / "file/x/y")]
+        [str(finished_run / "model"), str(data), "-o", str(tmp_path / "file/x/y")]
     )
 
 
-def test_the_size_of_batches_does_not_change_scores(trained: tuple[Path, dict[str, Any]], toy_folder: Path) -> None:
-    classifier = Classifier.from_pretrained(trained[0] / "model")
+def test_the_size_of_batches_does_not_change_scores(finished_run: Path, toy_folder: Path) -> None:
+    classifier = Classifier.from_pretrained(finished_run / "model")
     found = [
         evaluate(classifier, documents_of(toy_folder, "test", classifier.taxonomy), batch_size=size) for size in (1, 5)
     ]
@@ -103,8 +93,8 @@ def refused(arguments: list[str]) -> str:
     return str(caught.value)
 
 
-def test_what_does_not_fit_is_one_line(trained: tuple[Path, dict[str, Any]], toy_folder: Path, tmp_path: Path) -> None:
-    model = str(trained[0] / "model")
+def test_what_does_not_fit_is_one_line(finished_run: Path, toy_folder: Path, tmp_path: Path) -> None:
+    model = str(finished_run / "model")
     out = ["-o", str(tmp_path / "scores")]
     assert refused([model, str(tmp_path / "nothing"), *out]) == (
         f"error: {tmp_path}/nothing: no such folder or file; expected data in the project's form"
@@ -126,10 +116,8 @@ def test_what_does_not_fit_is_one_line(trained: tuple[Path, dict[str, Any]], toy
     assert not (tmp_path / "scores").exists()
 
 
-def test_a_folder_with_something_else_is_left_alone(
-    trained: tuple[Path, dict[str, Any]], toy_folder: Path, tmp_path: Path
-) -> None:
-    model = str(trained[0] / "model")
+def test_a_folder_with_something_else_is_left_alone(finished_run: Path, toy_folder: Path, tmp_path: Path) -> None:
+    model = str(finished_run / "model")
     out = tmp_path / "scores"
     main(["evaluate", model, str(toy_folder), "-o", str(out)])
     assert "holds an evaluation already; give another folder, or --overwrite" in refused(
@@ -137,7 +125,7 @@ def test_a_folder_with_something_else_is_left_alone(
     )
     main(["evaluate", model, str(toy_folder), "--split", "val", "-o", str(out), "--overwrite"])
     assert json.loads((out / "evaluation.json").read_text())["split"] == "val"
-    for place in (trained[0], toy_folder):  # a run, and data
+    for place in (finished_run, toy_folder):  # a run, and data
         assert "is there already, and holds no evaluation" in refused(
             [model, str(toy_folder), "-o", str(place), "--overwrite"]
         )

@@ -6,18 +6,20 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from conftest import saved_ptmt
 from prediction_files import TEXTS, records, write
+from warm import warm_ptmt
 
 from ptmt_lightning.inference import Classifier
 from ptmt_lightning.taxonomy import Taxonomy
 
-COMMAND = [str(Path(sys.executable).with_name("ptmt")), "predict"]
+
+def predict() -> list[str]:
+    return [*warm_ptmt(), "predict"]
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def classifier(model: Path) -> Classifier:
 
 def test_command_reads_standard_input_and_writes_standard_output(model: Path, classifier: Classifier) -> None:
     done = subprocess.run(
-        [*COMMAND, str(model), "-", "--threshold", "0.3"], input="\n".join([*TEXTS, ""]), capture_output=True,
+        [*predict(), str(model), "-", "--threshold", "0.3"], input="\n".join([*TEXTS, ""]), capture_output=True,
         text=True, check=True,
     )  # fmt: skip
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -45,7 +47,7 @@ def test_command_reads_standard_input_and_writes_standard_output(model: Path, cl
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(model: Path) -> None:
-    command = f"{' '.join(COMMAND)} {model} - | head -n 1"
+    command = f"{' '.join(predict())} {model} - | head -n 1"
     done = subprocess.run(command, shell=True, input="m n\n" * 20_000, capture_output=True, text=True, check=False)
     assert len(done.stdout.splitlines()) == 1
     assert "Broken pipe" not in done.stderr
@@ -54,7 +56,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(model: Path) -> None:
 
 def test_command_names_what_is_wrong(model: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [*COMMAND, str(tmp_path), str(write(tmp_path, "in.txt"))], capture_output=True, text=True, check=False
+        [*predict(), str(tmp_path), str(write(tmp_path, "in.txt"))], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert f"error: '{tmp_path}' has no ptmt.json; did you mean {model}?" in done.stderr
@@ -65,7 +67,7 @@ def test_command_names_what_is_wrong(model: Path, tmp_path: Path) -> None:
 def test_a_killed_command_goes_on(model: Path, tmp_path: Path, classifier: Classifier) -> None:
     source, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text("".join(f"{TEXTS[i % len(TEXTS)]} {i}\n" for i in range(40_000)))
-    command = [*COMMAND, str(model), str(source), "-o", str(target)]
+    command = [*predict(), str(model), str(source), "-o", str(target)]
     state = tmp_path / "out.jsonl.part/state.json"
     done_before = 0
     for _ in range(2):

@@ -322,7 +322,6 @@ def test_most_labels_at_a_level(
     assert connected(folder, tmp_path, toy_ptmt).most_labels_at_a_level("train") == expected
 
 
-@pytest.mark.slow
 def test_the_sample_is_written_on_first_use(tmp_path: Path) -> None:
     data = SampleDataModule(
         name="sample", path=str(tmp_path / "sample"), batch_size=4, cache_dir=str(tmp_path / "cache")

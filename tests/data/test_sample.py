@@ -14,8 +14,6 @@ from ptmt_lightning.taxonomy import Taxonomy
 
 FILES = ["taxonomy.tsv", "test.jsonl", "train.jsonl", "val.jsonl"]
 
-pytestmark = pytest.mark.slow  # writing the sample takes seconds
-
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TOY_DOCUMENTS, saved_ptmt
+from warm import warm_ptmt
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.inference import Classifier
@@ -19,21 +20,19 @@ from ptmt_lightning.inference.export import FileFormat, export_model
 from ptmt_lightning.taxonomy import Taxonomy
 
 TEXTS = [document["text"] for document in TOY_DOCUMENTS]
+FAMILIES_TOO = ["roberta", "deberta-v2", "modernbert", "gpt2", "llama"]
 MORE = [*TEXTS, "", "m", "m n " * 100]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["onnx", "torch_export"])
 @pytest.mark.parametrize(
     ("model_type", "changes"),
     [
         (None, {}),
-        (None, {"prompts": "per_document"}),
-        ("roberta", {}),
-        ("deberta-v2", {}),
-        ("modernbert", {}),
-        ("gpt2", {}),
-        ("llama", {}),
+        *(
+            pytest.param(model_type, changes, marks=pytest.mark.slow)
+            for model_type, changes in [(None, {"prompts": "per_document"}), *((name, {}) for name in FAMILIES_TOO)]
+        ),
     ],
 )
 def test_scores_equal_those_of_the_trained_model(
@@ -53,8 +52,7 @@ def test_scores_equal_those_of_the_trained_model(
 @pytest.mark.slow
 def test_command_exports_and_predicts_in_8_bits(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
     saved_ptmt(tmp_path, toy_taxonomy)
-    ptmt = str(Path(sys.executable).with_name("ptmt"))
-    command = [ptmt, "export", str(tmp_path / "model"), "-o", str(tmp_path / "int8"), "--int8"]
+    command = [*warm_ptmt(), "export", str(tmp_path / "model"), "-o", str(tmp_path / "int8"), "--int8"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].endswith("opens with Classifier.from_pretrained, ptmt predict")
     assert done.stderr == ""
@@ -62,9 +60,8 @@ def test_command_exports_and_predicts_in_8_bits(tmp_path: Path, toy_taxonomy: Ta
     reduced = Classifier.from_pretrained(tmp_path / "int8").probabilities(MORE)
     assert not torch.allclose(reduced, full, rtol=0, atol=1e-5)
     torch.testing.assert_close(reduced, full, rtol=0, atol=0.1)
-    done = subprocess.run(
-        [ptmt, "predict", str(tmp_path / "int8"), "-"], input="m n o\n", capture_output=True, text=True, check=True
-    )
+    command = [*warm_ptmt(), "predict", str(tmp_path / "int8"), "-"]
+    done = subprocess.run(command, input="m n o\n", capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 1
 
 

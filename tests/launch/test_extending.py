@@ -32,7 +32,6 @@ def toy_backbone(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_all_of_them_in_one_run_from_the_command_line(tmp_path: Path) -> None:
     done = start(
         tmp_path, "--config-dir", str(TOYS / "conf"), "model=toy", "model.scale=2", "loss=toy", "dataset=toy",
@@ -57,7 +56,6 @@ def test_all_of_them_in_one_run_from_the_command_line(tmp_path: Path) -> None:
     assert json.loads((run.folder / "model/config.json").read_text())["model_type"] == "toybert"
 
 
-@pytest.mark.slow
 def test_a_misspelt_setting_of_a_folder_of_ones_own_is_refused(tmp_path: Path) -> None:
     done = start(tmp_path, "--config-dir", str(TOYS / "conf"), "model=toy", "model.scael=2", PYTHONPATH=str(TOYS))
     assert done.returncode == 1

@@ -31,7 +31,6 @@ def in_place(value: Any, places: dict[str, str]) -> Any:
     return [in_place(item, places) for item in value] if isinstance(value, list) else value
 
 
-@pytest.mark.slow
 def test_a_run_that_was_cut_off_ends_as_the_last_version_would_have_ended_it(tmp_path: Path) -> None:
     """Cut off after 12 of 24 epochs; what the last version reached uncut stands in expected.json."""
     run_dir = shutil.copytree(LEFT / "cut_off", tmp_path / "run")

@@ -14,14 +14,13 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT_DIR
-from helpers import only_run, start, toy_arguments
+from helpers import only_run, start, start_afresh, toy_arguments
 from omegaconf import OmegaConf
-
-pytestmark = pytest.mark.slow
+from warm import warm_python
 
 
 def test_whole_run_with_csv_and_wandb_offline(toy_folder: Path, tmp_path: Path) -> None:
-    done = start(tmp_path, *toy_arguments(toy_folder), "logger=many")
+    done = start_afresh(tmp_path, *toy_arguments(toy_folder), "logger=many")
     assert done.returncode == 0, done.stderr
     run_dir = only_run(tmp_path)
     assert {path.name for path in run_dir.iterdir()} == {
@@ -60,21 +59,9 @@ def test_resume_from_the_command_line_continues_the_same_folder(toy_folder: Path
     assert only_run(tmp_path) == run_dir
 
 
-def test_two_ranks_from_the_command_line(toy_folder: Path, tmp_path: Path) -> None:
-    """One run folder, each document predicted once, and the same metrics as counted from the predictions."""
-    done = start(tmp_path, *toy_arguments(toy_folder), "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
-    assert done.returncode == 0, done.stderr
-    run_dir = only_run(tmp_path)
-    result = json.loads((run_dir / "result.json").read_text())
-    assert result["num_devices"] == 2
-    lines = [json.loads(line) for line in (run_dir / "predictions.jsonl").read_text().splitlines()]
-    assert [line["id"] for line in lines] == [f"test:{number}" for number in range(1, 8)]
-    exact = [sorted(line["labels"]) == sorted(path["path"] for path in line["predicted"]) for line in lines]
-    assert result["test"]["exact_match"] == pytest.approx(sum(exact) / 7)
-
-
+@pytest.mark.slow  # each process imports all for itself
 def test_multirun_gives_one_folder_a_job(toy_folder: Path, tmp_path: Path) -> None:
-    done = start(tmp_path, "-m", *toy_arguments(toy_folder), "trainer.max_epochs=1", "seed=0,1")
+    done = start_afresh(tmp_path, "-m", *toy_arguments(toy_folder), "trainer.max_epochs=1", "seed=0,1")
     assert done.returncode == 0, done.stderr
     results = [json.loads(path.read_text()) for path in (tmp_path / "outputs/toy/ptmt").glob("*/result.json")]
     assert sorted(result["seed"] for result in results) == [0, 1]
@@ -101,6 +88,7 @@ def test_user_errors_are_one_line_and_leave_nothing(tmp_path: Path, arguments: l
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_multirun_with_ranks_of_its_own_for_each_job(toy_folder: Path, tmp_path: Path) -> None:
     """Each job of a sweep has the devices that it asks for, and scores each document once."""
     arguments = [*toy_arguments(toy_folder), "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1,2"]
@@ -133,6 +121,7 @@ def test_a_batch_that_cannot_be_split_is_refused_in_one_line(toy_folder: Path, t
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_told_to_end_in_a_sweep_a_run_is_resumed_by_the_same_command(toy_folder: Path, tmp_path: Path) -> None:
     """A job that takes too long saves, ends, and counts as failed; the same command goes on with it."""
     folder = tmp_path / "a=1, (b)"
@@ -167,6 +156,7 @@ def test_a_sweep_started_on_every_rank_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_slurm_jobs_of_a_sweep_run_locally_too(toy_folder: Path, tmp_path: Path) -> None:
     """The launcher behind hydra/launcher=slurm, on this machine."""
     arguments = [*toy_arguments(toy_folder), "trainer.max_epochs=1", "hydra/launcher=submitit_local"]
@@ -181,8 +171,8 @@ def start_ranks(tmp_path: Path, *arguments: str, environments: list[dict[str, st
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(ROOT_DIR / "run.py"), *arguments],
-            cwd=tmp_path, env=inherited | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment,
+            [warm_python(), str(ROOT_DIR / "run.py"), *arguments],
+            cwd=tmp_path, env=inherited | environment,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for environment in environments
@@ -192,6 +182,7 @@ def start_ranks(tmp_path: Path, *arguments: str, environments: list[dict[str, st
     return outputs
 
 
+@pytest.mark.slow
 def test_two_nodes_under_slurm_share_a_folder_and_a_requeued_job_goes_on(toy_folder: Path, tmp_path: Path) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -222,6 +213,7 @@ def test_two_nodes_under_slurm_share_a_folder_and_a_requeued_job_goes_on(toy_fol
     assert (run_dir / "checkpoints/last.ckpt").stat().st_mtime_ns == trained  # nothing was trained anew
 
 
+@pytest.mark.slow  # each process imports all for itself
 def test_ranks_of_torchrun_share_a_folder(toy_folder: Path, tmp_path: Path) -> None:
     arguments = [*toy_arguments(toy_folder), "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
@@ -230,7 +222,7 @@ def test_ranks_of_torchrun_share_a_folder(toy_folder: Path, tmp_path: Path) -> N
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
             str(ROOT_DIR / "run.py"), *arguments,
         ],
-        cwd=tmp_path, env=inherited | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        cwd=tmp_path, env=inherited, capture_output=True, text=True,
         timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -238,7 +230,6 @@ def test_ranks_of_torchrun_share_a_folder(toy_folder: Path, tmp_path: Path) -> N
     assert result["num_devices"] == 2
 
 
-@pytest.mark.slow
 def test_a_search_leaves_out_ranges_that_the_loss_has_not(toy_folder: Path, tmp_path: Path) -> None:
     choices = ["model=bert", "search=bert", "loss=bce", "hydra.sweeper.n_trials=1", "trainer.max_epochs=1"]
     done = start(tmp_path, *toy_arguments(toy_folder), *choices)
@@ -250,6 +241,7 @@ def test_a_search_leaves_out_ranges_that_the_loss_has_not(toy_folder: Path, tmp_
     assert {column.split(".")[0] for column in searched} == {"optimizer", "model"}
 
 
+@pytest.mark.slow
 def test_a_search_with_pruning_on_two_ranks(toy_folder: Path, tmp_path: Path) -> None:
     """Both ranks train with the trial's settings, and end together where the study says so."""
     arguments = [
@@ -287,7 +279,6 @@ def test_folder_without_weights_as_backbone(toy_folder: Path, tmp_path: Path) ->
     assert "the folder has no weights (*.safetensors or pytorch_model*.bin)" in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_names_with_brackets_and_accents_are_shown_as_they_are(encoding: str, toy_folder: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "données [red]x[/red] [/]"

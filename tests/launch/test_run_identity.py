@@ -61,7 +61,6 @@ def test_what_is_left_of_a_run_that_never_saved_is_removed(tmp_path: Path) -> No
     RunFolder(tmp_path / "not/there").clear()
 
 
-@pytest.mark.slow
 def test_a_second_run_into_the_same_folder_from_the_command_line(toy_folder: Path, tmp_path: Path) -> None:
     arguments = [*toy_arguments(toy_folder), f"hydra.run.dir={tmp_path / 'mine'}", "trainer.max_epochs=1"]
     first = start(tmp_path, *arguments)
@@ -80,7 +79,6 @@ def test_a_second_run_into_the_same_folder_from_the_command_line(toy_folder: Pat
     assert len((tmp_path / "mine/metrics.csv").read_text().splitlines()) == len(before.splitlines())
 
 
-@pytest.mark.slow
 def test_a_run_is_not_resumed_with_labels_in_another_order(toy_folder: Path, tmp_path: Path) -> None:
     done = start(tmp_path, *toy_arguments(toy_folder))
     assert done.returncode == 0, done.stderr
@@ -143,7 +141,6 @@ def test_the_direction_is_the_metrics_own(name: str, direction: str, toy_ptmt: P
         check_monitor(name, toy_ptmt, wrong)
 
 
-@pytest.mark.slow
 def test_a_loss_as_monitor_keeps_its_lowest_point(toy_folder: Path, tmp_path: Path) -> None:
     done = start(tmp_path, *toy_arguments(toy_folder), "monitor=val/label_loss", "trainer.max_epochs=3")
     assert done.returncode == 0, done.stderr

@@ -88,7 +88,6 @@ def test_bad_dropout_is_refused() -> None:
         make(dropout=1)
 
 
-@pytest.mark.slow
 def test_it_learns_the_toy_documents_by_heart() -> None:
     model = make().train()
     batch = toy_batch(model)

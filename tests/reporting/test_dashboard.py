@@ -59,7 +59,6 @@ def keys(node: dict[Any, Any], prefix: str = "") -> Iterator[str]:
 # ---- what panels name ----
 
 
-@pytest.mark.slow
 def test_every_metric_is_one_that_runs_log(content: dict[str, Any], toy_folder: Path, tmp_path: Path) -> None:
     logged, recorded = set(), b""
     for system, setting in (("ptmt", "model.alpha=0.1"), ("bert_ml", "backbone.num_layers=3")):
@@ -242,7 +241,6 @@ def server(fresh_wandb: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve
         yield server
 
 
-@pytest.mark.slow
 def test_with_a_login_it_creates_the_views_and_then_updates_them(
     server: Server, fresh_wandb: Path, capsys: pytest.CaptureFixture[str], content: dict[str, Any]
 ) -> None:

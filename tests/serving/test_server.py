@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ import httpx
 import pytest
 from conftest import TOY_DOCUMENTS, saved_ptmt
 from served import Server, served
+from warm import warm_ptmt
 
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -128,7 +128,7 @@ def test_what_can_not_be_served_is_said_at_once(
     tmp_path: Path, toy_taxonomy: Taxonomy, arguments: list[str], message: str
 ) -> None:
     saved_ptmt(tmp_path, toy_taxonomy)
-    command = [str(Path(sys.executable).with_name("ptmt")), "serve", str(tmp_path / "model"), *arguments]
+    command = [*warm_ptmt(), "serve", str(tmp_path / "model"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert message in done.stderr

@@ -108,7 +108,6 @@ def test_offline_by_choice_is_no_reason_for_a_warning(
     assert not caplog.records
 
 
-@pytest.mark.slow
 def test_with_a_key_but_no_way_to_the_server_it_works_offline(
     fresh_wandb: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +122,6 @@ def test_with_a_key_but_no_way_to_the_server_it_works_offline(
     assert "W&B runs offline: no connection to 127.0.0.1" in record.getMessage()
 
 
-@pytest.mark.slow
 def test_offline_run_is_written_below_the_save_dir(fresh_wandb: Path) -> None:
     save_dir = fresh_wandb / "run"
     logger = wandb_logger(save_dir=str(save_dir), project="toy")

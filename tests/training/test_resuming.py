@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -54,9 +55,15 @@ class TerminateAt(L.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("interval", [1.0, 2])
-@pytest.mark.parametrize("steps", [[8], [0, 5, 6, 9, 13, 17]])  # 6 steps an epoch
+OFTEN = [0, 5, 6, 9, 13, 17]  # 6 steps an epoch
+ALL_WAYS = itertools.product([[8], OFTEN], [1.0, 2], [0, 2])
+QUICK_WAYS = [([8], 1.0, 2), ([8], 2, 0), (OFTEN, 1.0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "interval", "num_workers"),
+    [way if way in QUICK_WAYS else pytest.param(*way, marks=pytest.mark.slow) for way in ALL_WAYS],
+)
 def test_terminated_run_goes_on_within_the_epoch(
     num_workers: int, steps: list[int], interval: float, toy_folder: Path, tmp_path: Path
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ import pytest
 from conftest import TOY_DOCUMENTS
 from helpers import only_run, start, toy_arguments
 from omegaconf import OmegaConf
+from warm import warm_python
 
 LEARNS = ["logger=many", "optimizer.learning_rate=0.005", "optimizer.new_rate_factor=1", "trainer.max_epochs=4"]
 
 
 def inspect(file: Path, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(file)],
+        [warm_python(), "-m", "wandb", "leet", "inspect", "--json", *options, str(file)],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     return done.stdout
@@ -101,6 +101,15 @@ def assert_wrong_predictions_are_those_of_the_file(run_dir: Path) -> None:
     assert [row["f1"] for row in rows] == sorted(row["f1"] for row in rows)
 
 
+def assert_each_document_is_predicted_once(run_dir: Path, result: dict[str, Any], ranks: int) -> None:
+    """And the metrics are those that are counted from the predictions."""
+    assert result["num_devices"] == ranks
+    lines = [json.loads(line) for line in (run_dir / "predictions.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [f"test:{number}" for number in range(1, 8)]
+    exact = [sorted(line["labels"]) == sorted(path["path"] for path in line["predicted"]) for line in lines]
+    assert result["test"]["exact_match"] == pytest.approx(sum(exact) / 7)
+
+
 def assert_artifacts_are_those_of_the_run(run_dir: Path, result: dict[str, Any]) -> None:
     artifacts = {artifact["type"]: artifact for artifact in records(legs(run_dir)[0], "artifact")}
     [split] = artifacts["split-ids"]["manifest"]["contents"]
@@ -114,8 +123,7 @@ def assert_artifacts_are_those_of_the_run(run_dir: Path, result: dict[str, Any])
     assert json.loads(model["metadata"])["test"] == result["test"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_offline_run_has_what_the_folder_has(toy_folder: Path, tmp_path: Path, ranks: int) -> None:
     devices = ["trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={ranks}"]
     settings = ["model.tune_threshold=level", "logger.wandb.tags=[mine]"]
@@ -133,6 +141,7 @@ def test_an_offline_run_has_what_the_folder_has(toy_folder: Path, tmp_path: Path
     assert_nothing_twice(run_dir)
     assert_wrong_predictions_are_those_of_the_file(run_dir)
     assert_artifacts_are_those_of_the_run(run_dir, result)
+    assert_each_document_is_predicted_once(run_dir, result, ranks)
     [config] = records(file, "config")
     assert config["update"] == OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
     [run] = records(file, "run")
@@ -143,7 +152,6 @@ def test_an_offline_run_has_what_the_folder_has(toy_folder: Path, tmp_path: Path
     assert run["git"]["commit"] == result["git_sha"]
 
 
-@pytest.mark.slow
 def test_jobs_of_a_sweep_are_runs_of_one_group(toy_folder: Path, tmp_path: Path) -> None:
     done = start(tmp_path, "-m", *toy_arguments(toy_folder), *LEARNS, "trainer.max_epochs=1", "seed=0,1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -155,7 +163,6 @@ def test_jobs_of_a_sweep_are_runs_of_one_group(toy_folder: Path, tmp_path: Path)
     assert {json.loads((folder / "result.json").read_text())["group"] for folder in folders} == {group}
 
 
-@pytest.mark.slow
 def test_an_experiment_is_the_group_of_a_single_run(toy_folder: Path, tmp_path: Path) -> None:
     arguments = [*toy_arguments(toy_folder), "experiment=without_count", "logger=wandb", "trainer.max_epochs=1"]
     done = start(tmp_path, *arguments, "logger.wandb.name=chosen", "logger.wandb.log_model=true")
@@ -168,7 +175,6 @@ def test_an_experiment_is_the_group_of_a_single_run(toy_folder: Path, tmp_path: 
     assert places == {str(path) for path in (run_dir / "model").iterdir()}  # to be read there: no copy on disk
 
 
-@pytest.mark.slow
 def test_a_resumed_run_is_one_run_with_one_test(toy_folder: Path, tmp_path: Path) -> None:
     done = start(tmp_path, *toy_arguments(toy_folder), *LEARNS, "trainer.max_epochs=1", "test=false")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from benchmark_modules import FOLDED, NAMES, connected, folds
 from conftest import ROOT_DIR, tiny_source
 from raw import AMAZON_LABELS, benchmark, official, prepared, published, put
+from warm import warm_python
 
 from ptmt_lightning.data.document import Example
 
@@ -84,14 +84,13 @@ RUN = [
 
 def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    offline = {"HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    offline = {"HOME": str(tmp_path)}
     return subprocess.run(
-        [sys.executable, str(ROOT_DIR / "run.py"), *RUN, *arguments],
+        [warm_python(), str(ROOT_DIR / "run.py"), *RUN, *arguments],
         cwd=tmp_path, env=inherited | offline, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [("wos", ["dataset.fold=5"]), ("bgc", []), ("amazon", ["dataset.train_fraction=0.5"])],
@@ -108,7 +107,6 @@ def test_a_benchmark_trains_from_its_official_files(name: str, arguments: list[s
     assert len(list((tmp_path / "data/cache").rglob("*.arrow"))) == (3 if name == "bgc" else 1)
 
 
-@pytest.mark.slow
 def test_a_benchmark_trains_from_a_mirror(tmp_path: Path) -> None:
     mirror = put(tmp_path / "mirror", {**published("bugs", AMAZON_LABELS)}) / "raw"
     done = run(tmp_path, "dataset=bugs", "dataset.path=bugs", f"dataset.mirror={mirror.as_uri()}")
