@@ -172,6 +172,7 @@ def _run(request: dict[str, Any]) -> None:
     """Run a request's program in this process as if Python had just started it."""
     import numpy as np
     import torch
+    from wandb.sdk.data_types._private import MEDIA_TMP
 
     os.chdir(request["folder"])
     os.umask(request["umask"])
@@ -185,6 +186,8 @@ def _run(request: dict[str, Any]) -> None:
             errors = "backslashreplace" if stream is sys.stderr else "strict"
             stream.reconfigure(encoding=codecs.lookup(encoding).name, errors=errors)  # type: ignore[union-attr]
     tempfile.tempdir = None
+    MEDIA_TMP._finalizer.detach()  # the warm process's own folder, which the first fork to end would remove
+    MEDIA_TMP.__init__("wandb-media")
     sys.executable = request["program"]
     words = request["words"]
     if words[0] == "-u":

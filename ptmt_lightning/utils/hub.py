@@ -51,7 +51,8 @@ def hub_source(name: str) -> HubSource:
 
     The hub is asked once and shortly whether it answers; libraries would repeat each of their requests for a minute.
     """
-    if Path(name).expanduser().exists():
+    is_path = name.startswith((".", "~", "/")) or name.count("/") > 1  # of a folder, which may be missing
+    if is_path or Path(name).exists():
         return HubSource(str(Path(name).expanduser()), None, local_files_only=False, problem=None)
     repository, _, revision = name.partition("@")
     from huggingface_hub import constants, get_session  # imported only here, as local folders do not need it

@@ -38,7 +38,7 @@ def test_a_run_with_defaults(toy_folder: Path, tmp_path: Path, monkeypatch: pyte
     result = train(datamodule=data, model=model, run_dir=run_dir, trainer=trainer)
     assert (result["dataset"], result["model"], result["loss"]) == ("toy", "ptmt", "wasl")
     assert {path.name for path in run_dir.iterdir()} == {
-        "checkpoints", "config.yaml", "figures", "label_embeddings.csv", "metrics.csv", "model", "per_label.csv",
+        "config.yaml", "figures", "label_embeddings.csv", "metrics.csv", "model", "per_label.csv",
         "predictions.jsonl", "reliability.csv", "result.json",
     }  # fmt: skip
     [found], left_out = find_runs([tmp_path])
@@ -73,7 +73,7 @@ def test_a_second_run_into_one_folder_is_refused_or_replaces_the_first(toy_folde
         data = HTCDataModule(str(toy_folder), cache_dir=str(tmp_path / "cache"))
         model = build(data, FromScratch(), PTMT)
         trainer = make_trainer(tmp_path / "run", max_epochs=1, accelerator="cpu", enable_progress_bar=False)
-        return train(datamodule=data, model=model, run_dir=tmp_path / "run", trainer=trainer)
+        return train(datamodule=data, model=model, run_dir=tmp_path / "run", trainer=trainer, keep_checkpoints=True)
 
     first = once()
     curves = (tmp_path / "run/metrics.csv").read_text()

@@ -39,7 +39,11 @@ def test_marks_of_files_that_were_joined_go(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "name", "problem"),
     [
-        (gzip.compress(b"a\n"), "in.txt", "not a text file, but compressed with gzip; let its name end in .gz"),
+        (
+            gzip.compress(b"a\n", mtime=0),
+            "in.txt",
+            "not a text file, but compressed with gzip; let its name end in .gz",
+        ),
         (
             b"PK\x03\x04...",
             "in.csv",

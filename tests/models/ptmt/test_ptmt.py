@@ -56,12 +56,12 @@ def test_rows_match_the_tokens_when_the_matrix_is_longer_than_the_vocabulary(tmp
     backbone.model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     backbone, tokenizer, max_length = Pretrained(name=str(tmp_path)).load([])  # type: ignore[assignment]
-    model = PTMT(
-        taxonomy=Taxonomy(TOY_EDGES), backbone=backbone, tokenizer=tokenizer, max_length=max_length, **ptmt_settings()
-    )
+    known = Taxonomy([("ROOT", "m"), ("ROOT", "n"), ("m", "m n")])  # words of the vocabulary
+    model = PTMT(taxonomy=known, backbone=backbone, tokenizer=tokenizer, max_length=max_length, **ptmt_settings())
     embeddings = backbone.token_embeddings.detach()
     for name, row in zip(model.taxonomy.names, label_rows(model), strict=True):
         pieces = tokenizer(name, add_special_tokens=False)["input_ids"]
+        assert tokenizer.unk_token_id not in pieces
         torch.testing.assert_close(row, embeddings[pieces].mean(dim=0))
 
 
