@@ -86,6 +86,14 @@ def test_programs_that_a_fork_starts_are_warm_too(tmp_path: Path) -> None:
     assert run(nested, tmp_path, cwd=tmp_path).stdout == f"{warm_python()}\n{warm_python()} True\n"
 
 
+def test_folders_that_a_library_makes_when_it_is_imported_are_each_forks_own(tmp_path: Path) -> None:
+    script = "from wandb.sdk.data_types._private import MEDIA_TMP as m; import os; print(m.name, os.path.isdir(m.name))"
+    found = [run(script, tmp_path).stdout.split() for _ in range(2)]
+    assert [exists for _, exists in found] == ["True", "True"]
+    assert found[0][0] != found[1][0]
+    assert not any(Path(folder).exists() for folder, _ in found)
+
+
 def test_what_a_fork_can_not_be_given_starts_afresh(tmp_path: Path) -> None:
     script = "import sys; print('torch' in sys.modules)"
     assert run(script, tmp_path).stdout == "True\n"

@@ -34,6 +34,7 @@ from typing import Any, NoReturn
 from warm_ask import receive, send
 
 ROOT_DIR = Path(__file__).parents[1]
+Temporary = list[tempfile.TemporaryDirectory[str]]
 
 # Names of variables that are read when Python starts or a library is imported.
 READ_AT_IMPORT = (
@@ -61,14 +62,16 @@ def warm_python() -> str:
     if not hasattr(os, "pidfd_open"):  # not on Linux
         return sys.executable
     folder = Path(tempfile.mkdtemp(prefix="warm-"))  # removed by the warm process
-    program, address = folder / "python", folder / "socket"
+    program, address, temporary = folder / "python", folder / "socket", folder / "tmp"
+    temporary.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "PYTHONPATH"))}
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(address))
         listener.listen(64)
         process = subprocess.Popen(
-            [sys.executable, __file__, str(listener.fileno()), str(folder)], env=environment | {"HOME": str(folder)},
-            cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [sys.executable, __file__, str(listener.fileno()), str(folder)],
+            cwd=folder, env=environment | {"HOME": str(folder), "TMPDIR": str(temporary)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             pass_fds=[listener.fileno()], start_new_session=True,
         )  # fmt: skip
     atexit.register(lambda: print(process.communicate()[0], end=""))  # the end of its input ends it
@@ -168,11 +171,10 @@ def _kill(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def _run(request: dict[str, Any]) -> None:
+def _run(request: dict[str, Any], folders: Temporary) -> None:
     """Run a request's program in this process as if Python had just started it."""
     import numpy as np
     import torch
-    from wandb.sdk.data_types._private import MEDIA_TMP
 
     os.chdir(request["folder"])
     os.umask(request["umask"])
@@ -186,8 +188,9 @@ def _run(request: dict[str, Any]) -> None:
             errors = "backslashreplace" if stream is sys.stderr else "strict"
             stream.reconfigure(encoding=codecs.lookup(encoding).name, errors=errors)  # type: ignore[union-attr]
     tempfile.tempdir = None
-    MEDIA_TMP._finalizer.detach()  # the warm process's own folder, which the first fork to end would remove
-    MEDIA_TMP.__init__("wandb-media")
+    for each in folders:  # of libraries that make one when they are imported: a fork needs, and removes, its own
+        each._finalizer.detach()  # type: ignore[attr-defined]
+        each.__init__()  # type: ignore[misc]
     sys.executable = request["program"]
     words = request["words"]
     if words[0] == "-u":
@@ -208,11 +211,11 @@ def _run(request: dict[str, Any]) -> None:
         exec(compile(path.read_bytes(), path, "exec"), main.__dict__)
 
 
-def _exit_after(request: dict[str, Any]) -> NoReturn:
+def _exit_after(request: dict[str, Any], folders: Temporary) -> NoReturn:
     """Run a request's program and end as Python ends, but for tearing down its modules, which takes half a second."""
     code: Any = 1
     try:
-        _run(request)
+        _run(request, folders)
         code = 0
     except SystemExit as end:
         code = end.code
@@ -244,9 +247,10 @@ if __name__ == "__main__":
     threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
     assert len(threads) - threads.count("jemalloc_bg_thd") == 1, threads
     gc.collect()
+    folders = [each for each in gc.get_objects() if type(each) is tempfile.TemporaryDirectory]
     gc.freeze()
     work = _Warm(socket.socket(fileno=int(sys.argv[1])), started_with).serve()
     if work is None:
         shutil.rmtree(sys.argv[2])
     else:
-        _exit_after(work)
+        _exit_after(work, folders)

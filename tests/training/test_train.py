@@ -39,7 +39,9 @@ def test_toy_example_of_the_paper(tmp_path: Path) -> None:
     """Section A.7: two documents, one down to level 3, one that ends on level 1; from text to pruned prediction."""
     documents = TOY_DOCUMENTS[:2]
     folder = write_folder(tmp_path / "a7", TOY_EDGES, train=documents * 8, val=documents, test=documents)
-    result, model = run(folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 30})
+    result, model = run(
+        folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 30, "check_val_every_n_epoch": 10}
+    )
     tokens = model.tokenizer.convert_ids_to_tokens(
         model.collator(training=False)([Example(0, 0, torch.tensor([7, 8, 9]).numpy(), torch.tensor([0]).numpy())])
         .input_ids[0]
@@ -52,7 +54,13 @@ def test_toy_example_of_the_paper(tmp_path: Path) -> None:
 
 
 def test_the_folder_says_what_the_model_is_and_scores(toy_folder: Path, tmp_path: Path) -> None:
-    result, model = run(toy_folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 20})
+    result, model = run(
+        toy_folder,
+        tmp_path,
+        tmp_path / "run",
+        optimizer=FAST,
+        trainer={"max_epochs": 20, "check_val_every_n_epoch": 10},
+    )
     card = (tmp_path / "run/model/README.md").read_text()
     assert card.startswith("---\nlibrary_name: ptmt_lightning\n")
     assert "a taxonomy of 11 labels on 3 levels\n(3 / 7 / 1)" in card
@@ -65,7 +73,13 @@ def test_the_folder_says_what_the_model_is_and_scores(toy_folder: Path, tmp_path
 
 
 def test_learns_several_paths_and_paths_that_end_early(toy_folder: Path, tmp_path: Path) -> None:
-    result, model = run(toy_folder, tmp_path, tmp_path / "run", optimizer=FAST, trainer={"max_epochs": 60})
+    result, model = run(
+        toy_folder,
+        tmp_path,
+        tmp_path / "run",
+        optimizer=FAST,
+        trainer={"max_epochs": 60, "check_val_every_n_epoch": 20},
+    )
     assert result["test"]["h_f1_micro"] > 0.99
     assert predict(model, "p q p q r") == [["A", "AB"], ["B", "BB"]]
 
@@ -159,7 +173,9 @@ def test_cross_entropy_learns_one_path(tmp_path: Path) -> None:
     documents = [document for document in TOY_DOCUMENTS if len(document["labels"]) == 1]
     folder = write_folder(tmp_path / "data", TOY_EDGES, train=documents * 8, val=documents, test=documents)
     settings = {"label_loss": CrossEntropy(), "alpha_l1": 0.0, "optimizer": FAST}
-    result, _ = run(folder, tmp_path, tmp_path / "run", **settings, trainer={"max_epochs": 25})
+    result, _ = run(
+        folder, tmp_path, tmp_path / "run", **settings, trainer={"max_epochs": 25, "check_val_every_n_epoch": 5}
+    )
     assert result["test"]["exact_match"] == 1.0
 
 

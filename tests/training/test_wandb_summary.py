@@ -15,7 +15,7 @@ from helpers import only_run, start, toy_arguments
 from omegaconf import OmegaConf
 from warm import warm_python
 
-LEARNS = ["logger=many", "optimizer.learning_rate=0.005", "optimizer.new_rate_factor=1", "trainer.max_epochs=4"]
+LEARNS = ["logger=many", "optimizer.learning_rate=0.005", "optimizer.new_rate_factor=1", "trainer.max_epochs=8"]
 
 
 def inspect(file: Path, *options: str) -> str:
@@ -126,8 +126,8 @@ def assert_artifacts_are_those_of_the_run(run_dir: Path, result: dict[str, Any])
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_offline_run_has_what_the_folder_has(toy_folder: Path, tmp_path: Path, ranks: int) -> None:
     devices = ["trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={ranks}"]
-    settings = ["model.tune_threshold=level", "logger.wandb.tags=[mine]"]
-    done = start(tmp_path, *toy_arguments(toy_folder), *devices, *LEARNS, *settings)
+    arguments = [*toy_arguments(toy_folder), *devices, *LEARNS, "model.tune_threshold=level"]
+    done = start(tmp_path, *arguments, "logger.wandb.tags=[mine]")
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("W&B runs offline") == 1
     run_dir = only_run(tmp_path)
@@ -143,7 +143,8 @@ def test_an_offline_run_has_what_the_folder_has(toy_folder: Path, tmp_path: Path
     assert_artifacts_are_those_of_the_run(run_dir, result)
     assert_each_document_is_predicted_once(run_dir, result, ranks)
     [config] = records(file, "config")
-    assert config["update"] == OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
+    settings = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
+    assert config["update"] == {**settings, "dataset_fingerprint": result["dataset_fingerprint"]}
     [run] = records(file, "run")
     assert run["display_name"].startswith("toy ptmt dataset.batch_size=4 backbone=tiny ")
     assert run["display_name"].endswith("model.tune_threshold=level")
