@@ -33,9 +33,10 @@ def check_range(
         if above and (value < high if high_open else value <= high):  # type: ignore[operator]
             return
     kind = "an integer" if integer else "a number"
+    least, most = (str(bound) if isinstance(bound, int) else f"{bound:g}" for bound in (low, high))
     bounds = (
-        f"{'>' if low_open else '>='} {low:g}"
+        f"{'>' if low_open else '>='} {least}"
         if high == float("inf")
-        else f"in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+        else f"in {'(' if low_open else '['}{least}, {most}{')' if high_open else ']'}"
     )
     raise ValueError(f"{key}={shortened(repr(value))}: expected {kind} {bounds}; set {key} to one")

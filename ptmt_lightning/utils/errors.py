@@ -101,12 +101,13 @@ def _bad_setting(error: BaseException) -> str | None:
         return f"{where}{cause}; set it"
     if cause is None or isinstance(cause, ImportError):
         return f"{where}{_first_line(error).removesuffix(':')}{f' ({cause})' if cause else ''}; check its _target_"
-    return one_line(cause)
+    return one_line(cause) or f"{where}{cause}; change the setting"
 
 
 def _user_error(error: BaseException) -> str | None:
-    if _is(error, "omegaconf.errors.InterpolationResolutionError") and isinstance(error.__cause__, ValueError):
-        return str(error.__cause__)
+    if _is(error, "omegaconf.errors.InterpolationResolutionError"):  # of a resolver, which names its own key
+        told = re.match(r"ValueError raised while resolving interpolation: (.*?)(\s+full_key: .*)?$", str(error), re.S)
+        return told and told.group(1)
     return str(error) if isinstance(error, ValueError) else None
 
 

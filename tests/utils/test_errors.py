@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from sqlalchemy.exc import OperationalError
 
 from ptmt_lightning.launch.errors import JobsFailedError
+from ptmt_lightning.launch.run_name import register_resolvers
 from ptmt_lightning.utils.errors import one_line, reported_errors, system_error
 
 
@@ -241,3 +242,18 @@ def test_broken_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     shown, code = ending(raised(lambda: json.loads("{")), capsys)
     assert (shown, code) == ("error: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)", 1)
     assert signal.SIGINT + 128 == 130
+
+
+def test_a_setting_that_follows_from_a_wrong_one_names_the_wrong_one() -> None:
+    register_resolvers()
+    config = OmegaConf.create({"monitor": "val/time", "mode": "${direction_of:${monitor}}"})
+    assert one_line(raised(lambda: config.mode)) == (
+        "monitor='val/time': expected a score or a loss, which are better when they are higher or lower; set monitor "
+        "to one, such as val/h_f1_macro or val/label_loss"
+    )
+
+
+def test_a_value_that_a_library_refuses_names_the_group() -> None:
+    config = OmegaConf.create({"trainer": {"_target_": "lightning.Trainer", "devices": "abc", "accelerator": "cpu"}})
+    shown = one_line(raised(lambda: instantiate(config).trainer))
+    assert shown == "trainer: `devices` selected with `CPUAccelerator` should be an int > 0.; change the setting"
