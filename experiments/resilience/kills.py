@@ -48,7 +48,8 @@ HERE = Path(__file__).parent
 RUN = HERE.parents[1] / "run.py"
 IMPORTED = (Classifier, export, task)  # which commands import late, else in each fork anew
 TRAIN = [
-    "experiment=demo", "trainer.max_epochs=6", "trainer.val_check_interval=0.5", "impl.num_workers=1",
+    "experiment=demo", "trainer.max_epochs=3", "trainer.val_check_interval=0.5", "impl.num_workers=1",
+    "dataset.train_fraction=0.1", "trainer.limit_val_batches=5", "trainer.limit_test_batches=5",
     "callbacks.progress_bar=null", "callbacks.early_stopping=null",
     "callbacks.last_checkpoint.every_minutes=0.01", "+callbacks.last_checkpoint.check_every=1",
 ]  # fmt: skip
@@ -162,13 +163,16 @@ def _equal(one: Any, two: Any) -> bool:
 
 
 def _num_alive(folder: Path) -> int:
-    """Return the number of processes that name a folder, 5 seconds after the last one of them should have ended."""
-    time.sleep(5)
-    count = 0
-    for process in Path("/proc").iterdir():
-        with suppress(OSError):
-            count += process.name.isdigit() and str(folder).encode() in (process / "cmdline").read_bytes()
-    return count
+    """Return the number of processes that name a folder, after at most 10 seconds in which they may end."""
+    until = time.monotonic() + 10
+    while True:
+        count = 0
+        for process in Path("/proc").iterdir():
+            with suppress(OSError):
+                count += process.name.isdigit() and str(folder).encode() in (process / "cmdline").read_bytes()
+        if not count or time.monotonic() > until:
+            return count
+        time.sleep(0.1)
 
 
 def _fork(folder: Path, work: Callable[[], object]) -> int:
@@ -220,6 +224,8 @@ def _start_training(folder: Path) -> int:
     arguments = [f"resume={run}"] if RunFolder(run).has_checkpoint else arguments
 
     def work() -> None:
+        if RunFolder(run).is_finished:  # a kill may come when all is written
+            return
         sys.argv = [str(RUN), *arguments]
         app.main()
 
@@ -233,7 +239,7 @@ def _outcome_of_training(folder: Path) -> dict[str, Any]:
     same = ("steps", "epochs", "best_checkpoint", "best_score", "thresholds", "num_documents", "dataset_fingerprint")
     found |= {key: result[key] for key in same}
     curves = pd.read_csv(run.metrics)
-    kept = [name for name in curves if not str(name).endswith("_per_second")]
+    kept = [name for name in curves if not str(name).endswith(("_per_second", "memory_gib"))]
     found["curves"] = curves[kept].round(5).to_csv()
     # Whether previous.ckpt is there depends on the time that the run took.
     names = {str(path.relative_to(folder)) for path in folder.rglob("*")} - {"run/checkpoints/previous.ckpt"}
