@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-all demo clean
+.PHONY: help setup lint format test test-all test-versions demo clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -31,6 +31,15 @@ test: setup ## the tests, but for the long ones: some minutes
 
 test-all: setup ## all tests
 	$(PYTEST)
+
+test-versions: setup ## the tests at the lowest and at the newest versions that pyproject.toml allows: some minutes each
+	for bound in lowest-direct highest; do \
+		uv pip compile --quiet --resolution $$bound --extra dev pyproject.toml -o .venv-$$bound.txt && \
+		$(PYTHON) -m venv --clear .venv-$$bound && \
+		.venv-$$bound/bin/python -m pip install --quiet --requirement .venv-$$bound.txt && \
+		.venv-$$bound/bin/python -m pip install --quiet --no-deps --editable . && \
+		OMP_NUM_THREADS=1 .venv-$$bound/bin/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow' || exit 1; \
+	done
 
 demo: setup ## train and test on the built-in sample, beside a bag-of-words baseline
 	$(BIN)/python experiments/demo/demo.py
