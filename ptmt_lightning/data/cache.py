@@ -14,19 +14,18 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.data.document import Document, Example
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.utils.files import new_folder
+from ptmt_lightning.utils.files import new_folder, remove_abandoned
 from ptmt_lightning.utils.tokens import text_token_ids
 
 log = logging.getLogger(__name__)
@@ -143,7 +142,7 @@ def tokenized(
             if folder.exists():
                 log.warning("%s: damaged cache (%s), made again", folder, problem)
                 shutil.rmtree(folder)
-            _remove_leftovers(cache_dir)
+            remove_abandoned(cache_dir.glob("*.*.tmp"))  # of other keys, too
             _write(folder, documents, tokenizer, max_tokens)
     return TokenizedDocuments(folder)
 
@@ -167,7 +166,7 @@ def _key(raw: Path, taxonomy: Taxonomy, tokenizer: PreTrainedTokenizerBase, max_
 
 def _write(folder: Path, documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
     iterator, digest = iter(documents), hashlib.sha256()
-    with new_folder(folder, locked=True) as temporary:
+    with new_folder(folder) as temporary:
         arrow = temporary / "documents.arrow"
         with pa.OSFile(os.fsencode(arrow), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
             while chunk := list(itertools.islice(iterator, _CHUNK)):
@@ -181,13 +180,6 @@ def _write(folder: Path, documents: Iterable[Document], tokenizer: PreTrainedTok
                 writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
         checksums = {"crc32": _crc32(arrow), "documents": digest.hexdigest()}
         (temporary / "checksum.json").write_text(json.dumps(checksums), encoding="utf-8")
-
-
-def _remove_leftovers(cache_dir: Path) -> None:
-    """Remove what killed processes left of caches of any key; who is making one holds its lock."""
-    for left in cache_dir.glob("*.*.tmp"):
-        with suppress(Timeout), FileLock(cache_dir / f"{left.name.split('.')[0]}.lock", blocking=False):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _problem(folder: Path) -> str | None:

@@ -56,7 +56,7 @@ def write_sample(folder: Path) -> None:
     with FileLock(f"{folder}.lock"):
         if folder.exists():
             return
-        with new_folder(folder, locked=True) as temporary:
+        with new_folder(folder) as temporary:
             _write_files(temporary)
 
 

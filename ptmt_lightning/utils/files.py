@@ -7,10 +7,13 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import lock_descriptor
 
 _MAX_JSON = 2**28  # bytes
 
@@ -93,23 +96,54 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, *, locked: bool = False) -> Iterator[Path]:
+def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; rename it to ``path`` at the end, or remove it after an error.
+
+    The folder is locked meanwhile. Those of killed processes are not any more, and are removed first.
 
     Args:
         path: of the folder to be made.
-        locked: no other process makes this folder now; temporary folders that killed processes left are removed.
     """
-    if locked:
-        for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
-            shutil.rmtree(left, ignore_errors=True)
+    remove_abandoned(path.parent.glob(f"{glob.escape(path.name)}.*.tmp"))
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
-    temporary.mkdir()
+    hidden = temporary.with_name(f".{temporary.name}")  # until it is locked
+    hidden.mkdir()
+    with _locked(hidden):
+        hidden.rename(temporary)
+        try:
+            yield temporary
+            temporary.rename(path)
+        except OSError as error:
+            error.filename = error.filename or str(path)  # a failed write does not know its file
+            raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_abandoned(folders: Iterable[Path]) -> None:
+    """Remove temporary folders of :func:`new_folder` whose makers were killed; not on Windows, which locks no folders.
+
+    Args:
+        folders: temporary folders; those that a living process is filling are left alone.
+    """
+    for folder in folders:
+        with suppress(OSError), _locked(folder) as is_free:  # it has gone meanwhile, or the disk knows no locks
+            if is_free:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder within this block; give False if another process has locked it, or folders can't be locked."""
+    if sys.platform == "win32":
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield temporary
-        temporary.rename(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a failed write does not know its file
-        raise
+        try:
+            is_free = lock_descriptor(descriptor, blocking=False)
+        except OSError:  # of a disk that knows no locks
+            is_free = False
+        yield is_free
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import stat
 import threading
 from collections.abc import Iterator
@@ -149,11 +151,31 @@ def test_two_writers_have_folders_of_their_own(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a", "b", "c"]
 
 
-def test_what_killed_processes_left_goes_with_the_next_one_that_has_the_lock(tmp_path: Path) -> None:
+def test_what_killed_processes_left_goes_with_the_next_one_of_that_name(tmp_path: Path) -> None:
     for name in ("a.x1.tmp", "a.x2.tmp", "b.x1.tmp", "a.txt"):
         (tmp_path / name).mkdir()
-    with new_folder(tmp_path / "a", locked=True) as folder:
+    with new_folder(tmp_path / "a") as folder:
         assert names(tmp_path) == sorted([folder.name, "a.txt", "b.x1.tmp"])
     with new_folder(tmp_path / "c"):
         pass
     assert names(tmp_path) == ["a", "a.txt", "b.x1.tmp", "c"]
+
+
+def test_a_folder_that_is_being_filled_stays_until_its_process_is_killed(tmp_path: Path) -> None:
+    ready, writer = os.pipe()
+    process = os.fork()
+    if not process:
+        with new_folder(tmp_path / "a") as folder:
+            os.write(writer, folder.name.encode())
+            signal.pause()
+    name = os.read(ready, 100).decode()
+    try:
+        with new_folder(tmp_path / "a") as mine:
+            assert names(tmp_path) == sorted([name, mine.name])
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    shutil.rmtree(tmp_path / "a")
+    with new_folder(tmp_path / "a"):
+        pass
+    assert names(tmp_path) == ["a"]

@@ -37,7 +37,7 @@ def extract_archives(folder: Path) -> None:
             shutil.rmtree(target)
         if target.exists():
             continue
-        with new_folder(target, locked=True) as temporary:
+        with new_folder(target) as temporary:
             _extract(archive, temporary, str(archive))
             for inner in sorted(path for path in temporary.rglob("*.zip") if path.is_file()):
                 if inner.with_suffix("").exists():  # extracted by whoever made the archive

@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import json
 import logging
-import shutil
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ from ptmt_lightning.data.cache import TokenizedDocuments
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import SPLITS, read_documents
 from ptmt_lightning.utils.checks import check_range
-from ptmt_lightning.utils.files import new_folder, write_text
+from ptmt_lightning.utils.files import new_folder, remove_abandoned, write_text
 
 log = logging.getLogger(__name__)
 
@@ -169,9 +168,8 @@ class BenchmarkDataModule(HTCDataModule):
     def _prepare(self, files: Sequence[Path]) -> None:
         found = self.read_raw(files)
         log.info("%s: reading %s, once", self.name, found.form)
-        for left in self.folder.glob("prepared-*.*.tmp"):  # of killed processes: the caller holds the lock of all
-            shutil.rmtree(left, ignore_errors=True)
-        with new_folder(self.path, locked=True) as folder:
+        remove_abandoned(self.folder.glob("prepared-*.*.tmp"))  # of other settings, too
+        with new_folder(self.path) as folder:
             writer = PreparedWriter(folder, found.dropped)
             for name, documents in found.documents.items():
                 writer.write(name, documents)
