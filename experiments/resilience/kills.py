@@ -2,6 +2,8 @@
 
     python experiments/resilience/kills.py [--kills train=40,cache=20,predict=15,export=10,search=15] [--seed 0]
 
+Prediction and export use the model of the training, so that ``train=0`` stands before them where they are done alone.
+
 Each piece of work is done once undisturbed. Then it is started again and again, killed by SIGKILL at a moment drawn
 from 0 to a bit more than the undisturbed time, and given the same command again (a run with a checkpoint:
 ``resume=RUN``), until one start survives; then the next round begins in an empty folder, until the number of kills is
@@ -77,7 +79,7 @@ class Work:
 
 
 def main() -> None:
-    """Do all work, and write ``kills.log`` and ``results.csv``."""
+    """Do all work, and write a log of each, and ``results.csv``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", default="train=40,cache=20,predict=15,export=10,search=15")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
@@ -94,13 +96,17 @@ def main() -> None:
         "predict": (_start_prediction, _files), "export": (_start_export, _outcome_of_export),
         "search": (_start_search, _outcome_of_search),
     }  # fmt: skip
-    rows = []
-    moments = random.Random(options.seed)
-    with (HERE / "kills.log").open("w") as log:
-        for name, count in numbers.items():
-            rows.append({"work": name, **_repeat(outputs, name, Work(count, *starts[name]), moments, log)})
-            pd.DataFrame(rows).to_csv(HERE / "results.csv", index=False)
-    print(pd.DataFrame(rows).to_string(index=False))
+    table = HERE / "results.csv"
+    for name, count in numbers.items():
+        with (HERE / f"{name}.log").open("w", encoding="utf-8") as log:
+            row = _repeat(outputs, name, Work(count, *starts[name]), random.Random(options.seed), log)
+        others = [other for other in _rows(table) if other["work"] != name]
+        pd.DataFrame([*others, {"work": name, **row}]).to_csv(table, index=False)
+    print(table.read_text(encoding="utf-8"))
+
+
+def _rows(table: Path) -> list[dict[str, Any]]:
+    return pd.read_csv(table).to_dict("records") if table.exists() else []  # type: ignore[return-value]
 
 
 def _repeat(outputs: Path, name: str, work: Work, moments: random.Random, log: Any) -> dict[str, Any]:
