@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ptmt_lightning.backbones.sources import FromScratch as FromScratch
     from ptmt_lightning.backbones.sources import Pretrained as Pretrained
     from ptmt_lightning.backbones.sources import quiet_transformers as quiet_transformers
-    from ptmt_lightning.backbones.sources import word_tokenizer as word_tokenizer
+    from ptmt_lightning.backbones.vocabulary import word_tokenizer as word_tokenizer
 
 __all__ = [
     "FAMILIES", "Backbone", "FromScratch", "KeysValues", "Pretrained", "name_embeddings", "quiet_transformers",
@@ -26,6 +26,6 @@ __getattr__ = lazy_names(
     {
         "FAMILIES": "families", "Backbone": "backbone", "FromScratch": "sources", "KeysValues": "attention",
         "Pretrained": "sources", "name_embeddings": "label_names", "quiet_transformers": "sources",
-        "word_tokenizer": "sources",
+        "word_tokenizer": "vocabulary",
     },
 )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -24,13 +22,13 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
-    BertTokenizer,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
 from ptmt_lightning.backbones.backbone import Backbone
 from ptmt_lightning.backbones.families import Form, family_of
+from ptmt_lightning.backbones.vocabulary import word_tokenizer
 from ptmt_lightning.backbones.weights import MisfitError, check_parameters, check_sizes, load_weights
 from ptmt_lightning.utils.checks import check_range
 from ptmt_lightning.utils.files import read_json_object
@@ -46,7 +44,6 @@ _AUTO_CLASSES: dict[Form, Any] = {
 }
 _MOST_UNUSED_IDS = 2**16  # of a tokenizer, as the embedding matrix has a row for each
 _SHOWN = 300  # characters of another library's message
-_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @dataclass(frozen=True)
@@ -202,29 +199,6 @@ class FromScratch:
         model = BertForMaskedLM(config)
         model.name_or_path = self.name
         return _fit_to_tokenizer(Backbone(model, trained_head=False), tokenizer, self.max_length, self.name)
-
-
-def word_tokenizer(texts: Iterable[str], size: int) -> BertTokenizer:
-    """Return a lower-casing WordPiece tokenizer that knows the most frequent words and spells others in characters.
-
-    Equally frequent words are ordered by spelling, so that every process makes the same tokenizer.
-
-    Args:
-        texts: the texts whose words are counted.
-        size: number of words.
-    """
-    split = pre_tokenizers.BertPreTokenizer()
-    normalize = normalizers.BertNormalizer(lowercase=True)
-    words: Counter[str] = Counter()
-    for text in texts:
-        words.update(word for word, _ in split.pre_tokenize_str(normalize.normalize_str(text)))
-    frequent = sorted(words, key=lambda word: (-words[word], word))[:size]
-    characters = sorted({character for word in words for character in word})
-    pieces = [*_SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters), *frequent]
-    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    backend.normalizer, backend.pre_tokenizer, backend.decoder = normalize, split, decoders.WordPiece()
-    return BertTokenizer(vocab=vocabulary, tokenizer_object=backend)
 
 
 def read_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
