@@ -117,15 +117,18 @@ class RunFolder:
     def check_free(self) -> None:
         """Refuse to be the folder of a new run while it holds another one, whose curves and weights would mix in.
 
+        A run that was cut off before it had a checkpoint to go on from is none, be there a best one already: the same
+        command begins it anew.
+
         Raises:
-            ValueError: the folder holds a run that is finished, or weights of one that is not.
+            ValueError: the folder holds a run that is finished, or one that can go on.
         """
-        has_weights = any(self.model.glob("*")) or any(self.checkpoints.glob("*.ckpt"))
-        if self.is_finished or has_weights:
+        if self.is_finished or self.has_checkpoint or any(self.model.glob("*")):
             state = "a finished run" if self.is_finished else "a run that was cut off"
+            resume = f"go on with resume={self.path}, " if self.has_checkpoint else ""
             raise ValueError(
-                f"hydra.run.dir={str(self.path)!r}: holds {state}; give another folder, go on with "
-                f"resume={self.path}, or replace it with overwrite=true"
+                f"hydra.run.dir={str(self.path)!r}: holds {state}; give another folder, {resume}or replace it with "
+                "overwrite=true"
             )
 
     @rank_zero_only

@@ -36,7 +36,7 @@ def fill(folder: RunFolder, *, finished: bool = False, checkpoint: bool = False,
     ("state", "message"),
     [
         ({"finished": True, "checkpoint": True}, "holds a finished run; give another folder, go on with resume="),
-        ({"finished": True}, "holds a finished run"),
+        ({"finished": True}, "holds a finished run; give another folder, or replace it with overwrite=true$"),
         ({"checkpoint": True}, "holds a run that was cut off"),
         ({"model": True}, "holds a run that was cut off"),
     ],
@@ -52,8 +52,9 @@ def test_a_folder_that_holds_a_run_is_refused_or_emptied(tmp_path: Path, state: 
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "job.log"}
 
 
-def test_what_is_left_of_a_run_that_never_saved_is_removed(tmp_path: Path) -> None:
+def test_what_is_left_of_a_run_that_can_not_go_on_is_removed(tmp_path: Path) -> None:
     fill(RunFolder(tmp_path))
+    (tmp_path / "checkpoints/best.ckpt").write_text("x")  # written before the first one to go on from
     RunFolder(tmp_path).check_free()
     RunFolder(tmp_path).clear()
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "job.log"}
