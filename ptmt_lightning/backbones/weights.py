@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import PretrainedConfig, PreTrainedModel
 
 from ptmt_lightning.backbones.families import Family
+from ptmt_lightning.utils.checks import shortened
+from ptmt_lightning.utils.files import read_json_object
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,7 @@ _OTHER_HEADS = re.compile(
     r"(^|\.)(pooler|classifier|pre_classifier|score|qa_outputs|seq_relationship|sop_classifier|discriminator_predictions|"
     r"classification_head|position_ids|embed_positions_ids|token_type_ids|inv_freq|mask_emb)(\.|$)"
 )
+_FLOATS = {"F64", "F32", "F16", "BF16"}  # names of number formats in safetensors files
 _SHOWN = 3  # names in a message
 # Larger numbers than in any published model: a broken or hostile config.json must not fill the memory.
 _MOST_LAYERS, _MOST_OF_A_SIZE = 1000, 2**24
@@ -109,6 +113,7 @@ def load_weights(
     Raises:
         MisfitError: lists what is missing, unexpected or of another shape, with the likely reason.
     """
+    _check_files(Path(name), name)
     model, info = auto_class.from_pretrained(
         name, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )  # fmt: skip
@@ -124,10 +129,50 @@ def load_weights(
         problems = _problems(info, family)
         if not problems:
             log.warning("%s: the names of its tensors begin with %r, which is left out", name, prefix)
+    broken = [
+        key for key, tensor in model.state_dict().items() if tensor.is_floating_point() and not _is_finite(tensor)
+    ]
+    if broken:
+        raise MisfitError(
+            f"backbone.name={name!r}: {len(broken)} tensors hold values that are no finite numbers ({_shown(broken)}); "
+            "restore the weights"
+        )
     if problems:
         hint = f"save them without {prefix!r} before their names" if prefix else "set backbone.name to a whole folder"
         raise MisfitError(f"backbone.name={name!r}: the weights do not fit config.json: {'; '.join(problems)}; {hint}")
     return model, [key for key in info["missing_keys"] if _is_of_head(key, family)]
+
+
+def _check_files(folder: Path, name: str) -> None:
+    """Refuse a local folder whose weights are elsewhere, or are numbers that Transformers would cast to others.
+
+    Raises:
+        MisfitError: names the file, or the tensors.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        files = read_json_object(index).get("weight_map")
+        names = set(files.values()) if isinstance(files, dict) else {None}
+        wrong = [file for file in names if not isinstance(file, str) or not re.fullmatch(r"[^/\\]+\.safetensors", file)]
+        if wrong or not names:
+            raise MisfitError(
+                f"backbone.name={name!r}: {index.name} names {shortened(repr(wrong[0])) if wrong else 'no file'}, "
+                "expected safetensors files of the same folder; restore it"
+            )
+    cast = []
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            cast += [key for key in tensors.keys() if tensors.get_slice(key).get_dtype() not in _FLOATS]  # noqa: SIM118
+    cast = [key for key in cast if not _OTHER_HEADS.search(key)]
+    if cast:
+        raise MisfitError(
+            f"backbone.name={name!r}: {len(cast)} tensors are no floating-point numbers ({_shown(cast)}), as of a "
+            "quantised model, which can't be used; save the weights in float32, bfloat16 or float16"
+        )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return bool(torch.isfinite(tensor.sum(dtype=torch.float64))) or bool(tensor.isfinite().all())
 
 
 def _problems(info: Mapping[str, Any], family: Family) -> list[str]:

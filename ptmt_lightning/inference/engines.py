@@ -50,8 +50,11 @@ class TorchScorer(torch.nn.Module):
         document_prompts = None
         try:
             if (path / "label_bias.safetensors").exists():
+                bias_V = load_file(path / "label_bias.safetensors")["bias"]
+                if bias_V.shape != (len(taxonomy),):
+                    raise RuntimeError(f"bias of shape {tuple(bias_V.shape)} for {len(taxonomy)} labels")
                 with torch.no_grad():
-                    backbone.new_bias[-len(taxonomy) :] = load_file(path / "label_bias.safetensors")["bias"]
+                    backbone.new_bias[-len(taxonomy) :] = bias_V
             if settings["prompts"] == "per_document":
                 document_prompts = DocumentPrompts(backbone.new_rows.shape[1], template)
                 document_prompts.load_state_dict(load_file(path / "prompts.safetensors"))

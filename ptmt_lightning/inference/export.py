@@ -24,13 +24,14 @@ from ptmt_lightning.inference.classifier import Classifier
 from ptmt_lightning.inference.engines import EXPORTED_INPUTS, TorchScorer
 from ptmt_lightning.inference.model_folder import ONNX_FILE, PROGRAM_FILE
 from ptmt_lightning.models.ptmt.collator import PTMTBatch
-from ptmt_lightning.utils.files import new_folder
+from ptmt_lightning.utils.digests import model_digests
+from ptmt_lightning.utils.files import new_folder, write_json
 
 log = logging.getLogger(__name__)
 
 FileFormat = Literal["onnx", "torch_export"]
 
-_COPIED = ("config.json", "tokenizer.json", "taxonomy.json", "ptmt.json", "README.md")
+_COPIED = ("config.json", "tokenizer.json", "taxonomy.json", "README.md")
 _DYNAMIC = torch.export.Dim.DYNAMIC
 
 
@@ -75,6 +76,9 @@ def export_model(model: str, target: Path, *, file_format: FileFormat = "onnx", 
                 buffer = io.BytesIO()  # given a path, PyTorch aborts the process where the disk is full
                 torch.export.save(program, buffer)
                 (folder / PROGRAM_FILE).write_bytes(buffer.getbuffer())
+        settings = classifier.folder.settings
+        digests = model_digests(folder, settings, "ptmt.json")
+        write_json(folder / "ptmt.json", {**settings, "digest": digests})
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ptmt_lightning.decisions import DecisionRule, LevelSoftmax, Sigmoid, per_le
 from ptmt_lightning.models.ptmt.template import Template, label_tokens, prompt_tokens
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import shortened
-from ptmt_lightning.utils.digests import model_digest
+from ptmt_lightning.utils.digests import changed_files, model_digests
 from ptmt_lightning.utils.files import check_file, read_json_object
 from ptmt_lightning.utils.hub import hub_source
 from ptmt_lightning.utils.tokens import vocabulary_size
@@ -50,10 +50,11 @@ class ModelFolder(NamedTuple):
         settings = _settings(path, name)
         for part in ("config.json", "tokenizer.json"):
             check_file(path / part, "restore it, or download the folder again")
-        if settings.get("digest") not in (None, model_digest(path, settings)):  # versions before 0.2 have none
+        saved = settings.get("digest")  # versions before 0.2 have none
+        if saved is not None and (changed := changed_files(saved, model_digests(path, settings, "ptmt.json"))):
             raise ValueError(
-                f"{path}: ptmt.json, config.json or tokenizer.json is not as it was saved, so that scores would be "
-                "others; restore the files"
+                f"{path}: {', '.join(changed)}: not as {_version_of(settings)} saved the model, so that scores would "
+                "be others; restore what has changed, and remove what was not there"
             )
         taxonomy = Taxonomy.from_json(path / "taxonomy.json")
         try:
@@ -128,7 +129,8 @@ class ModelFolder(NamedTuple):
     @property
     def has_weights(self) -> bool:
         """Whether the folder holds plain weights, which are taken before any exported file."""
-        return any(self.path.glob("model*.safetensors"))
+        names = ("model.safetensors", "model.safetensors.index.json")  # what Transformers takes before pickled weights
+        return any((self.path / name).exists() for name in names)
 
     @property
     def taxonomy(self) -> Taxonomy:

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from ptmt_lightning.inference.classifier import Classifier, Prediction
 from ptmt_lightning.inference.output_files import convert_lines, json_line, output_format
 from ptmt_lightning.inference.text_files import INPUT_FORMATS, Row, format_of, read_rows
-from ptmt_lightning.utils.files import write_json
+from ptmt_lightning.utils.files import read_json_object, write_json
 
 log = logging.getLogger(__name__)
 
@@ -218,6 +219,9 @@ def _part(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
+_OWN = re.compile(r"lock|state\.json|\.state\.json\..*|predicted\.jsonl|rejected\.jsonl|made\..*")  # files of a part
+
+
 @contextmanager
 def _locked(part: Path, path: Path) -> Iterator[None]:
     """Keep other processes from writing the same output within this block; the lock ends with the process.
@@ -225,6 +229,11 @@ def _locked(part: Path, path: Path) -> Iterator[None]:
     Raises:
         ValueError: another process is writing it.
     """
+    foreign = [path for path in part.glob("*") if path.is_dir() or not _OWN.fullmatch(path.name)]
+    if part.is_file() or foreign:
+        raise ValueError(
+            f"{foreign[0] if foreign else part} is not of ptmt predict, which needs that place; give another output"
+        )
     part.mkdir(parents=True, exist_ok=True)
     with (part / "lock").open("w", encoding="utf-8") as file:
         if not lock_descriptor(file.fileno(), blocking=False):
@@ -234,9 +243,7 @@ def _locked(part: Path, path: Path) -> Iterator[None]:
 
 def _is_finished(part: Path) -> bool:
     """Return whether all rows are done, so that only :func:`_finish` is left."""
-    return (part / "state.json").exists() and bool(
-        json.loads((part / "state.json").read_text(encoding="utf-8"))["finished"]
-    )
+    return (part / "state.json").exists() and bool(_read_state(part).get("finished"))
 
 
 def _begin(part: Path, settings: dict[str, Any], *, resumable: bool) -> dict[str, Any]:
@@ -247,7 +254,7 @@ def _begin(part: Path, settings: dict[str, Any], *, resumable: bool) -> dict[str
     """
     settings = json.loads(json.dumps(settings))  # the types that it will have when it is read
     if (part / "state.json").exists():
-        state: dict[str, Any] = json.loads((part / "state.json").read_text(encoding="utf-8"))
+        state = _read_state(part)
         if state["settings"] == settings and resumable:
             return state
         if state["predicted"] + state["rejected"]:
@@ -263,6 +270,16 @@ def _begin(part: Path, settings: dict[str, Any], *, resumable: bool) -> dict[str
         ("predicted", "rejected", "predicted_bytes", "rejected_bytes"), 0
     )
     write_json(part / "state.json", state)
+    return state
+
+
+def _read_state(part: Path) -> dict[str, Any]:
+    state = read_json_object(part / "state.json", "delete the folder to start anew")
+    counts = ("predicted", "rejected", "predicted_bytes", "rejected_bytes")
+    if not isinstance(state.get("settings"), dict) or not all(isinstance(state.get(name), int) for name in counts):
+        raise ValueError(
+            f"{part / 'state.json'}: not of rows that ptmt predict has done; delete the folder to start anew"
+        )
     return state
 
 

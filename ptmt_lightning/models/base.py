@@ -28,7 +28,7 @@ from ptmt_lightning.metrics import Classes, HierarchicalMetrics
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.thresholds import Tuning
-from ptmt_lightning.utils.digests import digest, model_digest
+from ptmt_lightning.utils.digests import digest, model_digests
 
 
 class Batch(Protocol):
@@ -180,7 +180,7 @@ class HTCModel(L.LightningModule):
             **self.settings(), **self.rule.to_json(), "taxonomy_fingerprint": self.taxonomy.fingerprint,
             "metric_classes": self.val_metrics.classes, "version": ptmt_lightning.__version__,
         }  # fmt: skip
-        settings["digest"] = model_digest(folder, settings)
+        settings["digest"] = model_digests(folder, settings, f"{self.system}.json")
         (folder / f"{self.system}.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
         for file in folder.glob("*.safetensors"):  # which come private, while the other files are as the umask says
             file.chmod((folder / "taxonomy.json").stat().st_mode)

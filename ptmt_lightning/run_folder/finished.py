@@ -47,7 +47,7 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
         for folder in _candidates(path, seen):
             try:
                 runs.append(_read(folder))
-            except ValueError as error:
+            except (ValueError, OSError, RecursionError) as error:
                 left_out.append(f"{folder}: {error}")
     return _with_distinct_datasets(runs), left_out
 
@@ -100,7 +100,21 @@ def _read(folder: Path) -> Run:
         raise ValueError(
             f"result.json is not of a run of this project: no {', '.join(missing) or 'seconds of the training'}"
         )
+    if problem := _problem(result):
+        raise ValueError(f"result.json is broken ({problem})")
     return Run(folder, result, _read_settings(run.config))
+
+
+def _problem(result: dict[str, Any]) -> str | None:
+    """Return what of a result is not of the kind that this project writes; None if all is."""
+    scores = [value for split in ("val", "test") if isinstance(result[split], dict) for value in result[split].values()]
+    numbers = [value for value in (*scores, *result["seconds"].values()) if value is not None]
+    if not all(isinstance(result[split], dict) for split in ("val", "test")):
+        return "val or test is no table of scores"
+    if not all(isinstance(value, (int, float)) for value in numbers):
+        return "a score or a time is no number"
+    texts = (result["dataset"], result["model"], result.get("dataset_fingerprint", ""))
+    return None if all(isinstance(text, str) for text in texts) else "a name is no text"
 
 
 def _read_settings(path: Path) -> dict[str, str]:

@@ -10,6 +10,11 @@ from typing import Any
 
 # Settings of a saved model that a user may change, and what has a digest of its own.
 _CHANGEABLE = {"thresholds", "prune", "metric_classes", "version", "taxonomy_fingerprint", "digest"}
+# Files of a model that are read when it is opened, by the ends of their names.
+_READ = (
+    ".safetensors", ".safetensors.index.json", ".onnx", ".onnx.data", ".pt2", ".model", "config.json", "tokenizer.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
+)  # fmt: skip
 
 
 def digest(content: object) -> str:
@@ -17,15 +22,24 @@ def digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def model_digest(folder: Path, settings: Mapping[str, Any]) -> str:
-    """Return a digest of what decides a saved model's scores beside its weights and its taxonomy.
+def model_digests(folder: Path, settings: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Return a digest of each part of a saved model that decides its scores, by the name of its file.
 
     Args:
-        folder: the saved model, of which ``config.json`` and ``tokenizer.json`` enter, byte by byte.
+        folder: the saved model. Its taxonomy has a fingerprint of its own.
         settings: its settings; those that a user may change, such as ``thresholds``, do not enter.
+        name: name of the file with the settings.
     """
-    files = [folder / name for name in ("config.json", "tokenizer.json")]
-    return digest([
-        {name: value for name, value in settings.items() if name not in _CHANGEABLE},
-        [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.exists()],
-    ])  # fmt: skip
+    found = {name: digest({key: value for key, value in settings.items() if key not in _CHANGEABLE})}
+    for path in sorted(folder.iterdir()):
+        if path.name.endswith(_READ) and path.is_file():
+            with path.open("rb") as file:
+                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def changed_files(saved: object, found: Mapping[str, str]) -> list[str]:
+    """Return the names of files that were not saved so, that are missing, or that were not saved at all."""
+    if not isinstance(saved, dict):
+        return sorted(found)
+    return sorted(name for name in saved.keys() | found.keys() if saved.get(name) != found.get(name))

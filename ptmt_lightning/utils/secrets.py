@@ -10,11 +10,18 @@ from typing import Any
 _HIDDEN = "***"
 # What stands between ``://USER:`` and the last ``@``. A port is no password, and what is masked or a reference stays.
 _URL_PASSWORD = re.compile(r"(://[^:/@\s'\"]*):(?!\d+[/?])(?!\*{3}@|\$\{)[^\s'\"]+@")
-_URL_TOKEN = re.compile(r"(https?://)(?!\*{3}@|\$\{)[^:/@\s'\"]+@")  # http://TOKEN@HOST: there are no plain users there
+_URL_TOKEN = re.compile(
+    r"(?i)(https?://)(?!\*{3}@|\$\{)[^:/@\s'\"]+@"
+)  # http://TOKEN@HOST: there are no plain users there
 _PARAMETER = re.compile(
-    r"([?&;](?:password|passwd|pwd|token|access_token|api_?key|secret)=)(?!\*{3}|\$\{)[^&;\s'\"]+", re.I
+    r"([?&;#](?:(?:ssl)?password|passwd|pwd|token|access_token|auth|api_?key|secret|sig|X-Amz-Signature)=)(?!\*{3}|\$\{)[^&;\s'\"]+",
+    re.I,
 )
-_SECRET_KEY = re.compile(r"(^|_)(password|passwd|pwd|secret|token|api_?key|access_?key)$", re.I)
+_SECRET_KEY = re.compile(
+    r"(^|[_-])(passwords?|passphrase|passwd|pwd|pass|secrets?|token|(api|access|secret|private)[_-]?key|auth|authorization|"
+    r"credentials?|cookie)$",
+    re.I,
+)
 
 
 def mask(text: str) -> str:
@@ -33,9 +40,9 @@ def mask(text: str) -> str:
 
 def is_secret(key: str, value: object) -> bool:
     """Return whether a setting holds a secret: by its last name, or as a URL with a password."""
-    if not isinstance(value, str) or value.startswith("${"):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or str(value).startswith("${"):
         return False
-    return bool(value and _SECRET_KEY.search(key.rpartition(".")[2])) or mask(value) != value
+    return bool(str(value) and _SECRET_KEY.search(key.rpartition(".")[2])) or mask(str(value)) != str(value)
 
 
 def masked(content: Any, key: str = "") -> Any:
@@ -51,7 +58,7 @@ def masked(content: Any, key: str = "") -> Any:
         return [masked(value, key) for value in content]
     if not is_secret(key, content):
         return content
-    return mask(content) if mask(content) != content else _HIDDEN
+    return mask(content) if isinstance(content, str) and mask(content) != content else _HIDDEN
 
 
 def in_environment(key: str, secret: str) -> str:

@@ -103,6 +103,7 @@ def test_a_trained_model_without_any_one_tensor_does_not_open(
     tmp_path: Path, toy_taxonomy: Taxonomy, prompts: Prompts
 ) -> None:
     saved_ptmt(tmp_path, toy_taxonomy, prompts=prompts)
+    drop_digest(tmp_path / "model")
     whole = load_file(tmp_path / "model/model.safetensors")
     for name in whole:
         change(tmp_path / "model", lambda _, name=name: {k: v for k, v in whole.items() if k != name})  # type: ignore[misc]
@@ -140,3 +141,29 @@ def test_weights_that_could_run_code_are_not_read(tmp_path: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"cls.predictions.bias": Path("x")}))
     with pytest.raises(ValueError, match=r"^backbone\.name='.*': .*save them as safetensors"):
         Pretrained(str(folder)).load([])
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.bool])
+def test_tensors_that_are_no_floating_point_numbers_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    save_family(tmp_path, "bert", TEXTS)
+    change(tmp_path, lambda all_: {key: (100 * value).to(dtype) for key, value in all_.items()})
+    with pytest.raises(ValueError, match=r"tensors are no floating-point numbers \(.*\), as of a quantised model"):
+        Pretrained(name=str(tmp_path)).load([])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_tensors_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    save_family(tmp_path, "bert", TEXTS)
+    change(tmp_path, lambda all_: {k: v.index_fill(0, torch.tensor([0]), value) for k, v in all_.items()})
+    with pytest.raises(ValueError, match=r"tensors hold values that are no finite numbers \(.*\); restore the weights"):
+        Pretrained(name=str(tmp_path)).load([])
+
+
+@pytest.mark.parametrize("target", ["../out.safetensors", "/tmp/out.safetensors", "evil.bin", None, 3])
+def test_an_index_names_files_of_its_folder_alone(tmp_path: Path, target: object) -> None:
+    save_family(tmp_path, "bert", TEXTS)
+    tensors = load_file(tmp_path / "model.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, target)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"index\.json names .*, expected safetensors files of the same folder"):
+        Pretrained(name=str(tmp_path)).load([])

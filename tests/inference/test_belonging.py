@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import TOY_EDGES, drop_digest, saved_ptmt
+from safetensors.torch import load_file, save_file
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.inference import Classifier
@@ -92,7 +94,7 @@ def with_swapped_tokens(content: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("change", [without_the_last_token, with_swapped_tokens])
 def test_another_tokenizer_is_refused(model: Path, change: Callable[[Any], Any]) -> None:
     rewrite(model / "tokenizer.json", change)
-    with pytest.raises(ValueError, match=r"tokenizer\.json is not as it was saved"):
+    with pytest.raises(ValueError, match=r"/model: tokenizer\.json: not as version"):
         Classifier.from_pretrained(model)
     drop_digest(model)
     with pytest.raises(ValueError, match=r"^.*/model: tokenizer and taxonomy do not belong together \(.*\), so that"):
@@ -139,8 +141,42 @@ def test_whatever_decides_the_scores_must_be_as_it_was_saved(
     model: Path, name: str, change: Callable[[Any], Any]
 ) -> None:
     rewrite(model / name, change)
-    with pytest.raises(ValueError, match=r"/model: ptmt\.json, config\.json or tokenizer\.json is not as it was saved"):
+    with pytest.raises(
+        ValueError, match=rf"/model: {name}: not as version \S+ of ptmt_lightning saved the model, so that"
+    ):
         Classifier.from_pretrained(model)
+
+
+def swap_rows(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    embeddings = tensors["bert.embeddings.word_embeddings.weight"]
+    tensors["bert.embeddings.word_embeddings.weight"] = torch.cat([embeddings[:-4], embeddings[-4:].flip(0)])
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("model.safetensors", swap_rows),
+        ("label_bias.safetensors", lambda m: save_file({"bias": torch.ones(11)}, m / "label_bias.safetensors")),
+        ("special_tokens_map.json", lambda m: (m / "special_tokens_map.json").write_text('{"mask_token": "[UNK]"}')),
+        (
+            "tokenizer_config.json",
+            lambda m: rewrite(m / "tokenizer_config.json", lambda c: c | {"do_lower_case": False}),
+        ),
+        ("tokenizer_config.json", lambda m: (m / "tokenizer_config.json").unlink()),
+        ("model.onnx", lambda m: (m / "model.onnx").write_bytes(b"")),
+    ],
+)
+def test_files_are_those_that_were_saved(model: Path, name: str, change: Callable[[Path], object]) -> None:
+    change(model)
+    with pytest.raises(ValueError, match=rf"/model: {name}: not as version \S+ of ptmt_lightning saved the model"):
+        Classifier.from_pretrained(model)
+
+
+def test_files_that_nobody_reads_may_be_there(model: Path) -> None:
+    (model / "notes.txt").write_text("mine")
+    assert Classifier.from_pretrained(model).predict("m n", top_k=1)
 
 
 def test_thresholds_and_pruning_may_be_changed(model: Path) -> None:
@@ -173,6 +209,9 @@ def test_broken_json_names_its_file(model: Path, name: str, content: str) -> Non
 
 def test_garbage_in_place_of_an_onnx_file_is_one_line(exported: Path) -> None:
     (exported / "model.onnx").write_bytes(b"no onnx" * 100)
+    with pytest.raises(ValueError, match=r"model\.onnx: not as version \S+ of ptmt_lightning saved the model"):
+        Classifier.from_pretrained(exported)
+    drop_digest(exported)
     with pytest.raises(
         ValueError, match=r"model\.onnx: not an ONNX file that can be run \(.*\); export the model again"
     ):
@@ -198,6 +237,7 @@ def test_a_program_is_opened_only_where_it_is_trusted(model: Path, tmp_path: Pat
 
 def test_plain_weights_are_taken_before_a_crafted_program(model: Path) -> None:
     (model / "model.pt2").write_bytes(b"anything at all")
+    drop_digest(model)
     assert Classifier.from_pretrained(model).predict("m n", top_k=1)
     assert not ModelFolder.open(str(model)).is_exported
 

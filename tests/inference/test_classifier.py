@@ -285,6 +285,7 @@ def test_devices_and_damaged_folders_are_named(tmp_path: Path, toy_taxonomy: Tax
             Classifier.from_pretrained(tmp_path / "model", device=device)
     weights = tmp_path / "model/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
+    drop_digest(tmp_path / "model")
     with pytest.raises(ValueError, match=r"^backbone\.name="):
         Classifier.from_pretrained(tmp_path / "model")
     settings = json.loads((tmp_path / "model/ptmt.json").read_text())

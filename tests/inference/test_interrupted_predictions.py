@@ -138,3 +138,21 @@ def test_two_at_once_are_refused(tmp_path: Path, classifier: Classifier) -> None
         pytest.raises(ValueError, match=r"another process is writing .*out\.jsonl"),
     ):
         predict_file(classifier, str(source), str(target))
+
+
+def test_a_folder_of_somebody_else_in_the_place_of_unfinished_rows_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl.part").mkdir()
+    (tmp_path / "out.jsonl.part/mine.txt").write_text("precious")
+    with (
+        pytest.raises(ValueError, match=r"mine\.txt is not of ptmt predict, which needs that place; give another"),
+        predicting._locked(tmp_path / "out.jsonl.part", tmp_path / "out.jsonl"),
+    ):
+        pass
+    assert (tmp_path / "out.jsonl.part/mine.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"finished": true}', "null"])
+def test_a_broken_state_names_its_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / "state.json").write_text(content)
+    with pytest.raises(ValueError, match=r"state\.json: .*; delete the folder to start anew$"):
+        predicting._read_state(tmp_path)

@@ -270,3 +270,32 @@ def test_a_page_for_a_folder_that_is_not_there(tmp_path: Path) -> None:
         main(["report", str(tmp_path), "--html", str(tmp_path / "nowhere/page.html")])
     folder = str(tmp_path / "nowhere")
     assert str(stop.value) == f"error: --html {folder}/page.html: no folder {folder!r}; make it first"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"test": [1]}, "val or test is no table of scores"),
+        ({"seconds": {"fit": "x"}}, "a score or a time is no number"),
+        ({"test": {"h_f1_macro": "0.9"}}, "a score or a time is no number"),
+        ({"dataset_fingerprint": 5}, "a name is no text"),
+    ],
+)
+def test_results_of_other_kinds_are_left_out(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    for name in ("whole", "broken"):
+        write_run(tmp_path / name, 0.5)
+    result = json.loads((tmp_path / "broken/result.json").read_text())
+    (tmp_path / "broken/result.json").write_text(json.dumps(result | change))
+    runs, left_out = find_runs([tmp_path])
+    assert [run.folder.name for run in runs] == ["whole"]
+    assert left_out == [f"{tmp_path}/broken: result.json is broken ({reason})"]
+
+
+def test_nesting_without_end_is_left_out(tmp_path: Path) -> None:
+    for name in ("whole", "deep", "loop"):
+        write_run(tmp_path / name, 0.5)
+    (tmp_path / "deep/result.json").write_text("[" * 100_000)
+    (tmp_path / "loop/config.yaml").write_text("run: {dir: &a [*a]}")
+    runs, left_out = find_runs([tmp_path])
+    assert [run.folder.name for run in runs] == ["whole"]
+    assert len(left_out) == 2

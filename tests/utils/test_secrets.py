@@ -165,3 +165,17 @@ def test_no_file_and_no_output_of_a_search_has_the_password(toy_folder: Path, tm
         OmegaConf.to_container(settings)["callbacks"]["pruning"]["storage"]
         == "${oc.env:PTMT_SECRET_HYDRA_SWEEPER_STORAGE}"
     )  # type: ignore[call-overload, index]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("db.password", 123456), ("auth", "x"), ("headers.authorization", "Bearer x"), ("credentials", "x"),
+     ("s3_secret_key", "x"), ("api-key", "x"), ("db_pass", "x"), ("passphrase", "x"), ("session.cookie", "x")],
+)  # fmt: skip
+def test_settings_called_secrets_are_masked_whatever_their_type(key: str, value: object) -> None:
+    assert masked({key.rpartition(".")[2]: value}) == {key.rpartition(".")[2]: "***"}
+
+
+@pytest.mark.parametrize("key", ["num_prompt_tokens", "max_tokens", "compile_passes", "key", "label_tokens", "author"])
+def test_settings_that_only_sound_like_secrets_stay(key: str) -> None:
+    assert masked({key: 3}) == {key: 3}
