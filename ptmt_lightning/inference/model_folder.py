@@ -88,7 +88,8 @@ class ModelFolder(NamedTuple):
         """
         expected = [*prompt_tokens(len(self.template.prompt_ids)), *label_tokens(self.taxonomy)]
         first = self.template.first_label_id - len(self.template.prompt_ids)
-        found = tokenizer.convert_ids_to_tokens(list(range(first, first + len(expected))))
+        # Before the first token there is none.
+        found = tokenizer.convert_ids_to_tokens(list(range(first, first + len(expected)))) if first >= 0 else [None]
         problems = [
             f"token {first + i} is {shortened(b)!r}, not {shortened(a)!r}"
             for i, (a, b) in enumerate(zip(expected, found, strict=False))

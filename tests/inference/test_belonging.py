@@ -179,6 +179,13 @@ def test_files_that_nobody_reads_may_be_there(model: Path) -> None:
     assert Classifier.from_pretrained(model).predict("m n", top_k=1)
 
 
+def test_labels_before_the_first_token_are_refused(model: Path) -> None:
+    drop_digest(model)
+    rewrite(model / "ptmt.json", lambda c: c | {"template": c["template"] | {"first_label_id": 0}})
+    with pytest.raises(ValueError, match=r"tokenizer and taxonomy do not belong together \(token -\d+ is 'None', not"):
+        Classifier.from_pretrained(model)
+
+
 def test_thresholds_and_pruning_may_be_changed(model: Path) -> None:
     rewrite(model / "ptmt.json", lambda c: c | {"thresholds": [0.1, 0.2, 0.3], "prune": False})
     rule = Classifier.from_pretrained(model).rule
