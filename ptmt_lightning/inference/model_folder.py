@@ -164,7 +164,7 @@ class ModelFolder(NamedTuple):
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            torch.empty(0, device=device)
+            torch.empty(0, device=device).tolist()  # a device without storage has nothing to give
         except (RuntimeError, AssertionError) as error:  # PyTorch raises either for a device that is not there
             raise ValueError(f"device={device!r}: not there ({str(error).splitlines()[0]}); leave it out") from error
         return torch.device(device)

@@ -64,6 +64,8 @@ def read_rows(source: str, input_format: str | None = None, text_column: str = "
                 content = line.removesuffix("\n").removesuffix("\r")
                 if lines.is_cut(line):
                     yield Row(number, None, content[:_SHOWN], _too_long(line))
+                elif kind == "txt" and "\r" in content:
+                    yield Row(number, None, content, "a carriage return within the line; end lines with line feeds")
                 elif kind == "txt":
                     yield Row(number, None, *_checked(content))
                 elif content.strip():
@@ -256,6 +258,8 @@ def _id(record: Mapping[str, Any]) -> str | None:
 def _check_column(source: str, names: Sequence[str], text_column: str, separated: str = "") -> None:
     if not any(names):
         raise ValueError(f"{source}: it is empty; expected a header with the column {text_column!r}")
+    if list(names).count("id") > 1:
+        raise ValueError(f"{source}: more than one column 'id'; rename all but one")
     if list(names).count(text_column) != 1:
         problem = "no column" if text_column not in names else "more than one column"
         shown = shortened(", ".join(map(repr, names)))

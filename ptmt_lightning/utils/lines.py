@@ -23,6 +23,12 @@ _OTHER_KINDS = {
     b"\x1f\x8b": "compressed with gzip; let its name end in .gz",
     b"PK\x03\x04": "a zip archive or an Excel file; extract it, or save it as CSV in UTF-8",
     b"PAR1": "a Parquet file; let its name end in .parquet",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file; save it as CSV or text in UTF-8",
+    b"%PDF": "a PDF; save its text in UTF-8",
+    b"BZh": "compressed with bzip2; decompress it",
+    b"\xfd7zX": "compressed with xz; decompress it",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; decompress it",
+    b"7z\xbc\xaf": "a 7z archive; extract it",
 }
 
 

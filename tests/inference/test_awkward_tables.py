@@ -128,3 +128,15 @@ def test_a_large_integer_is_an_id_and_json_may_say_nan_elsewhere(tmp_path: Path)
     assert rows_of(tmp_path / "in.jsonl", '{"text": "m", "id": 123456789012345678901234567890, "x": NaN}\n') == [
         ("123456789012345678901234567890", "m", None)
     ]
+
+
+def test_two_columns_of_ids_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("id,id,text\n1,2,hello\n")
+    with pytest.raises(ValueError, match=r"in\.csv: more than one column 'id'; rename all but one$"):
+        list(read_rows(str(tmp_path / "in.csv")))
+
+
+def test_lines_that_end_with_carriage_returns_alone_are_not_one_text(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_bytes(b"one\rtwo\rthree\r")
+    [row] = read_rows(str(tmp_path / "in.txt"))
+    assert row.error == "a carriage return within the line; end lines with line feeds"

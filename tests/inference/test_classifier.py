@@ -280,7 +280,7 @@ def test_too_little_memory_names_the_size_of_batches(toy: tuple[PTMT, Classifier
 
 def test_devices_and_damaged_folders_are_named(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
     saved_ptmt(tmp_path, toy_taxonomy)
-    for device in ("nowhere", "cuda:99"):
+    for device in ("nowhere", "cuda:99", "meta"):
         with pytest.raises(ValueError, match=rf"^device='{device}': not there"):
             Classifier.from_pretrained(tmp_path / "model", device=device)
     weights = tmp_path / "model/model.safetensors"
