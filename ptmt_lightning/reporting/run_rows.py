@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from ptmt_lightning.reporting.report import configurations
 from ptmt_lightning.run_folder.finished import Run, known_settings
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.utils.tables import read_csv
+
+log = logging.getLogger(__name__)
 
 _POINTS = 100  # a curve has at most so many, to keep the page small
 
@@ -71,7 +74,7 @@ def _costs(result: dict[str, Any]) -> dict[str, float]:
 
 
 def _curves(path: Path, metric: str) -> dict[str, Any]:
-    metrics = _read(path)
+    metrics = _read(path, ["step"], ["train/loss", f"val/{metric}"])
     curves: dict[str, Any] = {}
     for name, key in (("loss", "train/loss"), ("score", f"val/{metric}")):
         points = metrics[["step", key]].dropna() if key in metrics else pd.DataFrame(columns=["step", key])
@@ -89,16 +92,30 @@ def _levels(scores: dict[str, float]) -> dict[str, list[Any]]:
 
 
 def _label_f1(run: Run, split: str) -> tuple[tuple[str, ...], list[float]]:
-    table = _read(RunFolder(run.folder).per_label, keep_default_na=False, dtype={"label": str})
+    table = _read(RunFolder(run.folder).per_label, ["label", "f1"], ["f1"], keep_default_na=False, dtype={"label": str})
     if split != "test" or table.empty:
         return (), []
     return tuple(table["label"]), _rounded(table["f1"])
 
 
-def _read(path: Path, **options: Any) -> pd.DataFrame:
+def _read(path: Path, required: Sequence[str], numbers: Sequence[str], **options: Any) -> pd.DataFrame:
+    """Return a table of a run; an empty one, with a warning if it is broken, where it can't be had.
+
+    Args:
+        path: the file.
+        required: columns that a table has.
+        numbers: columns that hold numbers, where they are there.
+        options: of ``pandas.read_csv``.
+    """
     try:
-        return read_csv(path, **options)
+        table = read_csv(path, **options)
+        if missing := [name for name in required if name not in table]:
+            raise ValueError(f"no column {missing[0]!r}")
+        return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers if name in table})
     except (FileNotFoundError, pd.errors.EmptyDataError):  # the run had no logger, or was cut off
+        return pd.DataFrame()
+    except (ValueError, OSError) as error:
+        log.warning("%s is broken (%s), and not shown", path, " ".join(str(error).split()))
         return pd.DataFrame()
 
 

@@ -265,6 +265,25 @@ def test_a_page_of_one_run_without_curves_and_tables(tmp_path: Path) -> None:
     assert "<title>1 runs</title>" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("per_label.csv", "x,y\n1,2\n"),
+        ("per_label.csv", "label,f1\na,b\n"),
+        ("metrics.csv", "step,train/loss\n1,abc\n"),
+    ],
+)
+def test_a_page_without_a_table_that_is_broken(
+    tmp_path: Path, name: str, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = write_run(tmp_path / "run", 0.5)
+    (run / name).write_text(content)
+    main(["report", str(run), "--html", str(tmp_path / "page.html")])
+    assert "<title>1 runs</title>" in (tmp_path / "page.html").read_text()
+    [message] = caplog.messages
+    assert message.startswith(f"{run / name} is broken (")
+
+
 def test_a_page_for_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["report", str(tmp_path), "--html", str(tmp_path / "nowhere/page.html")])

@@ -52,7 +52,7 @@ def test_marks_of_files_that_were_joined_go(tmp_path: Path) -> None:
         (
             b"\xd0\xcf\x11\xe0\xa1\xb1",
             "in.csv",
-            "not a text file, but an old Excel or Word file; save it as CSV or text",
+            "not a text file, but an old Excel or Word file; save it as",
         ),
         (b"%PDF-1.7\n", "in.txt", "not a text file, but a PDF; save its text in UTF-8"),
         (b"BZh91AY", "in.jsonl", "not a text file, but compressed with bzip2; decompress it"),
