@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -168,6 +169,17 @@ def toy_ptmt(toy_taxonomy: Taxonomy, tiny: tuple[Backbone, BertTokenizer, int]) 
     """PTMT on the toy taxonomy."""
     backbone, tokenizer, max_length = tiny
     return PTMT(taxonomy=toy_taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=max_length, **ptmt_settings())
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file of this process may grow beyond 10 kB: what a full disk looks like to it."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
 
 
 def drop_digest(model: Path) -> None:

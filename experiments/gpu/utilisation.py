@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from ptmt_lightning.backbones import FromScratch
@@ -51,7 +51,7 @@ def main() -> None:
     rows = [("matrix_rate", setting, rate / 1e12, "TFLOP/s", 0.0)]
     for is_compiled in (False, True):
         step, flops = _step(options, compiled=is_compiled)
-        times = _times(step, options.steps, options.device)
+        times = _times(step, options.steps)
         name = f"{setting} {'compiled' if is_compiled else 'eager'}"
         low, middle, high = np.quantile(times, (0.25, 0.5, 0.75))
         rows.append(("step", name, 1000 * middle, "ms", 1000 * (high - low)))
@@ -70,7 +70,7 @@ def _matrix_rate(options: argparse.Namespace) -> float:
     size = options.matrix
     a, b = torch.randn(2, size, size, device=options.device).bfloat16()
     operations: float = 2 * size**3
-    return operations / statistics.median(_times(lambda: a @ b, 10, options.device))
+    return operations / statistics.median(_times(lambda: a @ b, 10))
 
 
 def _step(options: argparse.Namespace, *, compiled: bool) -> tuple[Callable[[], object], int]:
@@ -111,20 +111,11 @@ def _step(options: argparse.Namespace, *, compiled: bool) -> tuple[Callable[[], 
     return step, flops
 
 
-def _times(work: Callable[[], object], count: int, device: str) -> list[float]:
-    times = []
-    for turn in range(count + 3):  # the first ones warm up
-        started = _now(device)
-        work()
-        if turn >= 3:
-            times.append(_now(device) - started)
-    return times
-
-
-def _now(device: str) -> float:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter()
+def _times(work: Callable[[], object], count: int) -> list[float]:
+    """Return the seconds of each call after three that warm up; the timer waits for the GPU."""
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    timer.timeit(3)
+    return [timer.timeit(1).mean for _ in range(count)]
 
 
 if __name__ == "__main__":

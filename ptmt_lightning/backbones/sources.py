@@ -242,6 +242,8 @@ def _fit_to_tokenizer(
     if rows < size:
         log.warning("%s has rows for %d tokens, its tokenizer has %d: the others start at random", name, rows, size)
         backbone.missing += (f"{size - rows} rows of the embedding matrix",)
+    if 2 * size < rows:
+        log.warning("%s has rows for %d tokens, its tokenizer has %d: is it another model's?", name, rows, size)
     if rows != size:  # mostly a matrix padded for speed: new tokens follow the vocabulary
         backbone.model.resize_token_embeddings(size, mean_resizing=False)
     longest = backbone.max_positions

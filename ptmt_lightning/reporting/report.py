@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from rich.table import Table
 
 from ptmt_lightning.reporting.baseline import differences
 from ptmt_lightning.run_folder.finished import Run, differing, headings
+
+log = logging.getLogger(__name__)
 
 HEADLINE_METRICS = ("h_f1_macro", "h_f1_micro", "h_auprc")
 
@@ -43,6 +46,10 @@ def table(
     for metric in metrics:
         if metric not in known:
             raise ValueError(f"--metrics {metric}: no such metric; known: {', '.join(known)}")
+    for run in scored:
+        scores = {metric: run.result[split].get(metric) for metric in metrics}
+        if lacking := [metric for metric, score in scores.items() if score is None or not math.isfinite(score)]:
+            log.warning("%s has no %s, and does not count there", run.folder, ", ".join(lacking))
     keys, groups = configurations(scored)
     if baseline is not None and split != "test":
         raise ValueError(f"--baseline with --split {split}: predictions are saved of the test split alone")

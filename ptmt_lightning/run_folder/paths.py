@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,12 +134,29 @@ class RunFolder:
 
     @rank_zero_only
     def clear(self) -> None:
-        """Remove what a run leaves, and nothing else that may be in the folder."""
+        """Remove what a run leaves, and nothing else that may be in the folder.
+
+        Raises:
+            ValueError: the folder has files in the places of a run's, but no settings of a run.
+        """
+        held = [path for path in (*self._files, self.figures, self.model, self.checkpoints) if path.exists()]
+        if held and not self._is_of_a_run:
+            raise ValueError(
+                f"hydra.run.dir={str(self.path)!r}: holds {held[0].name}, and no config.yaml of a run; give another "
+                "folder, or empty this one"
+            )
         for file in self._files:
             file.unlink(missing_ok=True)
         for folder in (self.figures, self.model, self.checkpoints, self.wandb):
             shutil.rmtree(folder, ignore_errors=True)
         self.remove_leftovers()
+
+    @property
+    def _is_of_a_run(self) -> bool:
+        try:
+            return bool(re.search(r"^run:", self.config.read_text(encoding="utf-8"), re.MULTILINE))
+        except (OSError, UnicodeDecodeError):
+            return False
 
     def remove_leftovers(self) -> None:
         """Remove what a killed process left half-written."""

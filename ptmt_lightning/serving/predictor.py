@@ -233,13 +233,12 @@ class _Worker:
                 raise WorkerError(f"the process that predicts could not be started ({error!r})") from error
         self._messages: asyncio.Queue[tuple[Any, list[bytes]] | None] = asyncio.Queue()
         self._reading = asyncio.create_task(self._read())
-        try:
+        async with contextlib.AsyncExitStack() as unless_ready:
+            unless_ready.push_async_callback(self.__aexit__)
             message, _ = await self.receive()
             if "error" in message:
                 raise ValueError(message["error"])
-        except BaseException:
-            await self.__aexit__()
-            raise
+            unless_ready.pop_all()
         _log.info("the process that predicts is ready (process %d)", self.process.pid)
         return self
 

@@ -20,8 +20,9 @@ from ptmt_lightning.training.checks import check_monitor
 
 def fill(folder: RunFolder, *, finished: bool = False, checkpoint: bool = False, model: bool = False) -> None:
     """Make a folder look like that of a run."""
-    for path in (folder.config, folder.metrics, folder.path / "notes.txt", folder.job_log):
+    for path in (folder.metrics, folder.path / "notes.txt", folder.job_log):
         path.write_text("x")
+    folder.config.write_text("run:\n  dir: here\n")
     for path in (folder.figures, folder.checkpoints, folder.model, folder.path / "wandb"):
         path.mkdir()
     if finished:
@@ -50,6 +51,17 @@ def test_a_folder_that_holds_a_run_is_refused_or_emptied(tmp_path: Path, state: 
     assert {path.name for path in tmp_path.iterdir()} == before
     folder.clear()
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "job.log"}
+
+
+@pytest.mark.parametrize("config", [None, "x", "model: mine"])
+def test_a_folder_that_only_looks_like_a_run_is_not_emptied(tmp_path: Path, config: str | None) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/mine.txt").write_text("precious")
+    if config:
+        (tmp_path / "config.yaml").write_text(config)
+    with pytest.raises(ValueError, match=r"^hydra\.run\.dir=.*: holds .*, and no config\.yaml of a run; give another"):
+        RunFolder(tmp_path).clear()
+    assert (tmp_path / "model/mine.txt").read_text() == "precious"
 
 
 def test_what_is_left_of_a_run_that_can_not_go_on_is_removed(tmp_path: Path) -> None:

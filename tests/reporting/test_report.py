@@ -84,6 +84,18 @@ def test_runs_behind_links_are_found_once(tmp_path: Path) -> None:
     assert left_out == []
 
 
+@pytest.mark.parametrize("score", [None, float("nan")])
+def test_a_score_that_is_none_is_said(tmp_path: Path, score: float | None, caplog: pytest.LogCaptureFixture) -> None:
+    for seed in (0, 1):
+        run = write_run(tmp_path / str(seed), 0.5, seed)
+    result = json.loads((run / "result.json").read_text())
+    result["test"]["h_f1_macro"] = score
+    (run / "result.json").write_text(json.dumps(result))
+    [row] = table(find_runs([tmp_path])[0]).to_dict("records")
+    assert row["h_f1_macro_mean"] == 0.5
+    assert caplog.messages == [f"{tmp_path}/1 has no h_f1_macro, and does not count there"]
+
+
 def test_a_metric_that_older_runs_lack(tmp_path: Path) -> None:
     old, _ = write_run(tmp_path / "a", 0.5, loss__margin=1), write_run(tmp_path / "b", 0.6, loss__margin=2)
     result = json.loads((old / "result.json").read_text())

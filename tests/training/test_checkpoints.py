@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +11,6 @@ import torch
 from ptmt_lightning.run_folder.checkpoint_files import newest
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.training.checkpoints import LastCheckpoint, WholeCheckpointIO
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file of this process may grow beyond 10 kB: what a full disk looks like to it."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def save(path: Path, step: int, size: int = 1) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +16,6 @@ from ptmt_lightning.utils.errors import one_line
 from ptmt_lightning.utils.files import write_text
 
 TOO_LARGE = r"the file gets larger than the disk or a limit \(ulimit -f\) allows"
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file of this process may grow beyond 100 kB."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_text_file_that_does_not_fit_is_named_and_not_left(tmp_path: Path, small_files: None) -> None:
