@@ -35,9 +35,6 @@ _CHUNK = 1000  # documents tokenised at a time; the Rust tokenizer spreads them 
 _SCHEMA = pa.schema({"id": pa.string(), "input_ids": pa.list_(pa.int32()), "nodes": pa.list_(pa.int32())})
 
 
-# Paths go to pyarrow as bytes: it takes those of a locale without UTF-8 for wrong.
-
-
 class TokenizedDocuments:
     """A memory-mapped cache of documents, or a selection of its rows in a given order.
 
@@ -48,6 +45,7 @@ class TokenizedDocuments:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.digest: str = json.loads((folder / "checksum.json").read_text(encoding="utf-8"))["documents"]
+        # As bytes, since pyarrow takes a path with accents for wrong under a locale without UTF-8.
         with pa.memory_map(os.fsencode(folder / "documents.arrow")) as file:
             table = pa.ipc.open_stream(file).read_all()
         self._ids = table.column("id")

@@ -107,10 +107,10 @@ def _read(folder: Path) -> Run:
 
 def _problem(result: dict[str, Any]) -> str | None:
     """Return what of a result is not of the kind that this project writes; None if all is."""
-    scores = [value for split in ("val", "test") if isinstance(result[split], dict) for value in result[split].values()]
-    numbers = [value for value in (*scores, *result["seconds"].values()) if value is not None]
-    if not all(isinstance(result[split], dict) for split in ("val", "test")):
+    tables = [result[name] for name in ("val", "test", "seconds")]
+    if not all(isinstance(table, dict) for table in tables):
         return "val or test is no table of scores"
+    numbers = [value for table in tables for value in table.values() if value is not None]
     if not all(isinstance(value, (int, float)) for value in numbers):
         return "a score or a time is no number"
     texts = (result["dataset"], result["model"], result.get("dataset_fingerprint", ""))

@@ -202,10 +202,8 @@ def _passing(error: Exception) -> Exception:
 def _transfer(url: str, part: Path, progress: Progress, task: TaskID) -> None:
     """Download over one connection: continue ``part`` if the host still has the same file, else start anew."""
     headers = {"User-Agent": f"ptmt_lightning/{version('ptmt_lightning')}"}
-    size, known = (
-        _size(part),
-        _mark_path(part).read_text(encoding="utf-8").split("\n") if _mark_path(part).exists() else [],
-    )
+    size, mark_path = _size(part), _mark_path(part)
+    known = mark_path.read_text(encoding="utf-8").split("\n") if mark_path.exists() else []
     if size and known[:1] == [url]:
         headers |= {"Range": f"bytes={size}-", "If-Range": known[1]}
     try:
