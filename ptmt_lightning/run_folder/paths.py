@@ -139,7 +139,8 @@ class RunFolder:
         Raises:
             ValueError: the folder has files in the places of a run's, but no settings of a run.
         """
-        held = [path for path in (*self._files, self.figures, self.model, self.checkpoints) if path.exists()]
+        places = (*self._files, self.figures, self.model, self.checkpoints)
+        held = [path for path in places if path.is_file() or any(path.glob("*"))]
         if held and not self._is_of_a_run:
             raise ValueError(
                 f"hydra.run.dir={str(self.path)!r}: holds {held[0].name}, and no config.yaml of a run; give another "

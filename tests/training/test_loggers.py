@@ -150,6 +150,7 @@ def test_a_resumed_run_is_the_same_wandb_run(fresh_wandb: Path) -> None:
         logger.keep_id(folder)
         ids.append(logger.experiment.id)
         wandb.finish()
+        folder.config.write_text("run: {}\n")
         folder.checkpoints.mkdir(exist_ok=True)
         folder.last_checkpoint.touch()
     assert ids[0] == ids[1] == folder.wandb_run_id.read_text()
