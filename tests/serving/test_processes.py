@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import TOY_EDGES, saved_ptmt
-from served import Server, connect, processes_of, rest, served, start_server, wait_until_ready, worker_of
+from served import Server, connect, processes_of, rest, served, start_server, wait_until, wait_until_ready, worker_of
 
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -37,13 +37,6 @@ def post(server: Server) -> httpx.Response:
 
 def health(server: Server) -> int:
     return httpx.get(f"{server.url}/health", timeout=30).status_code
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_killed_worker_is_replaced_and_no_request_is_lost(server: Server) -> None:
@@ -126,6 +119,8 @@ def test_nothing_is_left_of_a_server_that_gets_a_signal(tmp_path: Path, name: st
         if number == signal.SIGKILL:
             os.kill(worker_of(server), signal.SIGSTOP)  # even so
         asking = [stack.enter_context(connect(server, head % len(body) + body)) for _ in range(4)]
+        wait_until(lambda: "ptmt_connections 6.0" in httpx.get(f"{server.url}/metrics").text)
+        httpx.get(f"{server.url}/metrics")  # those accepted above have been read when a later one is answered
         for pid in processes_of(server.process.pid) if to_all else [server.process.pid]:
             os.kill(pid, number)
         answers = [rest(connection).partition(b"\r\n\r\n")[2] for connection in asking]
