@@ -225,6 +225,56 @@ class Taxonomy:
             raised.scatter_reduce_(-1, block.parents.expand_as(children), children, "amax")
         return raised
 
+    def best_path(self, probabilities: Tensor, *, to_leaf: bool) -> Tensor:
+        """Choose one path a document: the one that most probably is the document's, by the product of probabilities.
+
+        The probability of a path that ends at a node is the product of those of the nodes on it and, where paths may
+        end above the leaves, of one minus those of the node's children. Of several ways down to a node the most
+        probable counts.
+
+        Args:
+            probabilities: ``[B, V]``.
+            to_leaf: whether each path leads down to a leaf.
+
+        Returns:
+            The nodes on the path, bool ``[B, V]``.
+        """
+        tiny = torch.finfo(torch.float32).tiny
+        probabilities = probabilities.float()
+        log_p = probabilities.clamp_min(tiny).log()
+        ending = (1 - probabilities).clamp_min(tiny).log()
+        end = torch.zeros_like(log_p)
+        ways = [log_p[:, self.level_slices[0]]]
+        for block in self._blocks(log_p.device):
+            level = log_p[:, block.nodes]
+            above = torch.full_like(level, -torch.inf).masked_fill(block.under_root > 0, 0.0)
+            children = block.children.expand(len(level), -1)
+            above = above.scatter_reduce(-1, children, torch.cat(ways, dim=-1)[:, block.parents], "amax")
+            ways.append(level + above)
+            if to_leaf:
+                end[:, block.parents] = -torch.inf
+            else:
+                end.index_add_(-1, block.parents, ending[:, block.nodes][:, block.children])
+        way = torch.cat(ways, dim=-1)
+        node = (way + end).argmax(dim=-1, keepdim=True)
+        chosen = torch.zeros_like(way, dtype=torch.bool)
+        for _ in range(self.num_levels):
+            chosen.scatter_(-1, node, True)
+            node = self._best_parent(way, node)
+        return chosen
+
+    def _best_parent(self, way: Tensor, node: Tensor) -> Tensor:
+        """Return the parent of each node ``[B, 1]`` with the highest score ``[B, V]``; a top node itself."""
+        parents = self._parent_table(way.device)[node.squeeze(-1)]
+        best = way.gather(-1, parents).argmax(dim=-1, keepdim=True)
+        return parents.gather(-1, best)
+
+    def _parent_table(self, device: torch.device) -> Tensor:
+        """Return the parents of each node, filled up, int64 ``[V, most parents]``; of a top node itself."""
+        rows = [(node,) if node in self.tops else parents for node, parents in enumerate(self.parents)]
+        most = max(map(len, rows))
+        return torch.tensor([(*row, *row[:1] * (most - len(row))) for row in rows], device=device)
+
     def _blocks(self, device: torch.device) -> list[_EdgeBlock]:
         """Return the edges grouped by the level of their child, from level 2 down; they are made once a device."""
         if device not in self._edge_blocks:

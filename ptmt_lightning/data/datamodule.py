@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import lightning as L
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
@@ -209,6 +210,30 @@ class HTCDataModule(L.LightningDataModule):
         counts = np.bincount(keys)
         where = int(counts.argmax())
         return int(counts[where]), self.document_ids(split, [where // num_levels])[0], where % num_levels + 1
+
+    def label_counts(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the number of documents of each node, ``[V]``; for ``train``, of those that are drawn."""
+        _, nodes = self._used(split).nodes()
+        return np.bincount(nodes, minlength=len(self.taxonomy))
+
+    def ends_at_leaves(self, split: str) -> bool:
+        """Return whether all paths of a split's documents lead down to a leaf of the taxonomy."""
+        rows, nodes = self._used(split).nodes()
+        parents, children = self.taxonomy.edge_index().numpy()
+        size = len(self.taxonomy)
+        parent_of = csr_array((np.ones(len(parents)), (children, parents)), shape=(size, size))
+        labels = csr_array((np.ones(len(rows)), (rows, nodes)), shape=(self.num_documents(split), size))
+        has_child = labels @ parent_of  # above 0 where a document has a child of the node
+        is_inner = np.isin(nodes, parents)
+        return bool((has_child[rows[is_inner], nodes[is_inner]] > 0).all())
+
+    def text_lengths(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the number of tokens of each text, at most the ``max_tokens`` that :meth:`connect` was given."""
+        return self._used(split).lengths
+
+    def _used(self, split: str) -> TokenizedDocuments:
+        documents = self._splits[split]
+        return documents.select(self._train_rows) if split == "train" else documents
 
     @cached_property
     def _train_rows(self) -> npt.NDArray[np.int64]:

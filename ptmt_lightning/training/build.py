@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import lightning as L
@@ -73,6 +74,8 @@ def build(
                 f"loss={type(model.label_loss).__name__} expects at most one label a level; document {document_id} has "
                 f"{most} on level {level}; set loss=wasl or loss=bce"
             )
+    if model.rule.decoding == "best_path":
+        model.rule = replace(model.rule, to_leaf=datamodule.ends_at_leaves("train"))
     if compile_backbone:
         model.backbone.compile_passes()
     return model
