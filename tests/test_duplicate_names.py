@@ -14,7 +14,7 @@ import pytest
 from conftest import saved_ptmt
 from duplicate_names import PATHS, TAXONOMY, documents, write_data
 from helpers import FAST, run, start
-from served import start_server, wait_until
+from served import served
 from test_systems import SETTINGS, SYSTEMS
 
 from ptmt_lightning.cli import main
@@ -166,25 +166,11 @@ def test_one_label_a_level_and_none(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_server_answers_with_labels(tmp_path: Path) -> None:
-    saved_ptmt(tmp_path, TAXONOMY)
-    url, process = start_server(tmp_path / "model", tmp_path / "log")
-    try:
-        wait_until(lambda: _answers(url), 60)
-        answer = httpx.post(f"{url}/predict", json={"texts": TEXTS[:4], "top_k": 2}).json()["predictions"]
-        taxonomy = httpx.get(f"{url}/taxonomy").json()
-    finally:
-        process.terminate()
-        process.wait()
-    expected = Classifier.from_pretrained(tmp_path / "model", device="cpu").predict(TEXTS[:4], top_k=2)
-    assert [[path["path"] for path in found] for found in answer] == [
-        [list(p.labels) for p in found] for found in expected
-    ]
+    with served(tmp_path, taxonomy=TAXONOMY) as server:
+        answer = httpx.post(f"{server.url}/predict", json={"texts": TEXTS[:4], "top_k": 2}).json()["predictions"]
+        taxonomy = httpx.get(f"{server.url}/taxonomy").json()
+        expected = server.classifier.predict(TEXTS[:4], top_k=2)
+    ours = [[path["path"] for path in found] for found in answer]
+    assert ours == [[list(path.labels) for path in found] for found in expected]
     assert taxonomy["labels"]["Phone > Battery"] == "Battery"
     assert ["Phone", "Phone > Battery"] in taxonomy["edges"]
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/live").status_code == 200
-    except httpx.TransportError:
-        return False
