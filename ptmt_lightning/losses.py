@@ -236,7 +236,8 @@ class MeanBCE(LabelLoss):
 class CrossEntropy(LabelLoss):
     """Cross-entropy over the labels of each level, for data with one path a document (end of section 2.2).
 
-    Each level has one class more, "the path has ended"; see :class:`~ptmt_lightning.decisions.LevelSoftmax`.
+    Each level has one class more, "the path has ended": the target of the levels below the end of a path, and of all
+    levels of a document without a label; see :class:`~ptmt_lightning.decisions.LevelSoftmax`.
 
     Args:
         class_weights: factor of the loss of a level where a label is the true one, 1 where the path has ended; see
