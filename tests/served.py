@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -65,9 +65,11 @@ def start_server(model: Path, log: Path, *arguments: str) -> tuple[str, subproce
 
 
 @contextmanager
-def served(folder: Path, *arguments: str) -> Iterator[Server]:
+def served(
+    folder: Path, *arguments: str, edges: Iterable[tuple[str, str]] = TOY_EDGES
+) -> Iterator[Server]:  # fmt: skip
     """A server of a tiny model, which is made in ``folder``; nothing of it is left."""
-    saved_ptmt(folder, Taxonomy(TOY_EDGES))
+    saved_ptmt(folder, Taxonomy(edges))
     log = folder / "log"
     url, process = start_server(folder / "model", log, "--max-pending", "8", "--timeout", "5", *arguments)
     try:
