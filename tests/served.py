@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 from conftest import TOY_EDGES, saved_ptmt
@@ -66,10 +66,10 @@ def start_server(model: Path, log: Path, *arguments: str) -> tuple[str, subproce
 
 @contextmanager
 def served(
-    folder: Path, *arguments: str, edges: Iterable[tuple[str, str]] = TOY_EDGES
+    folder: Path, *arguments: str, edges: Iterable[tuple[str, str]] = TOY_EDGES, **changes: Any
 ) -> Iterator[Server]:  # fmt: skip
     """A server of a tiny model, which is made in ``folder``; nothing of it is left."""
-    saved_ptmt(folder, Taxonomy(edges))
+    saved_ptmt(folder, Taxonomy(edges), **changes)
     log = folder / "log"
     url, process = start_server(folder / "model", log, "--max-pending", "8", "--timeout", "5", *arguments)
     try:

@@ -7,15 +7,18 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import TOY_DOCUMENTS, TOY_EDGES
+from conftest import TOY_DOCUMENTS
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from served import Server, processes_of, served
+
+from ptmt_lightning.losses import CrossEntropy
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,8 +29,8 @@ TEXT = str(TOY_DOCUMENTS[2]["text"])
 HOSTILE = "<img src=x onerror=alert(1)>"
 # A DAG: "both" is below three labels, and on level 3 though one of them is on level 1.
 STRANGE_EDGES = [
-    ("ROOT", HOSTILE), ("ROOT", "עברית"), (HOSTILE, "__proto__"), ("עברית", "a b"), ("__proto__", "both"), ("a b", "both"),
-    ("עברית", "both"), *((HOSTILE, f"n{number}") for number in range(30)),
+    ("ROOT", HOSTILE), ("ROOT", "עברית"), (HOSTILE, "__proto__"), ("עברית", "a b"),
+    ("__proto__", "both"), ("a b", "both"), ("עברית", "both"), *((HOSTILE, f"n{number}") for number in range(30)),
 ]  # fmt: skip
 
 
@@ -63,6 +66,7 @@ def page(browser: Browser, server: Server, problems: list[str]) -> Iterator[Page
         page.on("console", lambda message: problems.append(message.text))
         page.on("requestfailed", lambda request: problems.append(request.url))
         page.goto(server.url)
+        expect(page.locator("#model")).not_to_be_empty()  # has all that it asks for at first
         yield page
         assert problems == []
 
@@ -107,7 +111,9 @@ def test_bars_show_all_probabilities(page: Page, server: Server) -> None:
         row = page.locator(f"[data-label={label}]")
         assert float(row.locator(".p").text_content() or "") == pytest.approx(probability, abs=1e-3)
         bar, fill, mark = (row.locator(part).bounding_box() for part in (".bar", ".fill", ".threshold"))
-        assert bar and fill and mark
+        assert bar
+        assert fill
+        assert mark
         assert fill["width"] / bar["width"] == pytest.approx(probability, abs=0.01)
         assert (mark["x"] + 1 - bar["x"]) / bar["width"] == pytest.approx(0.5, abs=0.01)
 
@@ -132,6 +138,28 @@ def test_moved_thresholds_decide_as_the_server_does_without_asking_it(
     expect(page.get_by_role("status")).to_have_text(names(answer(server, texts=[TEXT])))
 
 
+def test_without_pruning_no_label_is_dropped(page: Page, server: Server) -> None:
+    model = httpx.get(f"{server.url}/info").json()
+    model["model"]["prune"] = False
+    page.route("**/info", lambda route: route.fulfill(json=model))
+    page.goto(server.url)
+    move(page, 1, 1)
+    predict(page, TEXT)
+    assert predicted(page) == labels_of(answer(server, texts=[TEXT], threshold=[1, 0.5, 0.5], prune=False))
+
+
+def test_a_model_without_thresholds_decides_itself(page: Page, tmp_path: Path) -> None:
+    with served(tmp_path, label_loss=CrossEntropy()) as server:
+        assert httpx.get(f"{server.url}/info").json()["model"]["thresholds"] is None
+        page.goto(server.url)
+        for document in TOY_DOCUMENTS:
+            text = str(document["text"])
+            predict(page, text, names(answer(server, texts=[text])) or "No label is probable enough.")
+            assert predicted(page) == labels_of(answer(server, texts=[text]))
+        expect(page.locator("#thresholds")).to_be_hidden()
+        expect(page.locator(".threshold")).to_have_count(0)
+
+
 def test_a_threshold_is_moved_by_keys_and_said(page: Page) -> None:
     predict(page, TEXT)
     page.get_by_label("Level 2").press("ArrowRight")
@@ -147,7 +175,7 @@ def test_keys_predict(page: Page, server: Server, keys: str) -> None:
 
 
 def test_a_link_holds_texts_that_no_log_sees(page: Page, browser: Browser, server: Server) -> None:
-    text = "p q p q r &text=x #+%\nkäse 東京 🎈\n\nעברית"
+    text = "p q p q r &text=x #+%\nkäse 東京 🎈\n\nעברית"  # noqa: RUF001
     page.get_by_label("texts with blank lines between").check()
     write(page, text)
     page.get_by_role("button", name="Copy link").click()
