@@ -308,7 +308,7 @@ def test_strange_labels_and_several_parents(page: Page, strange: Server) -> None
 
 def test_labels_that_are_not_known_are_asked_for(page: Page, strange: Server) -> None:
     """As of a taxonomy of 30,000 labels, of which a page can't ask for all."""
-    source = httpx.get(strange.url).text.replace("ALL = 100_000, SOME = 20, MOST = 200", "ALL = 1, SOME = 3, MOST = 8")
+    source = httpx.get(strange.url).text.replace("ALL = 20_000, SOME = 20, MOST = 100", "ALL = 1, SOME = 3, MOST = 8")
     page.route(f"{strange.url}/", lambda route: route.fulfill(body=source, content_type="text/html"))
     page.goto(strange.url)
     move(page, 1, 0)
@@ -317,7 +317,7 @@ def test_labels_that_are_not_known_are_asked_for(page: Page, strange: Server) ->
     assert page.get_by_role("button", name="Show all").count() == 0
     probabilities = sorted(strange.classifier.probabilities([TEXT])[0, 2:34].tolist(), reverse=True)
     threshold = round((probabilities[5] + probabilities[6]) / 2, 2)
-    note = page.get_by_text("the 8 most probable ones are known")
+    note = page.get_by_text("only the 8 most probable labels are shown")
     with page.expect_request("**/predict", timeout=5000):
         move(page, 2, threshold)
     expect(page.locator(".predicted")).to_have_count(
