@@ -131,6 +131,11 @@ class DecisionRule:
     prune: bool = True
     coherent: bool = False
 
+    @property
+    def has_thresholds(self) -> bool:
+        """Whether thresholds decide what is predicted."""
+        return self.decoding == "threshold" and not self.decision.single_label
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return float32 probabilities ``[B, V]`` of scores (logits) ``[B, V]``."""
         probabilities = self.decision.probabilities(logits, self.taxonomy.level_sizes)

@@ -65,12 +65,17 @@ class Limits(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """The model that is served; ``levels`` are the numbers of labels, from the top level down."""
+    """The model that is served: numbers of labels and thresholds of its levels, from the top level down.
+
+    ``thresholds`` is null if the model predicts the most probable labels or path, without any; ``prune`` is what holds
+    for requests that do not say so themselves.
+    """
 
     name: str
     version: str
     levels: list[int]
     thresholds: list[float] | None
+    prune: bool
     limits: Limits
 
 
