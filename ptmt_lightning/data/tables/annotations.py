@@ -69,8 +69,8 @@ def _rows(records: Iterator[Record], form: str, options: TableOptions, left_out:
         questions |= answers.keys() - {_ANY}
         if options.paths is None and len(questions) > 1:
             raise ValueError(
-                f"{record.where}: questions {', '.join(map(repr, sorted(questions)))}; expected one of label paths; set "
-                f"{options.named('paths')} to it"
+                f"{record.where}: questions {', '.join(map(repr, sorted(questions)))}; expected one of label paths; "
+                f"set {options.named('paths')} to it"
             )
         several = answers.get(options.paths or next(iter(questions), _ANY)) or answers.get(_ANY)
         if several is None:

@@ -78,6 +78,7 @@ class _Conversion:
         self._paths: dict[tuple[str, ...], int] = {}
         self._keys, self._splits = array("Q"), array("b")
         self._labels: list[tuple[int, ...]] = []
+        self._known: dict[tuple[int, ...], tuple[int, ...]] = {}  # equal ones in _labels are one object
         self._drawn: list[str] = []
         self._sizes: dict[str, int] = {}
         given = options.taxonomy and Path(options.taxonomy).expanduser()
@@ -92,29 +93,28 @@ class _Conversion:
         Raises:
             ValueError: a row can't be used, none is left, or none has a label.
         """
-        problems: list[str] = []
+        first_problem, num_problems = "", 0
         with (self._folder / "all.jsonl").open("w", encoding="utf-8") as file:
             for part in self._source.parts:
                 for where, document in self._documents(part):
                     if isinstance(document, str):
-                        problems.append(f"{where}: {document}")
+                        first_problem = first_problem or f"{where}: {document}"
+                        num_problems += 1
                     else:
                         file.write(self._line(where, document))
                         self._splits.append(SPLITS.index(document.split) if document.split else -1)
-        if problems and not self._options.skip_bad_rows:
-            more = f" ({len(problems) - 1:,} more bad row(s))" if len(problems) > 1 else ""
-            raise ValueError(
-                f"{problems[0]}{more}; or set {self._options.named('skip_bad_rows')} to leave such rows out"
-            )
-        if problems:
-            self._left_out[f"unusable, the first is {problems[0]}"] = len(problems)
+        if num_problems and not self._options.skip_bad_rows:
+            others = f"; {num_problems - 1:,} more row(s) are bad" if num_problems > 1 else ""
+            raise ValueError(f"{first_problem}{others}; {self._options.named('skip_bad_rows')} leaves such rows out")
+        if num_problems:
+            self._left_out[f"unusable, the first: {first_problem}"] = num_problems
         if not self._labels:
             why = "".join(f"; {count:,} left out: {reason}" for reason, count in self._left_out.items())
             raise ValueError(f"{self._source.name}: no document; expected a row a document below the header{why}")
         if not self._paths:
             raise ValueError(
-                f"{self._source.name}: none of its {len(self._labels):,} document(s) has a label ({self._columns}); set "
-                f"{self._options.named('levels')} or {self._options.named('paths')} to other columns"
+                f"{self._source.name}: none of its {len(self._labels):,} document(s) has a label ({self._columns}); "
+                f"set {self._options.named('levels')} or {self._options.named('paths')} to other columns"
             )
 
     def _documents(self, part: Part) -> Iterator[tuple[str, _Document | str]]:
@@ -159,7 +159,8 @@ class _Conversion:
 
     def _line(self, where: str, document: _Document) -> str:
         self._keys.append(text_key(document.text))
-        self._labels.append(tuple(self._paths.setdefault(path, len(self._paths)) for path in document.paths))
+        labels = tuple(self._paths.setdefault(path, len(self._paths)) for path in document.paths)
+        self._labels.append(self._known.setdefault(labels, labels))
         record = {"text": document.text, "labels": document.paths, "from": Path(where).name}
         return json.dumps(record, ensure_ascii=False) + "\n"
 
@@ -208,7 +209,8 @@ class _Conversion:
             except ValueError as error:
                 named = " and ".join(self._options.named(f"{split}_share") for split in missing)
                 raise ValueError(
-                    f"{self._source.name}: {error}; add documents, give the splits in a column or as files, or set {named}"
+                    f"{self._source.name}: {error}; add documents, give the splits in a column or as files, or "
+                    f"set {named}"
                 ) from None
             for split, chosen in drawn.items():
                 splits[pool[chosen]] = SPLITS.index(split)
@@ -234,8 +236,8 @@ class _Conversion:
         )
         lines = [
             f"{name}: {self._columns}",
-            f"{name}: {len(self._labels):,} documents, {'-'.join(map(str, self._taxonomy.level_sizes))} labels a level; "
-            f"{sizes}{drawn if self._drawn else ''}",
+            f"{name}: {len(self._labels):,} documents, {'-'.join(map(str, self._taxonomy.level_sizes))} labels a level"
+            f"; {sizes}{drawn if self._drawn else ''}",
         ]
         if unlabelled:
             lines.append(f"{name}: {unlabelled:,} document(s) without a label, kept as such")

@@ -105,7 +105,7 @@ def _sheet(path: Path, options: TableOptions) -> Table:
     with path.open("rb") as file:
         if file.read(4) == _OLD_OFFICE:
             raise ValueError(
-                f"{path}: protected by a password, or an Excel file of the old form; save it as .xlsx without a password"
+                f"{path}: protected by a password, or an Excel file of the old form; save it as .xlsx without one"
             )
     try:
         with CalamineWorkbook.from_path(path) as book:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ptmt_lightning.data.document import SPLITS
 from ptmt_lightning.utils.checks import check_range
 
 FORMATS = ("csv", "tsv", "xlsx", "parquet", "json", "jsonl")
@@ -113,11 +112,6 @@ class TableOptions:
 def split_of(name: str) -> str | None:
     """Return the split that a name stands for, such as ``val`` for ``Validation``; None if it is none."""
     return _SPLIT_OF.get(name.strip().lower())
-
-
-def missing_splits(found: Sequence[str | None]) -> list[str]:
-    """Return the splits that are to be made, where documents are said to belong to ``found``."""
-    return [split for split in SPLITS[1:] if split not in found]
 
 
 def name_of(path: str) -> str:

@@ -62,8 +62,8 @@ def source_of(path: str | pd.DataFrame, options: TableOptions) -> Source:
         return _folder_source(place, options)
     if not place.exists():
         raise ValueError(
-            f"{options.named('path') if options.prefix != '--' else 'PATH'}={path!r}: no such file or folder; expected a "
-            f"table ({', '.join(FORMATS)}), a folder with one a split, or {HUB}OWNER/NAME"
+            f"{path}: no such file or folder; expected a table ({', '.join(FORMATS)}), a folder with one a split, or "
+            f"{HUB}OWNER/NAME"
         )
     return Source(path, [_file_part(None, place, options)], partial(_files_digest, [place]))
 
