@@ -92,6 +92,20 @@ class LabelPaths:
                 nodes[normalize("NFC", word)][node] = None
         return {word: tuple(found) for word, found in nodes.items()}
 
+    def path_to(self, node: int) -> list[int]:
+        """Return the nodes from a top node down to a node, both included; in a DAG, by the first parent of each."""
+        path = [node]
+        while path[0] not in self.tops:
+            path.insert(0, self.parents[path[0]][0])
+        return path
+
+    def words(self) -> list[str]:
+        """Return the words of each node: its label, or those of its whole path where others share the label."""
+        return [
+            label if label == self.names[node] else " | ".join(self.labels[n] for n in self.path_to(node))
+            for node, label in enumerate(self.labels)
+        ]
+
     def path_names(self, path: Sequence[int]) -> list[str]:
         """Return what people see of a path down the taxonomy: the labels on it.
 

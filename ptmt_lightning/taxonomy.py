@@ -111,12 +111,10 @@ class Taxonomy(LabelPaths):
         Raises:
             ValueError: a node has several parents, and so no path of its own.
         """
-        ways: list[list[int]] = []
         for node, parents in enumerate(self.parents):
             if len(parents) + (node in self.tops) > 1:
                 raise ValueError(f"{self.names[node]!r} has several parents; expected a tree; write its edges instead")
-            ways.append([*(ways[parents[0]] if parents else []), node])
-        write_paths(Path(path), [self.path_names(way) for way in ways])
+        write_paths(Path(path), [self.path_names(self.path_to(node)) for node in range(len(self))])
 
     @classmethod
     def from_json(cls, path: Path | str) -> Taxonomy:

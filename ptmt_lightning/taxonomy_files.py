@@ -13,6 +13,7 @@ from ptmt_lightning.edges import ROOT
 from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.files import check_file
 from ptmt_lightning.utils.lines import open_lines, problem_of
+from ptmt_lightning.utils.tokens import is_unicode
 
 STEP = " > "  # between the labels of a path that is written in one piece
 
@@ -88,8 +89,10 @@ def problem_of_name(name: str) -> str | None:
         return f"{ROOT} stands for what is above all paths; begin the path below it, or rename the label"
     if name != name.strip():
         return "expected a name without blanks around it; remove them"
-    if re.search(r"[\t\n\r]", name):
-        return "expected a name on one line without tabs; replace them by spaces"
+    if re.search(r"[\t\n\r\0]", name):
+        return "expected a name on one line without tabs and NUL characters; replace them by spaces"
+    if not is_unicode(name):
+        return "half of a surrogate pair is not a character; correct it"
     return None
 
 
