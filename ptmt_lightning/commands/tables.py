@@ -106,10 +106,13 @@ def describe_data(options: argparse.Namespace) -> None:
 
 
 def _is_own_form(path: str) -> bool:
-    """Return whether a folder holds splits as JSON lines; another form of it would be read as a table."""
-    return Path(path, "taxonomy.tsv").is_file() and any(
-        Path(path, f"{split}.jsonl{end}").is_file() for split in ("train", "val", "test") for end in ("", ".gz")
-    )
+    """Return whether a folder holds data as training takes them; another one is read as a table in several files."""
+    from ptmt_lightning.data.document import split_file
+    from ptmt_lightning.data.hierarchy import has_taxonomy
+
+    folder = Path(path)
+    has = [folder.is_dir() and split_file(folder, split) is not None for split in ("train", "val", "test")]
+    return (any(has) and has_taxonomy(folder)) or all(has[:2])
 
 
 def _prompt_tokens() -> int:

@@ -64,7 +64,7 @@ def _rows(records: Iterator[Record], form: str, options: TableOptions, left_out:
             fields, answers = (_label_studio if form == "label-studio" else _argilla)(record.content)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             problem = record.error or f"not a record of {form} ({type(error).__name__}: {error})"
-            yield record._replace(error=problem)
+            yield record._replace(content=None, error=problem)
             continue
         questions |= answers.keys() - {_ANY}
         if options.paths is None and len(questions) > 1:

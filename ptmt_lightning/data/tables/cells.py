@@ -13,7 +13,7 @@ from typing import Any
 from unicodedata import normalize
 
 from ptmt_lightning.data.tables.options import TableOptions
-from ptmt_lightning.edges import ROOT
+from ptmt_lightning.taxonomy_files import problem_of_name
 from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.tokens import is_unicode
 
@@ -141,12 +141,12 @@ def _label_text(value: Any, column: str) -> str:
         name = normalize("NFC", " ".join(value.split()))
         if name in _EMPTY:
             problem = "what programs write for an empty cell; expected a label; empty the cell or rename the label"
-        elif name == ROOT:
-            problem = f"{ROOT} is what top labels hang under; rename the label"
         elif len(name) > _LONGEST_LABEL:
             problem = f"{len(name):,} characters; expected a label; is this the column of the text?"
-        elif "\0" in name or not is_unicode(name):
-            problem = "expected Unicode without NUL characters; set the encoding, or save the file as UTF-8"
+        elif not is_unicode(name):
+            problem = _undecoded(name)
+        else:
+            problem = problem_of_name(name)
     elif isinstance(value, (bool, int)):
         name = str(value)
     elif isinstance(value, float) and isfinite(value):

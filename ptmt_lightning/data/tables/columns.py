@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ptmt_lightning.data.tables.options import TableOptions
 from ptmt_lightning.utils.checks import shortened
+from ptmt_lightning.utils.lines import NUL_HINT
 
 _PATHS = ("labels", "label", "paths", "path")
 _LEVEL = re.compile(r"level[ _-]?(\d+)", re.I)
@@ -39,8 +40,8 @@ class Columns(NamedTuple):
 
 def wanted(options: TableOptions) -> set[str]:
     """Return columns that the header of the table is sure to have, by which its delimiter is told."""
-    named = {*options.columns("levels"), *filter(None, (options.paths, options.split_column))}
-    return named | set(options.columns("text") or ("text",))
+    named = (name for key in ("levels", "paths", "split_column") for name in options.columns(key))
+    return {*named, *(options.columns("text") or ("text",))}
 
 
 def resolve(names: Sequence[str], options: TableOptions, source: str, remark: str = "") -> Columns:
@@ -58,38 +59,41 @@ def resolve(names: Sequence[str], options: TableOptions, source: str, remark: st
     if not any(names):
         raise ValueError(f"{source}: it is empty; expected a header that names the columns, and a document a row")
     found = f"it has {shortened(', '.join(map(repr, names)))}{remark if len(names) > 1 else ''}"
+    if any("\0" in name for name in names):
+        raise ValueError(f"{source}: its header holds {NUL_HINT}, or set {options.named('encoding')}")
+    for key in ("text", "levels", "paths", "split_column"):
+        _check_there(options.columns(key), names, found, options, key, source)
     text = options.columns("text") or tuple(name for name in names if name.lower() == "text")[:1]
     if not text:
         raise ValueError(f"{source}: no column 'text'; {found}; set {options.named('text')} to the one with the text")
-    levels = options.columns("levels")
-    paths = options.paths
+    levels, paths = options.columns("levels"), options.paths
     if not levels and paths is None:
         levels = _level_columns(names, source)
-        if not levels:
-            known = {name.lower(): name for name in reversed(names)}
-            paths = next((known[name] for name in _PATHS if name in known), None)
+        known = {name.lower(): name for name in reversed(names)}
+        paths = None if levels else next((known[name] for name in _PATHS if name in known), None)
         if not levels and paths is None:
             raise ValueError(
                 f"{source}: no column of labels; {found}; set {options.named('levels')} to the columns from the top "
                 f"level down, or {options.named('paths')} to one with whole paths"
             )
     columns = Columns(text, levels, paths, options.split_column)
-    asked = {"text": text, "levels": levels, "paths": (paths,), "split_column": (columns.split,)}
-    for key, several in asked.items():
-        for name in several:
-            if name is not None and names.count(name) != 1:
-                many = f"more than one column {name!r}; {found}; rename all but one"
-                raise ValueError(f"{source}: {many if name in names else _missing(name, names, found, options, key)}")
+    _check_there(columns.used, names, found, options, "text", source)
     if both := set(text) & {*levels, paths}:
         raise ValueError(f"{source}: column {both.pop()!r}: text and label at once; set {options.named('text')}")
     return columns
 
 
-def _missing(name: str, names: Sequence[str], found: str, options: TableOptions, key: str) -> str:
-    near = {other.lower(): other for other in names}
-    match = difflib.get_close_matches(name.lower()[:100], list(near), n=1)
-    hint = f" (did you mean {near[match[0]]!r}?)" if match else ""
-    return f"no column {name!r}{hint}; {found}; set {options.named(key)}"
+def _check_there(
+    wanted: Iterable[str], names: Sequence[str], found: str, options: TableOptions, key: str, source: str
+) -> None:
+    for name in wanted:
+        if names.count(name) > 1:
+            raise ValueError(f"{source}: more than one column {name!r}; {found}; rename all but one")
+        if name not in names:
+            known = {other.lower(): other for other in names}
+            near = difflib.get_close_matches(name.lower()[:100], list(known), n=1)
+            hint = f" (did you mean {known[near[0]]!r}?)" if near else ""
+            raise ValueError(f"{source}: no column {name!r}{hint}; {found}; set {options.named(key)}")
 
 
 def _level_columns(names: Sequence[str], source: str) -> tuple[str, ...]:

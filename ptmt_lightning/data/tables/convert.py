@@ -231,13 +231,12 @@ class _Conversion:
         name = self._source.name
         unlabelled = sum(not found for found in self._labels)
         sizes = ", ".join(f"{split} {size:,}" for split, size in self._sizes.items())
-        drawn = (
-            f" ({' and '.join(self._drawn)} drawn with {self._options.named('split_seed')}={self._options.split_seed})"
-        )
+        seed = f"{self._options.named('split_seed')}={self._options.split_seed}"
+        drawn = f" ({' and '.join(self._drawn)} drawn with {seed})" if self._drawn else ""
+        levels = " / ".join(map(str, self._taxonomy.level_sizes))
         lines = [
             f"{name}: {self._columns}",
-            f"{name}: {len(self._labels):,} documents, {'-'.join(map(str, self._taxonomy.level_sizes))} labels a level"
-            f"; {sizes}{drawn if self._drawn else ''}",
+            f"{name}: {len(self._labels):,} document(s), {levels} labels a level; {sizes}{drawn}",
         ]
         if unlabelled:
             lines.append(f"{name}: {unlabelled:,} document(s) without a label, kept as such")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 from filelock import FileLock
+from lightning.pytorch.utilities import rank_zero_only
 
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.data.document import split_file
@@ -62,7 +63,7 @@ class TableDataModule(HTCDataModule):
                 remove_abandoned(self.cache_dir.glob("table-*.*.tmp"))  # of other tables, too
                 convert(source, self.options, self.path)
         for line in said_of(self.path):
-            log.info("%s", line)
+            rank_zero_only(log.info)("%s", line)
         if split_file(self.path, "val") is None:
             raise ValueError(
                 f"{source.name}: no validation split, which training needs; set {self.options.named('val_share')} to "

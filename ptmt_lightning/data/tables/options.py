@@ -95,7 +95,7 @@ class TableOptions:
         return self.prefix + (key.replace("_", "-") if self.prefix == "--" else key)
 
     def columns(self, key: str) -> tuple[str, ...]:
-        """Return the columns that ``text`` or ``levels`` names, none if it is not set."""
+        """Return the columns that a setting such as ``levels`` names, none if it is not set."""
         value = getattr(self, key)
         return (value,) if isinstance(value, str) else tuple(value or ())
 
