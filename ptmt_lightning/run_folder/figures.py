@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ptmt_lightning.run_folder.curves import loss_terms
 from ptmt_lightning.run_folder.paths import RunFolder
-from ptmt_lightning.utils.plots import COLOURS, MARKERS, MUTED, styled
+from ptmt_lightning.utils.plots import COLOURS, MARKERS, MUTED, log_scale, styled
 from ptmt_lightning.utils.tables import read_csv
 
 _MAX_NAMED_LABELS = 160  # with more of them, names on the map would cover each other
@@ -48,7 +48,8 @@ def learning_curves(metrics: pd.DataFrame) -> Figure:
     for name in loss_terms(map(str, metrics)):
         points = metrics[["step", f"train/{name}"]].dropna()
         left.plot(points["step"], points[f"train/{name}"], label=name, linewidth=1)
-    left.set(title="Training", xlabel="step", ylabel="loss", yscale="log")
+    left.set(title="Training", xlabel="step", ylabel="loss")
+    log_scale(left, "y")
     for name, marker in zip(("h_f1_macro", "h_f1_micro", "h_auprc", "exact_match"), MARKERS, strict=False):
         if f"val/{name}" in metrics:
             points = metrics[["step", f"val/{name}"]].dropna()
@@ -80,7 +81,8 @@ def label_f1(labels: pd.DataFrame) -> Figure:
     left.plot(at, means, "o", label="mean: flat macro F1")
     left.set(title="By level", xlabel="level", ylabel="F1", ylim=(-0.03, 1.03), xlim=(0.5, len(levels) + 0.8))
     left.set_xticks(at, [str(level) for level in levels])
-    right.set(title="By label", xlabel="documents with the label", ylabel="F1", xscale="log", ylim=(-0.03, 1.03))
+    right.set(title="By label", xlabel="documents with the label", ylabel="F1", ylim=(-0.03, 1.03))
+    log_scale(right, "x")
     for axes in (left, right):
         axes.legend(loc="lower right")
     return figure
@@ -98,7 +100,8 @@ def reliability(bins: pd.DataFrame) -> Figure:
     upper.legend()
     # Dots: a bar on a logarithmic axis has no zero to start from.
     lower.plot(filled["probability"], filled["labels"], "o", color=COLOURS[0])
-    lower.set(xlabel="probability", ylabel="labels", yscale="log")
+    lower.set(xlabel="probability", ylabel="labels")
+    log_scale(lower, "y")
     return figure
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 # Told apart by the colour-blind as well (after Okabe and Ito 2008), each at least 3 : 1 against white.
 COLOURS = ("#0072b2", "#c44e00", "#008a64", "#b0558b", "#8a6d00", "#3d8fbf", "#7a4fbf", "#8c4a3c")
@@ -43,6 +45,14 @@ _RC: dict[str, Any] = {
 
 # For each function that makes a picture or saves it, as a decorator.
 styled = mpl.rc_context(_RC)  # type: ignore[arg-type]
+
+
+def log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, its numbers written out: Matplotlib's own are formulas, which texts here are not."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
 
 
 def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:

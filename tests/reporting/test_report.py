@@ -240,7 +240,7 @@ def test_differences_to_a_baseline(tmp_path: Path, caplog: pytest.LogCaptureFixt
     two_sides(tmp_path)
     rows = table(find_runs([tmp_path])[0], metrics=["h_f1_macro"], baseline="variant=b")
     lines = {line.split(" | ")[0]: line for line in markdown(rows).splitlines()}
-    assert "| h_f1_macro to baseline |" in lines["| variant"]
+    assert "| h_f1_macro to baseline, documents |" in lines["| variant"]
     assert "| +0.5000 [+0.5000, +0.5000] p=0.002 |" in lines["| a"]
     assert "| - |" in lines["| b"]
     assert "| - |" in lines["| c"]
