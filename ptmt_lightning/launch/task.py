@@ -20,8 +20,8 @@ from omegaconf import DictConfig
 from ptmt_lightning.launch.overrides import mask_file, written
 from ptmt_lightning.launch.resume import resumed
 from ptmt_lightning.models.base import HTCModel
+from ptmt_lightning.run_folder.ending import show
 from ptmt_lightning.run_folder.paths import RunFolder
-from ptmt_lightning.run_folder.result import show
 from ptmt_lightning.training.build import build
 from ptmt_lightning.training.checks import check_run
 from ptmt_lightning.training.quiet import quiet_libraries
