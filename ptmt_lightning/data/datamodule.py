@@ -213,6 +213,11 @@ class HTCDataModule(L.LightningDataModule):
         _, nodes = self._used(split).nodes()
         return np.bincount(nodes, minlength=len(self.taxonomy))
 
+    def has_one_path(self, split: str) -> bool:
+        """Return whether each document of a split has exactly one label path."""
+        rows, _ = self._used(split).nodes()
+        return len(np.unique(rows)) == self.num_documents(split) and self.most_labels_at_a_level(split)[0] == 1
+
     def ends_at_leaves(self, split: str) -> bool:
         """Return whether all paths of a split's documents lead down to a leaf of the taxonomy."""
         rows, nodes = self._used(split).nodes()

@@ -30,6 +30,8 @@ from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.thresholds import Tuning
 from ptmt_lightning.utils.digests import digest, model_digests
 
+_THRESHOLD = 0.5
+
 
 class Batch(Protocol):
     """The attributes that the batches of all systems have."""
@@ -71,7 +73,9 @@ class HTCModel(L.LightningModule):
             system was published with.
         optimizer: optimiser and schedule; None for those that the system was published with.
         decoding: how labels are chosen by their probabilities: ``threshold`` for each on its own, ``best_path`` for the
-            most probable path of each document, ``top_k`` for the most probable labels of each level.
+            most probable path of each document, ``top_k`` for the most probable labels of each level. None for
+            ``best_path`` where each training document has one path and no threshold is set or tuned, else
+            ``threshold`` (experiments/decoding); until the training documents are known, it is ``threshold``.
         threshold: a node is predicted above this probability; a number, or a list with one a level.
         top_k: with ``decoding="top_k"``, the number of labels of each level.
         tune_threshold: after training, choose thresholds on the validation documents instead: one for all levels
@@ -96,8 +100,8 @@ class HTCModel(L.LightningModule):
         max_length: int,
         label_loss: LabelLoss | None = None,
         optimizer: LinearAdamW | None = None,
-        decoding: Decoding = "threshold",
-        threshold: float | Sequence[float] = 0.5,
+        decoding: Decoding | None = None,
+        threshold: float | Sequence[float] = _THRESHOLD,
         top_k: int | None = None,
         tune_threshold: Tuning | None = None,
         prune: bool = True,
@@ -110,6 +114,8 @@ class HTCModel(L.LightningModule):
         optimizer = self.published_optimizer() if optimizer is None else optimizer
         self.chose_rate = optimizer.learning_rate is None
         self.optimizer = optimizer.for_backbone(backbone)
+        self.chooses_decoding = decoding is None and top_k is None and threshold == _THRESHOLD and not tune_threshold
+        decoding = decoding or "threshold"
         _check_decision(self.label_loss, tune_threshold, decoding, coherent=coherent)
         check_decoding(decoding, top_k)
         self.taxonomy, self.backbone, self.tokenizer = taxonomy, backbone, tokenizer

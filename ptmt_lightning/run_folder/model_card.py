@@ -42,7 +42,7 @@ Puts a text into a taxonomy of {len(taxonomy)} labels on {taxonomy.num_levels} l
 | backbone | `{backbone}`, {result["num_parameters"] / 1e6:.1f} million parameters in all |
 | training | {documents["train"]:,} documents, {result["epochs"]} epochs, {result["steps"]:,} steps |
 | seed | {result["seed"]} |
-| thresholds | {", ".join(f"{value:g}" for value in result["thresholds"])}, by level |
+| predicts | {_decided(result)} |
 | made with | ptmt_lightning {result["versions"]["ptmt_lightning"]}, commit {result["git_sha"] or "unknown"} |
 
 ## Scores
@@ -72,3 +72,13 @@ Classifier.from_pretrained("this folder, or its name on a hub").predict("a text"
         "\n## Limits\n\nIt knows the labels of its taxonomy and texts like those that it was trained on; on others its "
         "probabilities mean little. Scores of rare labels rest on few documents: see `per_label.csv` of the run.\n"
     )
+
+
+def _decided(result: Mapping[str, Any]) -> str:
+    """Return how labels are chosen by their probabilities."""
+    thresholds = ", ".join(f"{value:g}" for value in result["thresholds"])
+    return {
+        "threshold": f"labels above thresholds, by level: {thresholds}",
+        "best_path": "the most probable path of each text",
+        "top_k": "the most probable labels of each level",
+    }[result["decoding"]]

@@ -41,13 +41,15 @@ def _about_rates(model: HTCModel) -> Iterator[str]:
 
 
 def _about_paths(datamodule: HTCDataModule, model: HTCModel) -> Iterator[str]:
-    most, _, _ = datamodule.most_labels_at_a_level("train")
-    if most > 1:
-        yield f"documents have several paths, up to {most} labels on a level"
-    elif model.rule.decision.single_label:
-        yield "each training document has one path"
+    if not datamodule.has_one_path("train"):
+        most, _, _ = datamodule.most_labels_at_a_level("train")
+        yield f"documents have several paths or none, up to {most} labels on a level"
+        return
+    loss = "" if model.rule.decision.single_label else "; loss=cross_entropy is made for that"
+    if model.rule.decoding == "best_path":
+        yield f"each training document has one path, and each is given one (model.decoding=best_path){loss}"
     else:
-        yield "each training document has one path: loss=cross_entropy is made for that, and predicts one label a level"
+        yield f"each training document has one path; model.decoding=best_path gives each one{loss}"
 
 
 def _about_rare_labels(datamodule: HTCDataModule, model: HTCModel) -> Iterator[str]:

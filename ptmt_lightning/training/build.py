@@ -75,6 +75,8 @@ def build(
                 f"loss={type(model.label_loss).__name__} expects at most one label a level; document {document_id} has "
                 f"{most} on level {level}; set loss=wasl or loss=bce"
             )
+    if model.chooses_decoding and datamodule.has_one_path("train"):
+        model.rule = replace(model.rule, decoding="best_path")
     if model.rule.decoding == "best_path":
         model.rule = replace(model.rule, to_leaf=datamodule.ends_at_leaves("train"))
     if model.label_loss.class_weights is not None:

@@ -101,6 +101,7 @@ def train(
         "train_fraction": datamodule.train_fraction,
         "val": record.val_results,
         "test": tested.metrics.values if tested else {},
+        "decoding": model.rule.decoding,
         "thresholds": list(model.rule.thresholds),
         "label_embeddings": embeddings and label_embeddings.summary(*embeddings, datamodule.taxonomy),
         "best_checkpoint": fitted.best_checkpoint,

@@ -22,14 +22,18 @@ def said(tmp_path: Path, documents: list[dict[str, Any]], edges: list[tuple[str,
 
 
 def test_nothing_surprising_is_one_line(tmp_path: Path) -> None:
-    assert said(tmp_path, TOY_DOCUMENTS * 5, TOY_EDGES) == ["documents have several paths, up to 2 labels on a level"]
+    assert said(tmp_path, TOY_DOCUMENTS * 5, TOY_EDGES) == [
+        "documents have several paths or none, up to 2 labels on a level"
+    ]
 
 
 def test_one_path_a_document_has_a_loss_of_its_own(tmp_path: Path) -> None:
-    lines = said(tmp_path, ONE_PATH * 5, TOY_EDGES)
-    assert "loss=cross_entropy is made for that" in lines[0]
-    lines = said(tmp_path, ONE_PATH * 5, TOY_EDGES, label_loss=CrossEntropy())
-    assert lines[0] == "each training document has one path"
+    given = "each training document has one path, and each is given one (model.decoding=best_path)"
+    better = "; loss=cross_entropy is made for that"
+    assert said(tmp_path, ONE_PATH * 5, TOY_EDGES)[0] == given + better
+    assert said(tmp_path, ONE_PATH * 5, TOY_EDGES, label_loss=CrossEntropy())[0] == given
+    lines = said(tmp_path, ONE_PATH * 5, TOY_EDGES, decoding="threshold")
+    assert lines[0] == "each training document has one path; model.decoding=best_path gives each one" + better
 
 
 def test_a_rate_that_was_chosen_is_told_with_its_reason(tmp_path: Path) -> None:
@@ -59,7 +63,27 @@ def test_texts_that_are_cut_are_counted(tmp_path: Path, length: int, is_cut: boo
 
 def test_paths_end_at_leaves_or_above(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "data", TOY_EDGES, train=ONE_PATH, val=ONE_PATH[:1])
-    module, model = make(folder, tmp_path, decoding="best_path")
+    module, model = make(folder, tmp_path)
+    assert model.rule.decoding == "best_path"
     assert not module.ends_at_leaves("train")  # one document's path is C, which has a child
     assert module.ends_at_leaves("val")
     assert not model.rule.to_leaf
+
+
+@pytest.mark.parametrize(
+    ("documents", "settings", "decoding"),
+    [
+        (ONE_PATH, {}, "best_path"),
+        (ONE_PATH, {"threshold": 0.4}, "threshold"),
+        (ONE_PATH, {"tune_threshold": "level"}, "threshold"),
+        (ONE_PATH, {"decoding": "threshold"}, "threshold"),
+        (ONE_PATH, {"decoding": "top_k", "top_k": 1}, "top_k"),
+        (TOY_DOCUMENTS, {}, "threshold"),
+        ([*ONE_PATH, {"text": "none", "labels": []}], {}, "threshold"),
+    ],
+)
+def test_one_path_is_predicted_where_each_document_has_one(
+    tmp_path: Path, documents: list[dict[str, Any]], settings: dict[str, Any], decoding: str
+) -> None:
+    folder = write_folder(tmp_path / "data", TOY_EDGES, train=documents, val=documents)
+    assert make(folder, tmp_path, **settings)[1].rule.decoding == decoding
