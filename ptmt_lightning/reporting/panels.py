@@ -217,7 +217,7 @@ def _fill(colour: str, dash: str) -> str:
     return colour if dash == "-" else PAPER
 
 
-def _band(axes: Axes, x: Any, values: Sequence[Any], colour: str, dash: str = "-", marker: str = "") -> None:
+def _band(axes: Axes, x: Any, values: Any, colour: str, dash: str = "-", marker: str = "") -> None:
     low, mean, high = (np.array([of(scores) for scores in values]) for of in (min, np.mean, max))
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.plot(x, mean, dash, color=colour, marker=marker, markerfacecolor=_fill(colour, dash))
