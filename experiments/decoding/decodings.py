@@ -47,17 +47,15 @@ def main() -> None:
                 probabilities[chosen], targets[chosen], taxonomy, tuning=tuning, prune=rule.prune, classes="present"
             )
             rules[f"threshold tuned ({tuning})"] = replace(rule, thresholds=tuple(found))
-    inner = torch.tensor(sorted({parent for parents in taxonomy.parents for parent in parents}))
-    to_leaf = not any(
-        set(document.nodes) and _ends_above(document.nodes, taxonomy.parents, inner) for document in documents
-    )
+    inner = {parent for parents in taxonomy.parents for parent in parents}
+    to_leaf = not any(_ends_above(document.nodes, taxonomy.parents, inner) for document in documents)
     rules["best path"] = replace(rule, decoding="best_path", to_leaf=to_leaf)
     rows = {name: _scores(way, probabilities[judged], targets[judged]) for name, way in rules.items()}
     print(f"{options.model}, {options.split}, paths end at leaves: {to_leaf}")
     print(pd.DataFrame(rows).T.to_string(float_format="%.4f"))
 
 
-def _ends_above(nodes: tuple[int, ...], parents: tuple[tuple[int, ...], ...], inner: torch.Tensor) -> bool:
+def _ends_above(nodes: tuple[int, ...], parents: tuple[tuple[int, ...], ...], inner: set[int]) -> bool:
     above = {parent for node in nodes for parent in parents[node]}
     return any(node in inner and node not in above for node in nodes)
 
