@@ -16,7 +16,7 @@ from ptmt_lightning.utils.checks import check_range
 
 # The rule for rates that are not set, measured in experiments/defaults/rates: AdamW moves each weight by about the rate
 # at a step, whatever its gradient, and what a layer adds up of it grows with its width.
-_RATE, _WIDTH = 5e-5, 768  # a base-size model and its usual rate
+_RATE, _WIDTH, _POWER = 5e-5, 768, 2.5  # the usual rate of base-size models; the best of one half as wide is 3e-4
 _HIGHEST, _HIGHEST_FROM_SCRATCH = 3e-4, 1e-3
 _NEW_RATE_FACTOR = 10
 
@@ -56,8 +56,8 @@ class LinearAdamW:
     def for_backbone(self, backbone: Backbone) -> LinearAdamW:
         """Return the same settings, with the rates that are None filled in.
 
-        The rate of a pretrained backbone falls with the square of its hidden size: 5e-5 at 768, 2e-4 at 384, and at
-        most 3e-4. One with random weights is small, and learns everything: 1e-3 at 2 layers, less with more.
+        The rate of a pretrained backbone falls with its hidden size: 3e-4 up to 384, 1e-4 at 512, 5e-5 at 768, 2e-5 at
+        1,024. One with random weights is small, and learns everything: 1e-3 at 2 layers, less with more.
         Low-rank updates and a frozen backbone need no rate of their own: what is trained there is new, and has
         ``new_rate_factor`` times the rate.
 
@@ -68,7 +68,7 @@ class LinearAdamW:
         if factor is None:
             factor = _NEW_RATE_FACTOR if backbone.is_pretrained else 1
         if rate is None:
-            rate = _RATE * (_WIDTH / backbone.hidden_size) ** 2
+            rate = _RATE * (_WIDTH / backbone.hidden_size) ** _POWER
             rate = min(rate, _HIGHEST if backbone.is_pretrained else _HIGHEST_FROM_SCRATCH)
             rate = float(f"{rate:.1g}")
         return replace(self, learning_rate=rate, new_rate_factor=factor)

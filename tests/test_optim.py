@@ -108,9 +108,10 @@ def test_bad_values_are_refused(change: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("hidden_size", "is_pretrained", "rate", "factor"),
     [
-        (1024, True, 3e-5, 10),
+        (1024, True, 2e-5, 10),
         (768, True, 5e-5, 10),
-        (384, True, 2e-4, 10),
+        (512, True, 1e-4, 10),
+        (384, True, 3e-4, 10),
         (128, True, 3e-4, 10),
         (128, False, 1e-3, 1),
     ],

@@ -24,8 +24,6 @@ def said(tmp_path: Path, documents: list[dict[str, Any]], edges: list[tuple[str,
 def test_nothing_surprising_is_one_line(tmp_path: Path) -> None:
     [line] = said(tmp_path, TOY_DOCUMENTS * 5, TOY_EDGES)
     assert line == "documents have several paths or none, up to 2 labels on a level"
-        "documents have several paths or none, up to 2 labels on a level"
-    ]
 
 
 def test_one_path_a_document_has_a_loss_of_its_own(tmp_path: Path) -> None:
