@@ -1,0 +1,130 @@
+"""A hook of MkDocs: what pages show of the code is made from it, in the place of ``<!-- made: NAME -->``."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "experiments/architecture")]
+
+import picture  # noqa: E402
+from imports import PACKAGE, room_imports  # noqa: E402
+
+from ptmt_lightning.cli import main  # noqa: E402
+
+API = "reference/api"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put a page for each experiment and each room of the package into the navigation."""
+    experiments = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("experiments/*/README.md"))]
+    _replace(config.nav, "results.md", experiments)
+    _replace(config.nav, "reference/python.md", [f"{API}/{room}.md" for room in _rooms()])
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add a page for each room of the package."""
+    for room, modules in _rooms().items():
+        text = f"# {room}\n\n" + "\n\n".join(f"::: {module}" for module in modules)
+        files.append(File.generated(config, f"{API}/{room}.md", content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Fill in what is made from the code."""
+    for name, make in MADE.items():
+        if f"<!-- made: {name} -->" in markdown:
+            markdown = markdown.replace(f"<!-- made: {name} -->", make())
+    return markdown
+
+
+def settings() -> str:
+    """Return all files of ``conf/``: of each its name, its first comment as a sentence, and its content."""
+    parts = []
+    for path in sorted((ROOT / "conf").rglob("*.yaml"), key=lambda path: (len(path.relative_to(ROOT).parts), path)):
+        *group, name = path.relative_to(ROOT / "conf").with_suffix("").parts
+        lines = path.read_text(encoding="utf-8").splitlines()
+        is_global = lines[0] == "# @package _global_"
+        lines = lines[is_global:]
+        num_comments = next(i for i, line in enumerate([*lines, ""]) if not line.startswith("#"))
+        comment = " ".join(line.removeprefix("# ") for line in lines[:num_comments])
+        title = f"`{'/'.join(group)}={name}`" if group else "Of every run"
+        anchor = "-".join([*group, name])
+        body = "\n".join(["```yaml", *lines[num_comments:], "```"])
+        parts += [f"### {title} {{ #{anchor} }}", comment, body]
+    return "\n\n".join(parts)
+
+
+def commands() -> str:
+    """Return the help of each ``ptmt`` command."""
+    names = sorted(path.stem for path in (ROOT / PACKAGE / "commands").glob("*.py"))
+    parts = []
+    for name in names:
+        if name not in ("__init__", "arguments", "train"):  # train has Hydra's help
+            parts.append(f"## ptmt {name}\n\n```text\n{_help(name)}\n```")
+    return "\n\n".join(parts)
+
+
+def modules() -> str:
+    """Return a table of the rooms with what each is for."""
+    rows = []
+    for room, names in _rooms().items():
+        first = ROOT / names[0].replace(".", "/")
+        path = first / "__init__.py" if first.is_dir() else first.with_suffix(".py")
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        rows.append(f"| [`{room}`](api/{room}.md) | {' '.join(text.partition('\n\n')[0].split())} |")
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def architecture() -> str:
+    """Return the picture of the rooms."""
+    return picture.draw(room_imports(ROOT / PACKAGE))
+
+
+MADE: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "commands": commands,
+    "modules": modules,
+    "architecture": architecture,
+}
+
+
+def _rooms() -> dict[str, list[str]]:
+    """Return the modules of each room of the package that others may use."""
+    rooms: dict[str, list[str]] = {}
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[1] not in ("__init__", "__main__") and parts[-1] != "__main__":
+            rooms.setdefault(parts[1], []).append(".".join(part for part in parts if part != "__init__"))
+    return rooms
+
+
+def _help(*arguments: str) -> str:
+    """Return what ``ptmt ARGUMENTS --help`` prints, and the same of the commands below it."""
+    os.environ.update(COLUMNS="100", NO_COLOR="1")
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        main([*arguments, "--help"])
+    return text.getvalue().strip()
+
+
+def _replace(nav: list[object], page: str, pages: list[str]) -> None:
+    """Put pages behind a page of the navigation, under its title."""
+    for entry in nav:
+        if isinstance(entry, dict):
+            for title, below in entry.items():
+                if below == page:
+                    entry[title] = [page, *pages]
+                elif isinstance(below, list):
+                    _replace(below, page, pages)
