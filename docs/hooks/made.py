@@ -83,7 +83,8 @@ def modules() -> str:
         first = ROOT / names[0].replace(".", "/")
         path = first / "__init__.py" if first.is_dir() else first.with_suffix(".py")
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        rows.append(f"| [`{room}`](api/{room}.md) | {' '.join(text.partition('\n\n')[0].split())} |")
+        summary = " ".join(text.partition("\n\n")[0].split())
+        rows.append(f"| [`{room}`](api/{room}.md) | {summary} |")
     return "\n".join(["| | |", "|---|---|", *rows])
 
 
