@@ -17,8 +17,8 @@ class Equations(Extension):
     """Draws equations by MathML."""
 
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
-        """Read equations before anything else: their signs mean other things in Markdown."""
-        md.preprocessors.register(_ToMathML(md), "equations", 100)
+        """Read equations before code and text, where their signs mean other things, and after white space (30)."""
+        md.preprocessors.register(_ToMathML(md), "equations", 27)
 
 
 class _ToMathML(Preprocessor):

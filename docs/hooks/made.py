@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -22,19 +23,21 @@ from imports import PACKAGE, room_imports  # noqa: E402
 
 from ptmt_lightning.cli import main  # noqa: E402
 
-API = "reference/api"
+API, ROOMS = "reference/api", "assets/rooms.svg"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put a page for each experiment and each room of the package into the navigation."""
     experiments = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("experiments/*/README.md"))]
-    _replace(config.nav, "results.md", experiments)
-    _replace(config.nav, "reference/python.md", [f"{API}/{room}.md" for room in _rooms()])
+    _below(config.nav, "results.md", {"All measurements": experiments})
+    _below(config.nav, "reference/python.md", {"All modules": [f"{API}/{room}.md" for room in _rooms()]})
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for each room of the package."""
+    """Add a page for each room of the package, and the picture of all."""
+    arrows = {room: below for room, below in room_imports(ROOT / PACKAGE).items() if room != "__main__"}
+    files.append(File.generated(config, ROOMS, content=picture.draw(arrows)))
     for room, modules in _rooms().items():
         text = f"# {room}\n\n" + "\n\n".join(f"::: {module}" for module in modules)
         files.append(File.generated(config, f"{API}/{room}.md", content=text))
@@ -89,8 +92,8 @@ def modules() -> str:
 
 
 def architecture() -> str:
-    """Return the picture of the rooms."""
-    return picture.draw(room_imports(ROOT / PACKAGE))
+    """Return the picture of the rooms, for a page at the top."""
+    return f"![Rooms of the package, floor by floor, with lines to what each imports]({ROOMS})"
 
 
 MADE: dict[str, Callable[[], str]] = {
@@ -120,12 +123,11 @@ def _help(*arguments: str) -> str:
     return text.getvalue().strip()
 
 
-def _replace(nav: list[object], page: str, pages: list[str]) -> None:
-    """Put pages behind a page of the navigation, under its title."""
+def _below(nav: list[Any], page: str, group: dict[str, list[str]]) -> None:
+    """Put a group of pages behind a page of the navigation."""
     for entry in nav:
-        if isinstance(entry, dict):
-            for title, below in entry.items():
-                if below == page:
-                    entry[title] = [page, *pages]
-                elif isinstance(below, list):
-                    _replace(below, page, pages)
+        for pages in entry.values() if isinstance(entry, dict) else ():
+            if isinstance(pages, list):
+                places = [place for place in pages if page in (place, *(place.values() if isinstance(place, dict) else ()))]
+                for place in places:
+                    pages.insert(pages.index(place) + 1, group)

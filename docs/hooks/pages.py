@@ -1,4 +1,4 @@
-"""A hook of MkDocs: pages from all of the repository's Markdown, with links that work on both sides.
+"""A hook of MkDocs: pages from all of the repository's Markdown and from notebooks, with links that work on both sides.
 
 Pages in ``docs/`` link to other files of the repository as they lie, which a viewer of the repository follows. On the
 site, links to Markdown, Python and configurations lead to the pages that show these; to all else, only the text stays.
@@ -6,6 +6,7 @@ site, links to Markdown, Python and configurations lead to the pages that show t
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Iterator
@@ -28,9 +29,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages outside of ``docs/``, and the pictures that any page shows."""
+    """Add the pages outside of ``docs/``, those of notebooks, and the pictures that any page shows."""
     for path in [*PAGES, *_experiments()]:
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    for notebook in sorted((ROOT / "docs").glob("*.ipynb")):
+        files.append(File.generated(config, f"{notebook.stem}.md", content=_as_markdown(notebook)))
     for page in list(files.documentation_pages()):
         if page.src_uri.endswith(".md"):
             for is_picture, _, link in LINK.findall(page.content_string):
@@ -60,6 +63,15 @@ def _experiments() -> Iterator[str]:
     return (path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("experiments/*/README.md")))
 
 
+def _as_markdown(notebook: Path) -> str:
+    """Return a notebook's cells as Markdown, with the notebook itself to take along."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    parts = [
+        cell["source"] if cell["cell_type"] == "markdown" else f"```python\n{cell['source']}\n```" for cell in cells
+    ]
+    return "\n\n".join([*parts, f'<a href="{notebook.name}" download>This page as a notebook</a>'])
+
+
 def _in_repository(page: File, link: str) -> str:
     """Return the path of a link's file from the root of the repository."""
     is_outside = page.src_uri in PAGES or page.src_uri.startswith("experiments/")
@@ -71,7 +83,7 @@ def _on_site(path: str, anchor: str) -> str | None:
     """Return the page or picture that shows a file of the repository; None where there is none."""
     end = f"#{anchor}" if anchor else ""
     if path.startswith("docs/"):
-        return path.removeprefix("docs/") + end
+        return path.removeprefix("docs/").replace(".ipynb", ".md") + end
     if path == "README.md":
         return "index.md"
     if path.startswith("conf/"):
