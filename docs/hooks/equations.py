@@ -13,7 +13,7 @@ BLOCK = re.compile(r"^```math\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"\$`([^`]+)`\$")
 
 
-class Equations(Extension):
+class Equations(Extension):  # type: ignore[misc]
     """Draws equations by MathML."""
 
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
@@ -21,11 +21,11 @@ class Equations(Extension):
         md.preprocessors.register(_ToMathML(md), "equations", 27)
 
 
-class _ToMathML(Preprocessor):
+class _ToMathML(Preprocessor):  # type: ignore[misc]
     def run(self, lines: list[str]) -> list[str]:
         """Put MathML in the place of each equation."""
         text = BLOCK.sub(lambda found: self._keep(found[1], "block"), "\n".join(lines))
         return INLINE.sub(lambda found: self._keep(found[1], "inline"), text).split("\n")
 
     def _keep(self, latex: str, display: str) -> str:
-        return self.md.htmlStash.store(convert(latex.strip(), display=display))
+        return str(self.md.htmlStash.store(convert(latex.strip(), display=display)))

@@ -71,12 +71,9 @@ def settings() -> str:
 
 def commands() -> str:
     """Return the help of each ``ptmt`` command."""
-    names = sorted(path.stem for path in (ROOT / PACKAGE / "commands").glob("*.py"))
-    parts = []
-    for name in names:
-        if name not in ("__init__", "arguments", "train"):  # train has Hydra's help
-            parts.append(f"## ptmt {name}\n\n```text\n{_help(name)}\n```")
-    return "\n\n".join(parts)
+    names = {path.stem for path in (ROOT / PACKAGE / "commands").glob("*.py")}
+    names -= {"__init__", "arguments", "train"}  # train has Hydra's help
+    return "\n\n".join(f"## ptmt {name}\n\n```text\n{_help(name)}\n```" for name in sorted(names))
 
 
 def modules() -> str:
@@ -123,11 +120,10 @@ def _help(*arguments: str) -> str:
     return text.getvalue().strip()
 
 
-def _below(nav: list[Any], page: str, group: dict[str, list[str]]) -> None:
+def _below(nav: list[Any] | None, page: str, group: dict[str, list[str]]) -> None:
     """Put a group of pages behind a page of the navigation."""
-    for entry in nav:
-        for pages in entry.values() if isinstance(entry, dict) else ():
-            if isinstance(pages, list):
-                places = [place for place in pages if page in (place, *(place.values() if isinstance(place, dict) else ()))]
-                for place in places:
-                    pages.insert(pages.index(place) + 1, group)
+    for section in nav or ():
+        for pages in section.values():
+            for number, place in enumerate(list(pages)):
+                if page in (place, *(place.values() if isinstance(place, dict) else ())):
+                    pages.insert(number + 1, group)

@@ -24,7 +24,7 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Read equations in Markdown."""
-    config.markdown_extensions.append(Equations())  # type: ignore[arg-type]
+    config.markdown_extensions.append(Equations())
     return config
 
 
@@ -38,7 +38,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if page.src_uri.endswith(".md"):
             for is_picture, _, link in LINK.findall(page.content_string):
                 path = _in_repository(page, link)
-                if is_picture and (ROOT / path).exists() and not path.startswith("docs/") and path not in files.src_uris:
+                is_known = path.startswith("docs/") or path in files.src_uris
+                if is_picture and not is_known and (ROOT / path).exists():
                     files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     return files
 

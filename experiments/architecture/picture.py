@@ -6,6 +6,7 @@ A line goes down from a room to one that it imports. Lines that follow from othe
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 from imports import PACKAGE, Arrows, floors, room_imports
@@ -41,18 +42,19 @@ def draw(arrows: Arrows) -> str:
     top = {room: (len(rows) - 1 - floor) * ROW + 10 for floor, rooms in enumerate(rows) for room in rooms}
     shapes = [_line(middle[a], top[a] + BOX_HEIGHT, middle[b], top[b]) for a in sorted(lines) for b in sorted(lines[a])]
     shapes += [_box(room, middle[room], top[room]) for room in sorted(middle)]
-    view = f'viewBox="0 0 {WIDTH} {len(rows) * ROW}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {len(rows) * ROW}">'
     title = "<title>Rooms of the package: lines go down to what a room imports</title>"
-    return f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {view}>{title}<style>{STYLE}</style>{"".join(shapes)}</svg>'
+    return f"{head}{title}<style>{STYLE}</style>{''.join(shapes)}</svg>"
 
 
 def needed(arrows: Arrows) -> Arrows:
     """Return the arrows without those that follow from two or more others."""
     below: Arrows = {}
-    for room in sum(floors(arrows), []):
+    for room in chain(*floors(arrows)):
         below[room] = {far for near in arrows.get(room, ()) for far in {near, *below[near]}}
     return {
-        room: {b for b in arrows.get(room, ()) if not any(b in below[other] for other in arrows[room])} for room in below
+        room: {near for near in arrows.get(room, ()) if not any(near in below[other] for other in arrows[room])}
+        for room in below
     }
 
 

@@ -1,4 +1,4 @@
-"""A system, loss, metric, data set, backbone family and outputs of one's own, added as docs/guides/extending.md says, work."""
+"""A system, loss, metric, data set, backbone family and outputs of one's own, added as guides/extending.md says."""
 
 from __future__ import annotations
 
