@@ -17,7 +17,8 @@ PAGES = sorted(
     ]
 )
 _BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<reason>[^>]*) -->\n)?```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
+    r"^(?:<!-- not run: (?P<reason>[^>]*) -->\n)?"
+    r"```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 

@@ -1,13 +1,10 @@
-"""A training that a page of the documentation starts, made smaller: ``smaller_training.py ARGUMENTS`` of ``run.py``."""
+"""A training that a page of the documentation starts, made smaller: ``smaller_training.py ARGUMENTS``."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-from pathlib import Path
-
-ROOT_DIR = Path(__file__).parents[1]
 
 SMALL = [
     "backbone=tiny", "backbone.hidden_size=32", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
@@ -19,11 +16,10 @@ FEWER = {"trainer.devices": "2", "seed": "0", "loss.margin": "0.02,0.05", "hydra
 
 def smaller(arguments: list[str], *, whole: bool) -> list[str]:
     """The arguments of a training that takes seconds; of the tutorial's, all but what is shown on a terminal."""
-    if any(argument.startswith(("resume=", "debug=", "--cfg")) for argument in arguments):
+    if any(argument.startswith(("resume=", "--cfg")) for argument in arguments):
         return arguments
-    kept = [
-        f"{key}={FEWER.get(key, value)}" if value else key for key, _, value in (a.partition("=") for a in arguments)
-    ]
+    pairs = [argument.partition("=") for argument in arguments]
+    kept = [f"{key}={FEWER.get(key, value)}" if value else key for key, _, value in pairs]
     if whole:
         return [*kept, *QUIET]
     named = any(argument.startswith("backbone.name=") for argument in arguments)
@@ -36,6 +32,6 @@ def smaller(arguments: list[str], *, whole: bool) -> list[str]:
 
 if __name__ == "__main__":
     typed = [argument.replace("resume=RUN", f"resume={os.environ['CUT_OFF']}") for argument in sys.argv[1:]]
-    program = [str(ROOT_DIR / "run.py"), *smaller(typed, whole=os.environ["WHOLE"] == "1")]
+    program = ["-m", "ptmt_lightning.cli", "train", *smaller(typed, whole=os.environ["WHOLE"] == "1")]
     print("+", shlex.join(program), flush=True)
-    os.execv(os.environ["PYTHON"], [os.environ["PYTHON"], *program])
+    os.execv(os.environ["WARM"], [os.environ["WARM"], *program])

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT_DIR, TOY_DOCUMENTS, write_toy
 from data.benchmarks.raw import bgc_files, put
 from documentation import PAGES, Block, blocks, read
@@ -35,16 +36,16 @@ trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 source() { :; }
 pip() { :; }
 make() { :; }
-python() { if [ "$1" = run.py ]; then shift; ptmt train "$@"; else "$PYTHON" "$@"; fi; }
+python() { if [ "$1" = run.py ]; then shift; ptmt train "$@"; else "$WARM" "$@"; fi; }
 ptmt() {
     if [ "$1" = train ]; then
-        shift; "$PYTHON" "$ROOT/tests/smaller_training.py" "$@"
+        shift; "$WARM" "$ROOT/tests/smaller_training.py" "$@"
     elif [ "$1" = serve ]; then
-        "$PYTHON" -m ptmt_lightning.cli "$@" &
+        "$WARM" -m ptmt_lightning.cli "$@" &
         for _ in $(seq 300); do curl -sf "127.0.0.1:$PORT/health" >/dev/null && return; sleep 0.2; done
         return 1
     else
-        "$PYTHON" -m ptmt_lightning.cli "$@"
+        "$WARM" -m ptmt_lightning.cli "$@"
     fi
 }
 """
@@ -66,7 +67,7 @@ def as_shell(block: Block, port: int) -> str:
         return re.sub(r"^(ptmt serve (?!.*--port).*?)(\s+#.*)?$", rf"\1 --port {port}", text, flags=re.MULTILINE)
     name = block.title or f"block_{block.line}.py"
     written = f"cat > {name} <<'END'\n{text}END"
-    return written if block.title else f'{written}\n"$PYTHON" {name}'
+    return written if block.title else f'{written}\n"$WARM" {name}'
 
 
 @pytest.fixture
@@ -79,15 +80,15 @@ def folder(tmp_path: Path, finished_run: Path) -> Path:
     (folder / "texts.txt").write_text("".join(f"{text}\n" for text in texts))
     (folder / "texts.csv").write_text("".join(f"{text}\n" for text in ["text", *texts]))
     put(folder / "data/bgc", bgc_files())
+    write_toy(folder / yaml.safe_load(read("conf/dataset/sample.yaml"))["path"])  # the sample itself takes longer
     backbone, tokenizer, _ = FromScratch(hidden_size=32, intermediate_size=64).load(texts)
     backbone.save_pretrained(folder / "NAME_OR_FOLDER")
     tokenizer.save_pretrained(folder / "NAME_OR_FOLDER")
     return folder
 
 
-@pytest.fixture
 def cut_off(folder: Path) -> Path:
-    """A run that was killed before it was tested."""
+    """A run that was killed before its end, as one that is to be resumed is."""
     done = start(folder, *toy_arguments(folder / "FOLDER"), "hydra.run.dir=CUT_OFF")
     assert done.returncode == 0, done.stderr
     (folder / "CUT_OFF/result.json").unlink()
@@ -96,12 +97,13 @@ def cut_off(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("page", RUN_PAGES)
-def test_a_page_does_what_it_says(page: str, folder: Path, cut_off: Path) -> None:
+def test_a_page_does_what_it_says(page: str, folder: Path) -> None:
     port = free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     environment = inherited | {
-        "PYTHON": warm_python(), "ROOT": str(ROOT_DIR), "PORT": str(port), "HOME": str(folder),
-        "WHOLE": str(int(page == "docs/tutorial.md")), "CUT_OFF": str(cut_off), "PYTHONPATH": str(ROOT_DIR),
+        "WARM": warm_python(), "ROOT": str(ROOT_DIR), "PORT": str(port), "PYTHONPATH": str(ROOT_DIR),
+        "WHOLE": str(int(page == "docs/tutorial.md")),
+        "CUT_OFF": str(cut_off(folder)) if "resume=RUN" in read(page) else "",
     }  # fmt: skip
     done = subprocess.run(
         ["bash", "-c", script(page, port)], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
