@@ -3,7 +3,9 @@
     python experiments/summarize.py experiments/NAME/results.csv [--against VARIANT] [--split val]
 
 The table goes to standard output, the picture beside the results: curves over the share of the training set where
-there are several, else a bar a variant. ``--against`` adds the differences from one variant, seed by seed.
+there are several, else a dot a variant. ``--against`` adds the differences from one variant, seed by seed, and draws
+them. Where ``paper.csv`` lies beside the results, its scores (``dataset``, ``variant``, ``train_fraction``,
+``h_f1_macro``) are drawn as well.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
+from pictures import curves, dots
 
 METRICS = ["h_f1_macro", "h_f1_micro", "h_auprc"]
 MAIN = METRICS[0]
@@ -38,8 +40,15 @@ def main() -> None:
     table = summary(runs, options.against)
     print(markdown(table))
     has_curves = table.groupby(["dataset", "variant"])["train_fraction"].nunique().max() > 1
-    figure = curves(table) if has_curves else bars(table)
+    paper = _paper(options.results.with_name("paper.csv"))
+    figure = curves(table, MAIN, paper) if has_curves else dots(table, MAIN, paper, options.against)
     figure.savefig(options.results.with_suffix(".png"), dpi=120)
+
+
+def _paper(path: Path) -> pd.DataFrame:
+    """Return the scores that the paper has of this experiment; none where there is no such file."""
+    columns = ["dataset", "variant", "train_fraction", MAIN]
+    return pd.read_csv(path)[columns] if path.exists() else pd.DataFrame(columns=columns)
 
 
 def summary(runs: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
@@ -105,47 +114,6 @@ def markdown(table: pd.DataFrame) -> str:
             cells.append(f"{row[f'{name}_mean']:{sign}.4f}{deviation}")
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
-
-
-def curves(table: pd.DataFrame) -> Figure:
-    """Draw the main score of each variant over the share of the training set, as in Figure 2 of the paper.
-
-    Args:
-        table: the table of :func:`summary`.
-    """
-    datasets = list(table["dataset"].unique())
-    figure = Figure(figsize=(6 * len(datasets), 4.5), layout="constrained")
-    for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
-        for variant, rows in table[table["dataset"] == dataset].groupby("variant", sort=False):
-            points = rows.sort_values("train_fraction")
-            errors = points[f"{MAIN}_std"].fillna(0)
-            axes.errorbar(
-                points["train_fraction"], points[f"{MAIN}_mean"], errors, marker="o", capsize=3, label=variant
-            )
-        axes.set(title=dataset, xlabel="share of the training set", ylabel=MAIN, xscale="log")
-        shares = sorted(table["train_fraction"].unique())
-        axes.set_xticks(shares, [f"{share * 32:.3g}/32" for share in shares], minor=False)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    return figure
-
-
-def bars(table: pd.DataFrame) -> Figure:
-    """Draw the main score of each variant as a bar, with its deviation over seeds.
-
-    Args:
-        table: the table of :func:`summary`.
-    """
-    datasets = list(table["dataset"].unique())
-    most = int(table["dataset"].value_counts().max())
-    figure = Figure(figsize=(6 * len(datasets), 1 + 0.3 * most), layout="constrained")
-    for axes, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
-        rows = table[table["dataset"] == dataset][::-1]
-        axes.barh(rows["variant"], rows[f"{MAIN}_mean"], xerr=rows[f"{MAIN}_std"].fillna(0), alpha=0.7, capsize=3)
-        lowest, highest = rows[f"{MAIN}_mean"].min(), (rows[f"{MAIN}_mean"] + rows[f"{MAIN}_std"].fillna(0)).max()
-        axes.set(title=dataset, xlabel=MAIN, xlim=(max(0, lowest - 0.3 * (highest - lowest) - 0.02), highest * 1.01))
-        axes.grid(alpha=0.3, axis="x")
-    return figure
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ptmt_lightning.utils.streams import show_any_text
 _COMMANDS = {
     "train": "train and test a configuration, or start a sweep or a search; ptmt train --help shows the settings",
     "dashboard": "views of a W&B project: runs side by side, trials of searches",
-    "data": "download a benchmark; compare it with the paper's Table 2",
+    "data": "make a data folder from a table; what is in it; download a benchmark",
     "evaluate": "score a saved model on labelled data",
     "export": "write a trained model as one file: ONNX, or a program of PyTorch",
     "push": "send a trained model to a model hub",

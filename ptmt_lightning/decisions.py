@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
+
+Decoding = Literal["threshold", "best_path", "top_k"]
 
 
 class Decision(ABC):
@@ -110,19 +112,29 @@ class DecisionRule:
     Args:
         taxonomy: hierarchy of the labels.
         decision: turns scores into probabilities, and these into labels.
-        thresholds: one a level; a node is predicted if its probability is above that of its level. None to leave the
-            decision out and predict all nodes that ``top_k`` and ``prune`` allow.
+        decoding: ``threshold`` to let the decision choose labels, each on its own or the best of a level;
+            ``best_path`` for the most probable path of each document, see :meth:`.Taxonomy.best_path`; ``top_k`` for
+            the most probable labels of each level.
+        thresholds: one a level; a node is predicted if its probability is above that of its level.
         top_k: highest number of nodes predicted on a level, the most probable ones; None for any number.
+        to_leaf: with ``best_path``: whether each path leads down to a leaf.
         prune: drop predicted nodes below level 1 without a predicted parent.
         coherent: lower the probability of a node to at most that of its most probable parent.
     """
 
     taxonomy: Taxonomy
     decision: Decision
-    thresholds: tuple[float, ...] | None
+    thresholds: tuple[float, ...]
+    decoding: Decoding = "threshold"
     top_k: int | None = None
+    to_leaf: bool = False
     prune: bool = True
     coherent: bool = False
+
+    @property
+    def has_thresholds(self) -> bool:
+        """Whether thresholds decide what is predicted."""
+        return self.decoding == "threshold" and not self.decision.single_label
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return float32 probabilities ``[B, V]`` of scores (logits) ``[B, V]``."""
@@ -131,8 +143,10 @@ class DecisionRule:
 
     def predict(self, probabilities: Tensor) -> Tensor:
         """Return which nodes are predicted, bool ``[B, V]``, by probabilities ``[B, V]``."""
+        if self.decoding == "best_path":
+            return self.taxonomy.best_path(probabilities, to_leaf=self.to_leaf)
         predicted = torch.ones_like(probabilities, dtype=torch.bool)
-        if self.thresholds is not None:
+        if self.decoding == "threshold":
             predicted = self.decision.predict(probabilities, self.taxonomy.level_sizes, self.thresholds)
         if self.top_k is not None:
             predicted = predicted & self._most_probable(probabilities, self.top_k)
@@ -148,10 +162,13 @@ class DecisionRule:
         return kept
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that a saved model keeps, as plain types: all but the taxonomy and ``top_k``."""
+        """Return the fields that a saved model keeps, as plain types: all but the taxonomy."""
         return {
             "decision": self.decision.name,
-            "thresholds": None if self.thresholds is None else list(self.thresholds),
+            "decoding": self.decoding,
+            "thresholds": list(self.thresholds),
+            "top_k": self.top_k,
+            "to_leaf": self.to_leaf,
             "prune": self.prune,
             "coherent": self.coherent,
         }
@@ -161,19 +178,47 @@ class DecisionRule:
         """Return the rule whose fields :meth:`to_json` returned.
 
         Raises:
-            ValueError: the name of the decision is not known.
+            ValueError: the name of the decision or of the decoding is not known, or thresholds don't fit the taxonomy.
         """
         name = content["decision"]
         if name not in DECISIONS:
             raise ValueError(f"decision {name!r} is not known; expected one of {', '.join(DECISIONS)}")
-        thresholds = content["thresholds"]
+        decoding = content.get("decoding", "threshold")  # versions before 0.2 have no other
+        top_k = content.get("top_k")
+        check_decoding(decoding, top_k, key="")
         return cls(
             taxonomy=taxonomy,
             decision=DECISIONS[name],
-            thresholds=None if thresholds is None else tuple(thresholds),
+            decoding=decoding,
+            thresholds=per_level("thresholds", content["thresholds"] or [], taxonomy.num_levels),
+            top_k=top_k,
+            to_leaf=content.get("to_leaf", False),
             prune=content["prune"],
             coherent=content["coherent"],
         )
+
+
+def check_decoding(decoding: str, top_k: int | None, *, key: str = "model.") -> None:
+    """Refuse a decoding that is not known, or a number of labels that does not go with it.
+
+    Args:
+        decoding: see :class:`DecisionRule`.
+        top_k: see :class:`DecisionRule`.
+        key: what names of settings begin with in error messages.
+
+    Raises:
+        ValueError: says what to set.
+    """
+    if decoding not in get_args(Decoding):
+        raise ValueError(f"{key}decoding={decoding!r}: expected one of {', '.join(get_args(Decoding))}")
+    if top_k is not None:
+        check_range(f"{key}top_k", top_k, 1, integer=True)
+        if decoding != "top_k":
+            raise ValueError(
+                f"{key}top_k={top_k} goes with {key}decoding=top_k, not {decoding}; set that, or leave it out"
+            )
+    elif decoding == "top_k":
+        raise ValueError(f"{key}decoding=top_k: expected {key}top_k, the number of labels a level; set {key}top_k=1")
 
 
 def per_level(key: str, threshold: float | Sequence[float], num_levels: int) -> tuple[float, ...]:

@@ -99,11 +99,27 @@ def masked_mean(loss_BD: Tensor, slots_BD: Tensor) -> Tensor:
 class LabelLoss(nn.Module):
     """Base of the losses that train scores of labels.
 
+    Args:
+        class_weights: factors of the loss where a label is true: ``balanced`` for the mean number of training documents
+            of a label on its level over that of the label, or a CSV file with the columns ``label`` and ``weight``;
+            None for 1. :func:`~ptmt_lightning.class_weights.class_weights` makes them, and :meth:`weigh` takes them.
+
     Attributes:
         decision: turns scores that this loss has trained into probabilities and labels.
+        node_weights: the factors, ``[V]``.
     """
 
     decision: Decision = DECISIONS["sigmoid"]
+    node_weights: Tensor
+
+    def __init__(self, *, class_weights: str | None = None) -> None:
+        super().__init__()
+        self.class_weights = class_weights
+        self.register_buffer("node_weights", torch.ones(1), persistent=False)
+
+    def weigh(self, weights: Sequence[float]) -> None:
+        """Take over the factors of the loss where a label is true, one a node."""
+        self.node_weights = torch.tensor(weights, dtype=torch.float32)
 
     @abstractmethod
     def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
@@ -119,6 +135,7 @@ class WASL(LabelLoss):
         margin: see :func:`wasl`.
         level_weights: weight of the positive term at each level: a list with one number a level,
             or ``{first: a, step: b}`` for ``a, a + b, a + 2b, ...``.
+        class_weights: weight of the positive term of each label, beside that of its level; see :class:`LabelLoss`.
 
     Raises:
         ValueError: a setting that is out of range.
@@ -131,8 +148,9 @@ class WASL(LabelLoss):
         gamma_neg: float = 4,
         margin: float = 0.05,
         level_weights: Sequence[float] | Mapping[str, float] = GROWING,
+        class_weights: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(class_weights=class_weights)
         check_range("loss.gamma_pos", gamma_pos, 0)
         check_range("loss.gamma_neg", gamma_neg, 0)
         check_range("loss.margin", margin, 0, 1, high_open=True)
@@ -170,7 +188,7 @@ class WASL(LabelLoss):
             gamma_pos=self.gamma_pos,
             gamma_neg=self.gamma_neg,
             margin=self.margin,
-            weight=per_node(self.weights_of_levels(len(level_sizes)), level_sizes, logits.device),
+            weight=per_node(self.weights_of_levels(len(level_sizes)), level_sizes, logits.device) * self.node_weights,
         )
         return level_sums(loss_BV, level_sizes)
 
@@ -180,10 +198,16 @@ class WeightedBCE(WASL):
 
     Args:
         level_weights: see :class:`WASL`.
+        class_weights: see :class:`WASL`.
     """
 
-    def __init__(self, *, level_weights: Sequence[float] | Mapping[str, float] = GROWING) -> None:
-        super().__init__(gamma_pos=0, gamma_neg=0, margin=0, level_weights=level_weights)
+    def __init__(
+        self,
+        *,
+        level_weights: Sequence[float] | Mapping[str, float] = GROWING,
+        class_weights: str | None = None,
+    ) -> None:
+        super().__init__(gamma_pos=0, gamma_neg=0, margin=0, level_weights=level_weights, class_weights=class_weights)
 
 
 class MeanBCE(LabelLoss):
@@ -192,24 +216,32 @@ class MeanBCE(LabelLoss):
     Args:
         gamma: focusing exponent of the focal loss (Lin et al. 2017); 0 for plain cross-entropy.
         weight: factor of the whole loss.
+        class_weights: weight of the positive term of each label; see :class:`LabelLoss`.
     """
 
-    def __init__(self, *, gamma: float = 0.0, weight: float = 1.0) -> None:
-        super().__init__()
+    def __init__(self, *, gamma: float = 0.0, weight: float = 1.0, class_weights: str | None = None) -> None:
+        super().__init__(class_weights=class_weights)
         check_range("loss.gamma", gamma, 0)
         check_range("loss.weight", weight, 0)
         self.gamma, self.weight = gamma, weight
 
     def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
         """Return the loss of each document and level, ``[B, D]``, of logits and targets ``[B, V]``."""
-        loss_BV = wasl(logits, targets, gamma_pos=self.gamma, gamma_neg=self.gamma, margin=0.0)
+        loss_BV = wasl(
+            logits, targets, gamma_pos=self.gamma, gamma_neg=self.gamma, margin=0.0, weight=self.node_weights
+        )
         return level_sums(loss_BV, level_sizes) * (self.weight / sum(level_sizes))
 
 
 class CrossEntropy(LabelLoss):
     """Cross-entropy over the labels of each level, for data with one path a document (end of section 2.2).
 
-    Each level has one class more, "the path has ended"; see :class:`~ptmt_lightning.decisions.LevelSoftmax`.
+    Each level has one class more, "the path has ended": the target of the levels below the end of a path, and of all
+    levels of a document without a label; see :class:`~ptmt_lightning.decisions.LevelSoftmax`.
+
+    Args:
+        class_weights: factor of the loss of a level where a label is the true one, 1 where the path has ended; see
+            :class:`LabelLoss`.
     """
 
     decision = DECISIONS["level_softmax"]
@@ -217,11 +249,14 @@ class CrossEntropy(LabelLoss):
     def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
         """Return the loss of each document and level, ``[B, D]``, of logits and targets ``[B, V]``."""
         losses = []
-        for level_logits, level_targets in _levels(logits, targets, level_sizes):
+        weights = self.node_weights.expand(sum(level_sizes)).split(list(level_sizes))
+        for (level_logits, level_targets), level_weights in zip(
+            _levels(logits, targets, level_sizes), weights, strict=True
+        ):
             ended = ~level_targets.any(dim=-1)
             log_p = with_end(level_logits).log_softmax(dim=-1)
             true = torch.where(ended, level_targets.shape[-1], level_targets.int().argmax(dim=-1))
-            losses.append(-log_p.gather(-1, true[:, None]).squeeze(-1))
+            losses.append(-log_p.gather(-1, true[:, None]).squeeze(-1) * F.pad(level_weights, (0, 1), value=1.0)[true])
         return torch.stack(losses, dim=-1)
 
 

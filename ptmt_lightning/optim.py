@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
@@ -11,7 +11,14 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
 
+from ptmt_lightning.backbones import Backbone
 from ptmt_lightning.utils.checks import check_range
+
+# The rule for rates that are not set, measured in experiments/defaults/rates: AdamW moves each weight by about the rate
+# at a step, whatever its gradient, and what a layer adds up of it grows with its width.
+_RATE, _WIDTH = 5e-5, 768  # a base-size model and its usual rate
+_HIGHEST, _HIGHEST_FROM_SCRATCH = 3e-4, 1e-3
+_NEW_RATE_FACTOR = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +26,9 @@ class LinearAdamW:
     """AdamW with a warm-up, then linear decay to 0 or a constant rate; biases and norms have no weight decay.
 
     Args:
-        learning_rate: rate at the end of the warm-up.
-        new_rate_factor: factor of the rate for parameters that are not pretrained (heads, embeddings of added tokens).
+        learning_rate: rate at the end of the warm-up; None for one that fits the backbone, see :meth:`for_backbone`.
+        new_rate_factor: factor of the rate for parameters that are not pretrained (heads, embeddings of added tokens);
+            None for 10, or 1 where the backbone is not pretrained either.
         weight_decay: coefficient of AdamW's decoupled weight decay.
         warmup_ratio: share of all steps in which the rate rises linearly from 0, in [0, 1].
         schedule: what follows the warm-up: ``linear`` decay to 0 at the last step, or a ``constant`` rate.
@@ -29,19 +37,41 @@ class LinearAdamW:
         ValueError: a setting that is out of range.
     """
 
-    learning_rate: float = 5e-5
-    new_rate_factor: float = 10
+    learning_rate: float | None = None
+    new_rate_factor: float | None = None
     weight_decay: float = 0.01
     warmup_ratio: float = 0.05
     schedule: Literal["linear", "constant"] = "linear"
 
     def __post_init__(self) -> None:
-        check_range("optimizer.learning_rate", self.learning_rate, 0)
-        check_range("optimizer.new_rate_factor", self.new_rate_factor, 0)
+        if self.learning_rate is not None:
+            check_range("optimizer.learning_rate", self.learning_rate, 0)
+        if self.new_rate_factor is not None:
+            check_range("optimizer.new_rate_factor", self.new_rate_factor, 0)
         check_range("optimizer.weight_decay", self.weight_decay, 0)
         check_range("optimizer.warmup_ratio", self.warmup_ratio, 0, 1)
         if self.schedule not in ("linear", "constant"):
             raise ValueError(f"optimizer.schedule={self.schedule!r}: expected 'linear' or 'constant'")
+
+    def for_backbone(self, backbone: Backbone) -> LinearAdamW:
+        """Return the same settings, with the rates that are None filled in.
+
+        The rate of a pretrained backbone falls with the square of its hidden size: 5e-5 at 768, 2e-4 at 384, and at
+        most 3e-4. One with random weights is small, and learns everything: 1e-3 at 2 layers, less with more.
+        Low-rank updates and a frozen backbone need no rate of their own: what is trained there is new, and has
+        ``new_rate_factor`` times the rate.
+
+        Args:
+            backbone: the language model to be trained.
+        """
+        rate, factor = self.learning_rate, self.new_rate_factor
+        if factor is None:
+            factor = _NEW_RATE_FACTOR if backbone.is_pretrained else 1
+        if rate is None:
+            rate = _RATE * (_WIDTH / backbone.hidden_size) ** 2
+            rate = min(rate, _HIGHEST if backbone.is_pretrained else _HIGHEST_FROM_SCRATCH)
+            rate = float(f"{rate:.1g}")
+        return replace(self, learning_rate=rate, new_rate_factor=factor)
 
     def build(
         self,
@@ -58,7 +88,12 @@ class LinearAdamW:
             num_steps: number of optimiser steps of the whole run.
             fused: whether AdamW runs as a fused kernel.
             new: parameters of ``module`` that are not pretrained.
+
+        Raises:
+            ValueError: a rate is None.
         """
+        if self.learning_rate is None or self.new_rate_factor is None:
+            raise ValueError("optimizer.learning_rate=None: expected a number; set one, or call for_backbone first")
         new_ids = {id(parameter) for parameter in new}
         groups = []
         for is_new in (False, True):

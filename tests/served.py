@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 from conftest import TOY_EDGES, saved_ptmt
@@ -65,9 +65,11 @@ def start_server(model: Path, log: Path, *arguments: str) -> tuple[str, subproce
 
 
 @contextmanager
-def served(folder: Path, *arguments: str) -> Iterator[Server]:
+def served(
+    folder: Path, *arguments: str, taxonomy: Taxonomy | None = None, **changes: Any
+) -> Iterator[Server]:  # fmt: skip
     """A server of a tiny model, which is made in ``folder``; nothing of it is left."""
-    saved_ptmt(folder, Taxonomy(TOY_EDGES))
+    saved_ptmt(folder, taxonomy or Taxonomy(TOY_EDGES), **changes)
     log = folder / "log"
     url, process = start_server(folder / "model", log, "--max-pending", "8", "--timeout", "5", *arguments)
     try:

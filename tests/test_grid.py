@@ -48,14 +48,14 @@ def test_runs_are_made_once_and_failures_named(toy_folder: Path, tmp_path: Path)
     assert table[["variant", "seed", "split"]].to_numpy().tolist() == [["good", 0, "test"], ["good", 0, "val"]]
     done = (outputs / "good-0/result.json").stat().st_mtime_ns
 
-    second = run(tmp_path, "--only", "variant=good", "optimizer.learning_rate=1e-3")
+    second = run(tmp_path, "--only", "variant=good", "optimizer.learning_rate=2e-3")
     assert second.returncode == 0, second.stderr
     assert second.stdout.splitlines() == ["[2/2] good-1"]
     assert (outputs / "good-0/result.json").stat().st_mtime_ns == done
     table = pd.read_csv(tmp_path / "trial/results.csv")
     assert table["run"].tolist() == ["good-0", "good-0", "good-1", "good-1"]
     assert table["seed"].tolist() == [0, 0, 1, 1]
-    assert table["learning_rate"].tolist() == [5e-5, 5e-5, 1e-3, 1e-3]
+    assert table["learning_rate"].tolist() == [1e-3, 1e-3, 2e-3, 2e-3]
 
     before = (tmp_path / "trial/results.csv").read_text()
     (tmp_path / "trial/results.csv").unlink()

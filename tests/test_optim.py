@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -102,3 +103,29 @@ def test_new_parameters_step_under_a_higher_rate() -> None:
 def test_bad_values_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         LinearAdamW(**SETTINGS | change)
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "is_pretrained", "rate", "factor"),
+    [
+        (1024, True, 3e-5, 10),
+        (768, True, 5e-5, 10),
+        (384, True, 2e-4, 10),
+        (128, True, 3e-4, 10),
+        (128, False, 1e-3, 1),
+    ],
+)
+def test_rates_that_are_not_set_fit_the_backbone(
+    tiny: tuple[Backbone, BertTokenizer, int], hidden_size: int, is_pretrained: bool, rate: float, factor: float
+) -> None:
+    backbone = copy.deepcopy(tiny[0])
+    backbone.model.config.hidden_size, backbone.is_pretrained = hidden_size, is_pretrained
+    chosen = LinearAdamW().for_backbone(backbone)
+    assert (chosen.learning_rate, chosen.new_rate_factor) == (rate, factor)
+    given = LinearAdamW(learning_rate=0.5, new_rate_factor=3)
+    assert given.for_backbone(backbone) == given
+
+
+def test_nothing_is_built_with_a_rate_that_is_not_known() -> None:
+    with pytest.raises(ValueError, match=r"optimizer.learning_rate=None: .* for_backbone"):
+        LinearAdamW().build(nn.Linear(1, 1), 10, fused=False)

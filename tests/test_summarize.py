@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
+import pytest
 from conftest import ROOT_DIR
 from matplotlib.image import imread
 from warm import warm_python
@@ -67,3 +70,55 @@ def test_shares_of_the_training_set_become_curves(tmp_path: Path) -> None:
         ["ptmt", "1", "7", "1", "0.7000"],
     ], done.stderr  # fmt: skip
     assert imread(tmp_path / "results.png").std() > 0
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module that draws, as the script finds it."""
+    monkeypatch.syspath_prepend(ROOT_DIR / "experiments")
+    return importlib.import_module("pictures")
+
+
+PAPER = pd.DataFrame({"dataset": ["toy", "bgc"], "variant": "full", "train_fraction": 1.0, "h_f1_macro": [0.7, 0.4]})
+TABLE = pd.DataFrame(
+    {
+        "dataset": "toy", "variant": ["less", "full", "one"], "train_fraction": 1.0, "seeds": [2, 2, 1],
+        "h_f1_macro_mean": [0.4, 0.6, 0.5], "h_f1_macro_std": [0.1, 0.2, None],
+        "difference_mean": [-0.2, 0.0, None], "difference_std": [0.05, 0.0, None],
+    }
+)  # fmt: skip
+
+
+def test_dots_have_deviations_the_best_on_top_and_the_papers_beside(pictures: ModuleType) -> None:
+    ours, papers = pictures.dots(TABLE, "h_f1_macro", PAPER).axes
+    assert [text.get_text() for text in ours.get_yticklabels()] == ["less", "one (one seed)", "full"]
+    assert [text.get_text() for text in ours.texts] == ["0.600"]
+    lines = [collection.get_segments()[0][:, 0].tolist() for collection in ours.collections]
+    assert lines == [pytest.approx([0.3, 0.5]), pytest.approx([0.4, 0.8])]  # one seed has no line
+    assert not ours.patches  # and there are no bars
+    hollow = [line for line in ours.lines if line.get_markerfacecolor() == "white"]
+    assert [line.get_xydata().tolist() for line in hollow] == [[[0.7, 2]]]
+    assert papers.get_title(loc="left") == "bgc, as the paper has it"
+    assert ours.get_xlim() != papers.get_xlim()
+
+
+def test_differences_leave_out_what_has_none(pictures: ModuleType) -> None:
+    papers = pd.concat([PAPER, PAPER.assign(variant="less", h_f1_macro=[0.6, 0.45])])
+    figure = pictures.dots(TABLE, "h_f1_macro", papers, "full")
+    ours, bgc = figure.axes
+    assert [text.get_text() for text in ours.get_yticklabels()] == ["less", "full"]
+    assert ours.get_xlabel() == "h_f1_macro, difference to full"
+    assert [text.get_text() for text in bgc.texts] == ["+0.050"]
+
+
+def test_curves_have_a_band_and_the_papers_a_panel_of_their_own(pictures: ModuleType) -> None:
+    table = pd.concat([TABLE[:2], TABLE[:2].assign(train_fraction=0.5, h_f1_macro_mean=[0.1, 0.2])])
+    ours, papers = pictures.curves(table, "h_f1_macro", PAPER[1:]).axes
+    assert {line.get_label(): line.get_ydata().tolist() for line in ours.lines} == {
+        "less": [0.1, 0.4],
+        "full": [0.2, 0.6],
+    }
+    low, high = (float(f(ours.collections[1].get_paths()[0].vertices[:, 1])) for f in (min, max))
+    assert (low, high) == (0.0, 0.8)
+    assert [line.get_label() for line in papers.lines] == ["full, the paper's"]
+    assert papers.lines[0].get_color() == ours.lines[1].get_color()

@@ -42,6 +42,7 @@ class Backbone(nn.Module):
     Args:
         model: the model, with its language-modelling head.
         trained_head: whether that head is pretrained, too.
+        is_pretrained: whether anything of it is.
         missing: names of the tensors that the model's files lack, which are new.
 
     Attributes:
@@ -55,8 +56,11 @@ class Backbone(nn.Module):
 
     commit: str | None = None  # of the hub that the model comes from
 
-    def __init__(self, model: PreTrainedModel, *, trained_head: bool, missing: Sequence[str] = ()) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, trained_head: bool, is_pretrained: bool = True, missing: Sequence[str] = ()
+    ) -> None:
         super().__init__()
+        self.is_pretrained = is_pretrained
         self.missing = tuple(missing)
         self.family: Family = family_of(model.config.model_type, str(model.name_or_path))
         self.trained_head = trained_head

@@ -198,7 +198,8 @@ class FromScratch:
         )
         model = BertForMaskedLM(config)
         model.name_or_path = self.name
-        return _fit_to_tokenizer(Backbone(model, trained_head=False), tokenizer, self.max_length, self.name)
+        backbone = Backbone(model, trained_head=False, is_pretrained=False)
+        return _fit_to_tokenizer(backbone, tokenizer, self.max_length, self.name)
 
 
 def read_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:

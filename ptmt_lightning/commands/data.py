@@ -1,39 +1,62 @@
-"""The command ``ptmt data``, which downloads a benchmark and compares it with the paper's Table 2."""
+"""The command ``ptmt data``: downloads of benchmarks, tables made into data folders, and what is in either."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
+from ptmt_lightning.commands.tables import add_table_arguments, describe_data, import_table
 from ptmt_lightning.launch.conf import conf_folder
 
 if TYPE_CHECKING:
     from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule
 
 _BENCHMARKS_PACKAGE = "ptmt_lightning.data.benchmarks."
+_TABLES = ".csv, .tsv, .xlsx, .parquet, .json, .jsonl, a folder with one of them a split, hf://OWNER/NAME"
 NUM_FOLDS = 6  # two repeats of 3-fold cross-validation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``ptmt data`` to its parser."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    for name, run, text in (
-        ("download", _download, "fetch the official files, or go on with that, or check them"),
-        ("info", _info, "documents, labels, lengths and splits beside the paper's"),
-    ):
-        action = actions.add_parser(name, help=text, description=text)
-        action.add_argument("name", choices=benchmarks())
-        action.add_argument("--path", help="folder of the benchmark (default: data/NAME)")
-        action.add_argument("--mirror", help="base address to download from instead: https://, http:// or file://")
-        if run is _info:
-            action.add_argument(
-                "--fold", type=int, default=0, choices=range(NUM_FOLDS), help="not for bgc (default: 0)"
-            )
-            action.add_argument("--cache-dir", default="data/cache", help="where a fold's document ids are kept")
-        action.set_defaults(run=run)
+    text = "fetch a benchmark's official files, or go on with that, or check them"
+    download = actions.add_parser("download", help=text, description=text)
+    download.add_argument("name", choices=benchmarks())
+    _add_benchmark_arguments(download)
+    download.set_defaults(run=_download)
+
+    text = "write a data folder from a table, a data set of a hub, or an export of an annotation tool"
+    import_ = actions.add_parser("import", help=text, description=text)
+    import_.add_argument("path", metavar="PATH", help=_TABLES)
+    import_.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    add_table_arguments(import_)
+    import_.set_defaults(run=import_table)
+
+    text = "what is in a data set: documents, labels, lengths; of a benchmark beside the paper's Table 2"
+    info = actions.add_parser("info", help=text, description=text)
+    info.add_argument("name", metavar="DATA", help=f"a data folder, or {_TABLES}; or {', '.join(benchmarks())}")
+    info.add_argument(
+        "--backbone", metavar="NAME", help="count lengths in the tokens of this model (default: in words)"
+    )
+    info.add_argument(
+        "--max-length", type=int, metavar="N", help="tokens of a sequence (default: what the model allows)"
+    )
+    info.add_argument("--json", action="store_true", help="print all figures as JSON")
+    info.add_argument("--picture", type=Path, metavar="FILE.png", help="draw labels' frequencies and texts' lengths")
+    info.add_argument("--cache-dir", default="data/cache", help="where a converted table, or a fold's ids, are kept")
+    add_table_arguments(info)
+    _add_benchmark_arguments(info.add_argument_group("of a benchmark"))
+    info.add_argument("--fold", type=int, default=0, choices=range(NUM_FOLDS), help="not for bgc (default: 0)")
+    info.set_defaults(run=_info)
+
+
+def _add_benchmark_arguments(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--path", help="folder of the benchmark (default: data/NAME)")
+    parser.add_argument("--mirror", help="base address to download from instead: https://, http:// or file://")
 
 
 def benchmarks() -> dict[str, str]:
@@ -74,6 +97,9 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
+    if options.name not in benchmarks():
+        describe_data(options)
+        return
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

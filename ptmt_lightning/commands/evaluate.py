@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from ptmt_lightning.inference.evaluate import documents_of, evaluate, labelled_file
+    from ptmt_lightning.run_folder.ending import show_scores
     from ptmt_lightning.run_folder.evaluation import check_folder, write_evaluation
-    from ptmt_lightning.run_folder.result import show_scores
 
     split = labelled_file(options.data, options.split).name.split(".")[0]
     name = options.data.resolve().name if options.data.is_dir() else split

@@ -7,14 +7,10 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ptmt_lightning.run_folder.finished import Run, find_runs
 from ptmt_lightning.utils.files import check_folder_of, write_text
 from ptmt_lightning.utils.tables import csv_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +54,13 @@ def _show(options: argparse.Namespace, runs: Sequence[Run], left_out: Sequence[s
     unscored = sum(not run.result[options.split] for run in runs)
     if 0 < unscored < len(runs):
         log.warning("left out: %d runs without scores on --split %s", unscored, options.split)
-    rows = report.table(runs, metrics=metrics, split=options.split, baseline=options.baseline)
+    settings = {"metrics": metrics, "split": options.split, "baseline": options.baseline}
     if options.html:
-        write_text(options.html, _page(runs, rows, metrics=metrics, split=options.split, left_out=left_out))
+        from ptmt_lightning.reporting.page import page  # draws pictures: Matplotlib is slow to import
+
+        write_text(options.html, page(runs, **settings, left_out=left_out))
         return
+    rows = report.table(runs, **settings)
     match options.format:
         case "text":
             report.show(rows, Console() if sys.stdout.isatty() else Console(width=_WIDE))
@@ -69,11 +68,3 @@ def _show(options: argparse.Namespace, runs: Sequence[Run], left_out: Sequence[s
             sys.stdout.write(csv_text(rows))
         case _:
             print({"markdown": report.markdown, "latex": report.latex}[options.format](rows), end="")
-
-
-def _page(runs: Sequence[Run], rows: pd.DataFrame, **options: Any) -> str:
-    try:
-        from ptmt_lightning.reporting.page import page  # needs the extra "report"
-    except ImportError as error:
-        raise ValueError(f"--html: {error}; install it with pip install 'ptmt_lightning[report]'") from error
-    return page(runs, rows, **options)

@@ -11,11 +11,13 @@ from typing import Any, Literal, get_args
 import lightning as L
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.data.cache import TokenizedDocuments, tokenized
 from ptmt_lightning.data.document import SPLITS, Example, read_documents, split_file
+from ptmt_lightning.data.hierarchy import read_taxonomy
 from ptmt_lightning.data.sampler import LengthBatchSampler
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
@@ -26,10 +28,10 @@ Collator = Callable[[Sequence[Example]], Any]
 
 
 class HTCDataModule(L.LightningDataModule):
-    """Data from a folder with ``taxonomy.tsv`` and ``{train,val,test}.jsonl`` (plain or ``.gz``).
+    """Data from a folder with ``{train,val,test}.jsonl`` (plain or ``.gz``) and ``taxonomy.tsv``.
 
-    ``test`` may be missing. The model decides how texts are cut and batched, so :meth:`connect` must be called before a
-    Trainer uses the data.
+    ``test`` and ``taxonomy.tsv`` may be missing. The model decides how texts are cut and batched, so :meth:`connect`
+    must be called before a Trainer uses the data.
 
     Args:
         path: the folder.
@@ -90,21 +92,17 @@ class HTCDataModule(L.LightningDataModule):
         Raises:
             ValueError: something is missing; the message says what to put where.
         """
-        expected = (
-            "expected a folder with taxonomy.tsv, train.jsonl, val.jsonl and, if there is one, test.jsonl (or .gz)"
-        )
+        expected = "expected a folder with train.jsonl, val.jsonl (or .gz) and, if there are, test.jsonl, taxonomy.tsv"
         if not self.path.is_dir():
             raise ValueError(f"dataset.path={str(self.path)!r}: no such folder; {expected}")
         missing = [f"{split}.jsonl" for split in ("train", "val") if split_file(self.path, split) is None]
-        if not (self.path / "taxonomy.tsv").is_file():
-            missing.insert(0, "taxonomy.tsv")
         if missing:
             raise ValueError(f"dataset.path={str(self.path)!r}: no {', '.join(missing)} there; {expected}")
 
     @cached_property
     def taxonomy(self) -> Taxonomy:
-        """The taxonomy in ``taxonomy.tsv`` of the folder."""
-        return Taxonomy.from_tsv(self.path / "taxonomy.tsv")
+        """The taxonomy in ``taxonomy.tsv`` of the folder; without that file, the tree of the documents' label paths."""
+        return read_taxonomy(self.path)
 
     def has_split(self, split: str) -> bool:
         """Return whether the data have a split of that name."""
@@ -209,6 +207,30 @@ class HTCDataModule(L.LightningDataModule):
         counts = np.bincount(keys)
         where = int(counts.argmax())
         return int(counts[where]), self.document_ids(split, [where // num_levels])[0], where % num_levels + 1
+
+    def label_counts(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the number of documents of each node, ``[V]``; for ``train``, of those that are drawn."""
+        _, nodes = self._used(split).nodes()
+        return np.bincount(nodes, minlength=len(self.taxonomy))
+
+    def ends_at_leaves(self, split: str) -> bool:
+        """Return whether all paths of a split's documents lead down to a leaf of the taxonomy."""
+        rows, nodes = self._used(split).nodes()
+        parents, children = self.taxonomy.edge_index().numpy()
+        size = len(self.taxonomy)
+        parent_of = csr_array((np.ones(len(parents)), (children, parents)), shape=(size, size))
+        labels = csr_array((np.ones(len(rows)), (rows, nodes)), shape=(self.num_documents(split), size))
+        has_child = labels @ parent_of  # above 0 where a document has a child of the node
+        is_inner = np.isin(nodes, parents)
+        return bool((has_child[rows[is_inner], nodes[is_inner]] > 0).all())
+
+    def text_lengths(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the number of tokens of each text, at most the ``max_tokens`` that :meth:`connect` was given."""
+        return self._used(split).lengths
+
+    def _used(self, split: str) -> TokenizedDocuments:
+        documents = self._splits[split]
+        return documents.select(self._train_rows) if split == "train" else documents
 
     @cached_property
     def _train_rows(self) -> npt.NDArray[np.int64]:

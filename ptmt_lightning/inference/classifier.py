@@ -35,7 +35,10 @@ _LONG_WORK = 1000  # from this number of texts on, a progress bar is shown
 
 
 class LabelPath(NamedTuple):
-    """One path of predicted labels, from the top level down, with the probability of each label."""
+    """One path of predicted labels, from the top level down, with the probability of each label.
+
+    Where predictions are not pruned, a path may begin below the top: with the unique name of its first node.
+    """
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
@@ -127,10 +130,10 @@ class Classifier:
         Args:
             texts: one text; a list or a column of texts; or an iterator, which is read a few batches at a time, as its
                 predictions are taken.
-            threshold: predict a node above this probability, one number or a list with one a level; None for the
-                model's own thresholds.
+            threshold: predict a node above this probability, one number or a list with one a level.
             top_k: predict at most so many nodes on each level, the most probable ones. Without ``threshold`` they are
-                predicted no matter how improbable they are.
+                predicted no matter how improbable they are. With neither, the model decides as it was trained to:
+                by thresholds of its own, or for the most probable path.
             prune: drop predicted nodes below level 1 without a predicted parent; None for the model's own setting.
             batch_size: number of texts in a batch; texts of similar length share one.
 
@@ -182,16 +185,17 @@ class Classifier:
             top_k = top_k.item()
         if top_k is not None:
             check_range("top_k", top_k, 1, integer=True)
+        prune = self.rule.prune if prune is None else prune
         if threshold is None:
-            thresholds = self.rule.thresholds if top_k is None else None
-        elif self.rule.decision.single_label:
+            rule = self.rule if top_k is None else replace(self.rule, decoding="top_k", top_k=top_k)
+            return replace(rule, prune=prune)
+        if self.rule.decision.single_label:
             raise ValueError(
                 f"threshold={threshold}: this model predicts the most probable label of each level, or none, without a "
                 "threshold; leave it out, or give top_k"
             )
-        else:
-            thresholds = per_level("threshold", threshold, self.taxonomy.num_levels)
-        return replace(self.rule, thresholds=thresholds, top_k=top_k, prune=self.rule.prune if prune is None else prune)
+        thresholds = per_level("threshold", threshold, self.taxonomy.num_levels)
+        return replace(self.rule, decoding="threshold", thresholds=thresholds, top_k=top_k, prune=prune)
 
     def _stream(self, texts: Iterable[str], rule: DecisionRule, batch_size: int) -> Iterator[Prediction]:
         first = 0
@@ -238,9 +242,8 @@ class Classifier:
         return [self._paths(*pair) for pair in zip(nodes, probabilities.tolist(), strict=True)]
 
     def _paths(self, nodes: list[int], scores: list[float]) -> Prediction:
-        names = self.taxonomy.names
         paths = [
-            LabelPath(tuple(names[node] for node in path), tuple(round(scores[node], 6) for node in path))
+            LabelPath(tuple(self.taxonomy.path_names(path)), tuple(round(scores[node], 6) for node in path))
             for path in self.taxonomy.label_paths(nodes)
         ]
         return sorted(paths, key=lambda path: -path.probabilities[-1])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 
-from ptmt_lightning.decisions import DecisionRule, LevelSoftmax, Sigmoid, per_level
+from ptmt_lightning.decisions import DecisionRule, LevelSoftmax, Sigmoid
 from ptmt_lightning.models.ptmt.template import Template, label_tokens, prompt_tokens
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import shortened
@@ -60,7 +60,6 @@ class ModelFolder(NamedTuple):
         try:
             template = Template.from_json(settings["template"])
             rule = DecisionRule.from_json(settings, taxonomy)
-            per_level("thresholds", list(rule.thresholds or ()), taxonomy.num_levels)
             _check_flags(settings)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise ValueError(
@@ -209,9 +208,9 @@ def _settings(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _check_flags(settings: Mapping[str, Any]) -> None:
-    for name in ("prune", "coherent"):
-        if not isinstance(settings[name], bool):
-            raise ValueError(f"{name}={shortened(repr(settings[name]))}: expected true or false")
+    for name in ("prune", "coherent", "to_leaf"):
+        if not isinstance(value := settings.get(name, False), bool):  # to_leaf: versions before 0.2 have none
+            raise ValueError(f"{name}={shortened(repr(value))}: expected true or false")
     if settings["prompts"] not in ("shared", "per_document"):
         raise ValueError(f"prompts={shortened(repr(settings['prompts']))}: expected shared or per_document")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from ptmt_lightning.data.tables.options import name_of
 from ptmt_lightning.run_folder.curves import mode_of
 from ptmt_lightning.run_folder.finished import IGNORED_SETTINGS
 from ptmt_lightning.utils.secrets import mask
@@ -46,6 +47,7 @@ def run_choices() -> str:
 def register_resolvers() -> None:
     """Register the resolvers that ``conf/`` uses, such as ``${run_name:}``, with OmegaConf."""
     OmegaConf.register_new_resolver("folder_name", lambda path: Path(mask(path)).name, replace=True)
+    OmegaConf.register_new_resolver("table_name", lambda path: name_of(mask(path)), replace=True)
     OmegaConf.register_new_resolver("direction_of", mode_of, replace=True)
     OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("run_choices", run_choices, replace=True)

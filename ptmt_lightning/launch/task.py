@@ -19,8 +19,9 @@ from omegaconf import DictConfig
 
 from ptmt_lightning.launch.overrides import mask_file, written
 from ptmt_lightning.launch.resume import resumed
+from ptmt_lightning.models.base import HTCModel
+from ptmt_lightning.run_folder.ending import show
 from ptmt_lightning.run_folder.paths import RunFolder
-from ptmt_lightning.run_folder.result import show
 from ptmt_lightning.training.build import build
 from ptmt_lightning.training.checks import check_run
 from ptmt_lightning.training.quiet import quiet_libraries
@@ -61,6 +62,7 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
             instantiate(config[key], _convert_="all") for key in ("dataset", "backbone", "model")
         )
         model = build(datamodule, backbone, build_model, seed=config.seed, compile_backbone=config.impl.compile)
+        _write_down_rates(settings, model)
         trainer = instantiate(config.trainer, callbacks=_parts(config.callbacks), logger=False, _convert_="all")
         _check_launcher(trainer)
         check_run(trainer, datamodule, model)
@@ -86,6 +88,13 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
     show(result, folder)
     score: float | None = result["best_score"]
     return score
+
+
+def _write_down_rates(settings: dict[str, Any], model: HTCModel) -> None:
+    """Put rates that were chosen for the backbone into the settings, so that a resumed run has the same."""
+    for name in ("learning_rate", "new_rate_factor"):
+        if name in settings["optimizer"]:
+            settings["optimizer"][name] = getattr(model.optimizer, name)
 
 
 def _mask_hydras_files(run_dir: Path) -> None:

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 import ptmt_lightning
 from ptmt_lightning.backbones import Backbone, quiet_transformers
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.decisions import DecisionRule, per_level
+from ptmt_lightning.decisions import DecisionRule, Decoding, check_decoding, per_level
 from ptmt_lightning.losses import WASL, LabelLoss
 from ptmt_lightning.metrics import Classes, HierarchicalMetrics
 from ptmt_lightning.optim import LinearAdamW
@@ -70,7 +70,10 @@ class HTCModel(L.LightningModule):
         label_loss: trains scores, and names the decision that turns them into labels; None for the one that the
             system was published with.
         optimizer: optimiser and schedule; None for those that the system was published with.
+        decoding: how labels are chosen by their probabilities: ``threshold`` for each on its own, ``best_path`` for the
+            most probable path of each document, ``top_k`` for the most probable labels of each level.
         threshold: a node is predicted above this probability; a number, or a list with one a level.
+        top_k: with ``decoding="top_k"``, the number of labels of each level.
         tune_threshold: after training, choose thresholds on the validation documents instead: one for all levels
             (``global``), or one a level (``level``). None to keep ``threshold``.
         prune: drop predicted nodes below level 1 without a predicted parent.
@@ -93,7 +96,9 @@ class HTCModel(L.LightningModule):
         max_length: int,
         label_loss: LabelLoss | None = None,
         optimizer: LinearAdamW | None = None,
+        decoding: Decoding = "threshold",
         threshold: float | Sequence[float] = 0.5,
+        top_k: int | None = None,
         tune_threshold: Tuning | None = None,
         prune: bool = True,
         coherent: bool = False,
@@ -102,13 +107,16 @@ class HTCModel(L.LightningModule):
     ) -> None:
         super().__init__()
         self.label_loss = self.published_loss() if label_loss is None else label_loss
-        self.optimizer = self.published_optimizer() if optimizer is None else optimizer
-        _check_decision(self.label_loss, tune_threshold, coherent=coherent)
+        optimizer = self.published_optimizer() if optimizer is None else optimizer
+        self.chose_rate = optimizer.learning_rate is None
+        self.optimizer = optimizer.for_backbone(backbone)
+        _check_decision(self.label_loss, tune_threshold, decoding, coherent=coherent)
+        check_decoding(decoding, top_k)
         self.taxonomy, self.backbone, self.tokenizer = taxonomy, backbone, tokenizer
         self.max_length, self.tune_threshold, self.seed = max_length, tune_threshold, seed
         self.rule = DecisionRule(
-            taxonomy=taxonomy, decision=self.label_loss.decision, prune=prune, coherent=coherent,
-            thresholds=per_level("model.threshold", threshold, taxonomy.num_levels),
+            taxonomy=taxonomy, decision=self.label_loss.decision, decoding=decoding, top_k=top_k, prune=prune,
+            coherent=coherent, thresholds=per_level("model.threshold", threshold, taxonomy.num_levels),
         )  # fmt: skip
         self.val_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)
         self.test_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)
@@ -141,6 +149,11 @@ class HTCModel(L.LightningModule):
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
         """Return the scores (logits) of all nodes, ``[B, V]``."""
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Number of tokens at which texts are cut."""
+        return self.max_length
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that are needed to rebuild the saved system, as plain types."""
@@ -328,7 +341,7 @@ class HTCModel(L.LightningModule):
         self.log_dict({f"{split}/{name}": value for name, value in metrics.compute().values.items()})
 
 
-def _check_decision(label_loss: LabelLoss, tune_threshold: str | None, *, coherent: bool) -> None:
+def _check_decision(label_loss: LabelLoss, tune_threshold: str | None, decoding: str, *, coherent: bool) -> None:
     """Refuse tuned thresholds and coherent scores with a loss that chooses one label a level.
 
     Raises:
@@ -341,6 +354,11 @@ def _check_decision(label_loss: LabelLoss, tune_threshold: str | None, *, cohere
         raise ValueError(
             f"model.tune_threshold={tune_threshold}: loss={name} predicts the best label of "
             "a level, without a threshold; set model.tune_threshold=null"
+        )
+    if tune_threshold and decoding != "threshold":
+        raise ValueError(
+            f"model.tune_threshold={tune_threshold}: model.decoding={decoding} needs no threshold; set "
+            "model.tune_threshold=null, or model.decoding=threshold"
         )
     if coherent and label_loss.decision.single_label:
         raise ValueError(

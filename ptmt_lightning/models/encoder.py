@@ -98,6 +98,11 @@ class TextClassifier(HTCModel):
         """Longest sequence ``[CLS] text [SEP]``, in tokens."""
         return self.max_length
 
+    @property
+    def max_text_tokens(self) -> int:
+        """Number of tokens at which texts are cut."""
+        return self.max_text_length - _NUM_SPECIAL
+
     def collator(self, *, training: bool, pad_to_multiple_of: int = 1) -> TextCollator:
         """Return the collator of this system, the same in training and evaluation."""
         return TextCollator(

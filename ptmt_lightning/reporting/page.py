@@ -1,163 +1,108 @@
-"""Runs side by side as one HTML file that needs no network: a table and pictures that share rows and selection."""
+"""Runs side by side as one HTML file that needs no network: what was found first, then pictures, then every run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from importlib.resources import files
 from typing import Any
 
-import pandas as pd
-from bokeh.document import Document
-from bokeh.embed import file_html
-from bokeh.layouts import column, row
-from bokeh.models import BooleanFilter, CDSView, ColumnDataSource, CustomJS, HoverTool
-from bokeh.models.widgets.inputs import Select, TextInput
-from bokeh.models.widgets.markups import Div
-from bokeh.models.widgets.tables import DataTable, NumberFormatter, TableColumn
-from bokeh.palettes import Category20_20
-from bokeh.plotting import figure
-from bokeh.resources import INLINE
+from jinja2 import Environment
+from markupsafe import Markup
 
-from ptmt_lightning.reporting.report import cells
+from ptmt_lightning.reporting.findings import COSTS, MOST_COMPARED, Finding, findings, interval
+from ptmt_lightning.reporting.panels import MOST_DRAWN, dashed, panels
+from ptmt_lightning.reporting.report import scored_runs
 from ptmt_lightning.reporting.run_rows import best_two, run_rows
 from ptmt_lightning.run_folder.finished import Run
+from ptmt_lightning.utils.plots import COLOURS, MARKERS, looks
 
-_WIDTH = 1400
-_COSTS = {
-    "fit_minutes": "training, device minutes",
-    "test_milliseconds": "test, milliseconds a document",
-    "parameters": "parameters, millions",
-}
-_TWO_RUNS = "<h2>Two runs</h2>The first two of those picked: what was set differently, and F1 of each label."
+_GLYPHS = dict(zip(MARKERS, "●■◆▲▼✚✖★", strict=True))
+_HOLLOW = dict(zip(MARKERS, "○□◇△▽✛✕☆", strict=True))
+_SVG_DASHES = {"-": "", "--": "7 4", ":": "2 3", "-.": "8 3 2 3"}
 
 
 def page(
-    runs: Sequence[Run], rows: pd.DataFrame, *, metrics: Sequence[str], split: str, left_out: Sequence[str] = ()
+    runs: Sequence[Run],
+    *,
+    metrics: Sequence[str],
+    split: str,
+    baseline: str | None = None,
+    left_out: Sequence[str] = (),
 ) -> str:
     """Return an HTML page that compares runs.
 
     Args:
         runs: finished runs; those without a score on the split are left out.
-        rows: the table that :func:`~ptmt_lightning.reporting.report.table` made of them.
-        metrics: the metrics in the table of runs; the first one is drawn.
+        metrics: the metrics in tables; the first one is compared and drawn.
         split: ``val`` or ``test``.
+        baseline: ``NAME=VALUE,...`` of the configuration to compare with; None for the best of another system than
+            the winner, on each data set.
         left_out: lines about folders that are not finished runs.
+
+    Raises:
+        ValueError: no run has a score on that split, a metric is unknown, or the baseline is not one configuration.
     """
-    runs = [run for run in runs if run.result[split]]
-    table, label_lists = run_rows(runs, metrics, split)
-    columns: dict[str, Any] = {name: [line[name] for line in table] for name in table[0]}
-    shades = {name: Category20_20[i % 20] for i, name in enumerate(dict.fromkeys(columns["configuration"]))}
-    columns["color"] = [shades[name] for name in columns["configuration"]]
-    source = ColumnDataSource(columns, name="runs")
-    kept = BooleanFilter(booleans=[True] * len(runs))
-    view = CDSView(filter=kept)
-    search = TextInput(placeholder="words that runs must have, such as: clinc150 ptmt", width=_WIDTH)
-    search.js_on_change("value_input", _script("filter", source=source, kept=kept))
-    labels = ColumnDataSource({name: [] for name in ("label", "first", "second", "difference")})
-    differences = Div(width=_WIDTH // 2)
-    compare = _script("compare", source=source, labels=labels, differences=differences, lists=label_lists)
-    source.selected.js_on_change("indices", compare)
-    parts = [
-        Div(text=_summary(rows, left_out), width=_WIDTH),
-        Div(text="<h2>Runs</h2>Click a heading to sort; click runs to pick them, more of them with Ctrl or Shift."),
-        search,
-        _runs_table(source, view, metrics),
-        row(_cost_picture(source, view, metrics[0], split), _level_picture(source, view, split)),
-        row(*_curve_pictures(source, view, metrics[0])),
-        Div(text=_TWO_RUNS, width=_WIDTH),
-        row(differences, column(_label_picture(labels), _label_table(labels))),
-    ]
-    source.selected.indices = best_two(table, metrics[0])
-    document = Document(title=f"{len(runs)} runs")
-    document.add_root(column(*parts))
-    document.js_on_event("document_ready", compare)
-    return file_html(document, INLINE)
-
-
-def _script(name: str, **models: Any) -> CustomJS:
-    code = (files("ptmt_lightning.reporting") / f"{name}.js").read_text(encoding="utf-8")
-    return CustomJS(args=models, code=code)
-
-
-def _summary(rows: pd.DataFrame, left_out: Sequence[str]) -> str:
-    names, texts, bests = cells(rows)
-    lines = ["".join(f"<th>{escape(name)}</th>" for name in names)]
-    for line, best in zip(texts, bests, strict=True):
-        marked = (f"<b>{escape(t)}</b>" if b else escape(t) for t, b in zip(line, best, strict=True))
-        lines.append("".join(f"<td>{text}</td>" for text in marked))
-    skipped = "".join(f"<li>{escape(line)}</li>" for line in left_out)
-    details = f"<details><summary>{len(left_out)} folders left out</summary><ul>{skipped}</ul></details>"
-    style = "<style>table { border-collapse: collapse } th, td { padding: 2px 10px; text-align: left }</style>"
-    table = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"{style}<h2>Configurations</h2><table>{table}</table>{details if left_out else ''}"
-
-
-def _runs_table(source: ColumnDataSource, view: CDSView, metrics: Sequence[str]) -> DataTable:
-    numbers = {metric: (metric, "0.0000") for metric in metrics}
-    numbers |= {"fit_minutes": ("device minutes", "0.0"), "test_milliseconds": ("ms a document", "0.00")}
-    columns = [TableColumn(field=name, title=name) for name in ("run", "dataset", "configuration", "seed")]
-    columns += [
-        TableColumn(field=field, title=title, formatter=NumberFormatter(format=shown, nan_format="-"), width=100)
-        for field, (title, shown) in numbers.items()
-    ]
-    columns[0].width, columns[2].width, columns[3].width = 350, 350, 50
-    return DataTable(source=source, view=view, columns=columns, width=_WIDTH, height=300, reorderable=False)
-
-
-def _figure(title: str, x: str, y: str, **options: Any) -> figure:
-    tools = "pan,wheel_zoom,box_select,tap,reset"
-    return figure(
-        title=title, x_axis_label=x, y_axis_label=y, width=_WIDTH // 2, height=320, tools=tools, **options
-    )  # fmt: skip
-
-
-def _lines(picture: figure, xs: str, ys: str, source: ColumnDataSource, view: CDSView) -> None:
-    lines = picture.multi_line(
-        xs, ys, source=source, view=view, color="color", line_width=2, selection_alpha=1, nonselection_alpha=0.15
+    scored = scored_runs(runs, metrics, split)
+    found = findings(scored, metric=metrics[0], split=split, baseline=baseline)
+    rows, label_lists = run_rows(found, metrics, split)
+    systems = [one.system for finding in found for one in finding.configurations]
+    look = looks(sorted(systems))
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"interval": interval, "number": _number}
+    return environment.from_string(_text("page.html")).render(
+        title=_title(len(scored), len(look), found),
+        parts=[_part(finding, rows, look) for finding in found],
+        rows=rows,
+        metrics=metrics,
+        split=split,
+        costs=COSTS,
+        colours=len(COLOURS),
+        systems={system: (_colour(colour), _GLYPHS[marker]) for system, (colour, marker) in look.items()},
+        most={"drawn": MOST_DRAWN, "compared": MOST_COMPARED},
+        picked=best_two(rows, metrics[0]),
+        compare=[{key: row[key] for key in ("run", "settings", "labels", "label_f1")} for row in rows],
+        label_lists=label_lists,
+        left_out=left_out,
+        css=Markup(_text("page.css")),
+        js=Markup(_text("page.js")),
     )
-    picture.add_tools(HoverTool(renderers=[lines], tooltips=[("", "@run"), ("", "@configuration")]))
 
 
-def _cost_picture(source: ColumnDataSource, view: CDSView, metric: str, split: str) -> Any:
-    picture = _figure(f"{split}: quality against cost", _COSTS["fit_minutes"], metric)
-    points = picture.scatter(
-        "cost", metric, source=source, view=view, color="color", size=9, selection_alpha=1, nonselection_alpha=0.3
-    )
-    tips = [("", "@run"), ("", "@configuration"), (metric, f"@{metric}{{0.0000}}"), ("cost", "@cost{0.00}")]
-    picture.add_tools(HoverTool(renderers=[points], tooltips=tips))
-    options: list[Any] = list(_COSTS.items())
-    costs = Select(options=options, value="fit_minutes")
-    code = "source.data.cost = source.data[this.value]; axis.axis_label = names[this.value]; source.change.emit()"
-    costs.js_on_change("value", CustomJS(args={"source": source, "axis": picture.xaxis[0], "names": _COSTS}, code=code))
-    return column(costs, picture)
+def _part(finding: Finding, rows: Sequence[dict[str, Any]], look: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    """Return what the page shows of a data set."""
+    by_name: dict[str, list[dict[str, Any]]] = {one.name: [] for one in finding.configurations}
+    for row in rows:
+        if row["dataset"] == finding.dataset:
+            by_name[row["configuration"]].append(row)
+    legend = [
+        (
+            one.name,
+            _colour(look[one.system][0]),
+            (_HOLLOW if _SVG_DASHES[dash] else _GLYPHS)[look[one.system][1]],
+            _SVG_DASHES[dash],
+        )
+        for one, dash in dashed(finding.configurations[:MOST_DRAWN])
+    ]
+    drawn = [(Markup(panel.svg), panel.caption) for panel in panels(finding, by_name, look)]
+    return {"finding": finding, "sentences": finding.sentences(), "legend": legend, "panels": drawn}
 
 
-def _level_picture(source: ColumnDataSource, view: CDSView, split: str) -> figure:
-    picture = _figure(f"{split}: macro F1 at each level", "level", "f1_macro")
-    picture.xaxis.ticker = list(range(1, max(map(len, source.data["levels"])) + 1))
-    _lines(picture, "levels", "level_f1", source, view)
-    return picture
+def _title(num_runs: int, num_systems: int, found: Sequence[Finding]) -> str:
+    def count(number: int, thing: str) -> str:
+        return f"{number} {thing}" + ("" if number == 1 else "s")
+
+    datasets = count(len(found), "data set")
+    return f"{count(num_systems, 'system')} on {datasets}, {count(num_runs, 'run')}"
 
 
-def _curve_pictures(source: ColumnDataSource, view: CDSView, metric: str) -> list[figure]:
-    score = _figure(f"validation {metric}", "step", metric)
-    loss = _figure("training loss", "step", "loss", y_axis_type="log", x_range=score.x_range)
-    _lines(score, "score_steps", "score", source, view)
-    score.scatter("last_step", "last_score", source=source, view=view, color="color", nonselection_alpha=0.15)
-    _lines(loss, "loss_steps", "loss", source, view)
-    return [score, loss]
+def _colour(colour: str) -> str:
+    return f"var(--c{COLOURS.index(colour)})"
 
 
-def _label_picture(labels: ColumnDataSource) -> figure:
-    picture = _figure("test: F1 of each label", "first run", "second run", x_range=(-0.02, 1.02), y_range=(-0.02, 1.02))
-    picture.line([0, 1], [0, 1], color="gray", line_dash="dashed")
-    points = picture.scatter("first", "second", source=labels, size=6, alpha=0.6)
-    picture.add_tools(HoverTool(renderers=[points], tooltips=[("", "@label"), ("F1", "@first / @second")]))
-    return picture
+def _number(value: float | None, form: str) -> str:
+    """Return a number as text, and a dash for what is not known."""
+    return "-" if value is None or value != value else f"{value:{form}}"
 
 
-def _label_table(labels: ColumnDataSource) -> DataTable:
-    names = {"label": "label", "first": "first run", "second": "second run", "difference": "difference"}
-    columns = [TableColumn(field=field, title=title) for field, title in names.items()]
-    return DataTable(source=labels, columns=columns, width=_WIDTH // 2, height=250, reorderable=False)
+def _text(name: str) -> str:
+    return (files("ptmt_lightning.reporting") / name).read_text(encoding="utf-8")

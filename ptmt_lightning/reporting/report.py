@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ptmt_lightning.reporting.baseline import differences
+from ptmt_lightning.reporting.baseline import Difference, Values, against, differences
+from ptmt_lightning.reporting.significance import METRICS
 from ptmt_lightning.run_folder.finished import Run, differing, headings
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,9 @@ def table(
     """Return a table with one row for each configuration, the best first within each data set.
 
     Columns: the settings that differ, ``runs``, ``<metric>_mean`` and ``<metric>_std`` (sample deviation, NaN of a
-    single run), ``fit_minutes``; with a baseline ``difference``, ``low``, ``high`` and ``p`` of the first metric, see
-    :func:`~ptmt_lightning.reporting.significance.compare`, NaN where there is nothing to compare with.
+    single run), ``fit_minutes``; with a baseline ``difference``, ``low``, ``high`` and ``p`` of the first metric over
+    documents, see :func:`~ptmt_lightning.reporting.significance.compare`, and the same over seeds with ``seeds_``
+    before it, see :func:`~ptmt_lightning.reporting.significance.compare_seeds`; NaN where there is nothing to tell by.
 
     Args:
         runs: finished runs; those without a score on the split are left out.
@@ -38,6 +40,31 @@ def table(
 
     Raises:
         ValueError: no run has a score on that split, a metric is unknown, or the baseline is not one configuration.
+    """
+    scored = scored_runs(runs, metrics, split)
+    keys, groups = configurations(scored)
+    compared: dict[Values, dict[str, float]] = {}
+    if baseline is not None:
+        check_baseline(metrics[0], split)
+        found = differences(groups, against(keys, groups, baseline), metrics[0])
+        compared = {values: _compared(difference) for values, difference in found.items()}
+    rows = pd.DataFrame(
+        [
+            {**dict(zip(keys, values, strict=True)), **_figures(members, metrics, split), **compared.get(values, {})}
+            for values, members in groups.items()
+        ]
+    )
+    by, ascending = [f"{metrics[0]}_mean"], [False]
+    if "dataset.name" in keys:
+        by, ascending = ["dataset.name", *by], [True, *ascending]
+    return rows.sort_values(by, ascending=ascending, ignore_index=True)
+
+
+def scored_runs(runs: Sequence[Run], metrics: Sequence[str], split: str) -> list[Run]:
+    """Return the runs that have scores on a split; what of them lacks a metric is warned of.
+
+    Raises:
+        ValueError: no run has a score on that split, or a metric is unknown.
     """
     scored = [run for run in runs if run.result[split]]
     if not scored:
@@ -50,20 +77,27 @@ def table(
         scores = {metric: run.result[split].get(metric) for metric in metrics}
         if lacking := [metric for metric, score in scores.items() if score is None or not math.isfinite(score)]:
             log.warning("%s has no %s, and does not count there", run.folder, ", ".join(lacking))
-    keys, groups = configurations(scored)
-    if baseline is not None and split != "test":
+    return scored
+
+
+def check_baseline(metric: str, split: str) -> None:
+    """Refuse a comparison that needs more than the predictions that runs leave.
+
+    Raises:
+        ValueError: the metric can't be computed from predictions, or none are saved of the split.
+    """
+    if split != "test":
         raise ValueError(f"--baseline with --split {split}: predictions are saved of the test split alone")
-    compared = {} if baseline is None else differences(keys, groups, baseline, metrics[0])
-    rows = pd.DataFrame(
-        [
-            {**dict(zip(keys, values, strict=True)), **_figures(members, metrics, split), **compared.get(values, {})}
-            for values, members in groups.items()
-        ]
-    )
-    by, ascending = [f"{metrics[0]}_mean"], [False]
-    if "dataset.name" in keys:
-        by, ascending = ["dataset.name", *by], [True, *ascending]
-    return rows.sort_values(by, ascending=ascending, ignore_index=True)
+    if metric not in METRICS:
+        known = " or ".join(METRICS)
+        raise ValueError(f"--baseline: {metric} can't be had from saved predictions; name {known} first in --metrics")
+
+
+def _compared(difference: Difference) -> dict[str, float]:
+    """Return the columns of a difference; none of those for which there is nothing to tell by."""
+    documents = difference.documents._asdict() if difference.documents else {}
+    seeds = difference.seeds._asdict() if difference.seeds else {}
+    return documents | {f"seeds_{name}": value for name, value in seeds.items()}
 
 
 def configurations(runs: Sequence[Run]) -> tuple[list[str], dict[tuple[str, ...], list[Run]]]:
@@ -99,7 +133,11 @@ def cells(rows: pd.DataFrame) -> tuple[list[str], list[list[str]], list[list[boo
     columns = list(rows.columns)
     settings, figures = columns[: columns.index("runs")], columns[columns.index("runs") :]
     metrics = [name.removesuffix("_mean") for name in figures if name.endswith("_mean")]
-    compared = "p" in rows
+    compared = {
+        f"{metrics[0]} to baseline, {over}": prefix
+        for over, prefix in (("documents", ""), ("seeds", "seeds_"))
+        if f"{prefix}p" in rows
+    }
     rivals = rows.groupby("dataset.name" if "dataset.name" in settings else [0] * len(rows))
     best = pd.DataFrame({metric: rivals[f"{metric}_mean"].transform("max") for metric in metrics})
     best = best.where(rivals["runs"].transform("size") > 1)  # a single row is not the best of anything
@@ -109,18 +147,17 @@ def cells(rows: pd.DataFrame) -> tuple[list[str], list[list[str]], list[list[boo
             f"{row[f'{metric}_mean']:.4f}" + (f" ± {row[f'{metric}_std']:.4f}" if row["runs"] > 1 else "")
             for metric in metrics
         ]
-        last = [*([_difference(row)] if compared else []), f"{row['fit_minutes']:.1f}"]
+        last = [*(_difference(row, prefix) for prefix in compared.values()), f"{row['fit_minutes']:.1f}"]
         texts.append([*(row[key] for key in settings), str(row["runs"]), *scores, *last])
         are_best = [bool(row[f"{metric}_mean"] == highest[metric]) for metric in metrics]
         bests.append([*[False] * (len(settings) + 1), *are_best, *[False] * len(last)])
-    names = [*headings(settings), "runs", *metrics, *([f"{metrics[0]} to baseline"] if compared else []), "minutes"]
+    names = [*headings(settings), "runs", *metrics, *compared, "minutes"]
     return names, texts, bests
 
 
-def _difference(row: pd.Series[Any]) -> str:
-    if math.isnan(row["p"]):
-        return "-"
-    return f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}] p={row['p']:.3f}"
+def _difference(row: pd.Series[Any], prefix: str) -> str:
+    difference, low, high, p = (row[prefix + name] for name in ("difference", "low", "high", "p"))
+    return "-" if math.isnan(p) else f"{difference:+.4f} [{low:+.4f}, {high:+.4f}] p={p:.3f}"
 
 
 def show(rows: pd.DataFrame, console: Console) -> None:

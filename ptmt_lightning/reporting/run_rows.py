@@ -8,29 +8,33 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from ptmt_lightning.reporting.report import configurations
+from ptmt_lightning.reporting.findings import Finding, run_costs
 from ptmt_lightning.run_folder.finished import Run, known_settings
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.utils.tables import read_csv
 
 log = logging.getLogger(__name__)
 
-_POINTS = 100  # a curve has at most so many, to keep the page small
+_POINTS = 40  # a curve has at most so many, to keep the page small
 
 
-def run_rows(runs: Sequence[Run], metrics: Sequence[str], split: str) -> tuple[list[dict[str, Any]], list[list[str]]]:
+def run_rows(
+    findings: Sequence[Finding], metrics: Sequence[str], split: str
+) -> tuple[list[dict[str, Any]], list[list[str]]]:
     """Return one row for each run, and the different lists of labels that the runs have.
 
     The values in a row's ``label_f1`` belong to the labels in that list whose index is the row's ``labels``.
     """
-    names = _configuration_names(runs)
+    members = [(run, one.name) for found in findings for one in found.configurations for run in one.runs]
+    runs = [run for run, _ in members]
     varying = [key for key in known_settings(runs) if len({run.settings.get(key) for run in runs}) > 1]
     base = os.path.commonpath([run.folder.resolve().parent for run in runs])
     lists: dict[tuple[str, ...], int] = {}
     rows = []
-    for run, name in zip(runs, names, strict=True):
+    for run, name in members:
         labels, label_f1 = _label_f1(run, split)
         settings = {key: run.settings.get(key, "-") for key in varying}
         identity = {
@@ -40,7 +44,7 @@ def run_rows(runs: Sequence[Run], metrics: Sequence[str], split: str) -> tuple[l
         rows.append(
             identity
             | {metric: run.result[split].get(metric) for metric in metrics}
-            | _costs(run.result)
+            | run_costs(run.result)
             | _curves(RunFolder(run.folder).metrics, metrics[0])
             | _levels(run.result[split])
             | {
@@ -53,42 +57,23 @@ def run_rows(runs: Sequence[Run], metrics: Sequence[str], split: str) -> tuple[l
     return rows, [list(labels) for labels in lists]
 
 
-def _configuration_names(runs: Sequence[Run]) -> list[str]:
-    keys, groups = configurations(runs)
-    names = {
-        run.folder: " / ".join(value for key, value in zip(keys, values, strict=True) if key != "dataset.name")
-        for values, members in groups.items()
-        for run in members
-    }
-    return [names[run.folder] or run.result["model"] for run in runs]
-
-
-def _costs(result: dict[str, Any]) -> dict[str, float]:
-    tested, documents = result["seconds"].get("test"), result.get("num_documents", {}).get("test")
-    costs = {
-        "fit_minutes": result["seconds"]["fit"] / 60 * result.get("num_devices", 1),
-        "test_milliseconds": 1000 * tested / documents if tested and documents else float("nan"),
-        "parameters": result.get("num_parameters", float("nan")) / 1e6,
-    }
-    return costs | {"cost": costs["fit_minutes"]}
-
-
 def _curves(path: Path, metric: str) -> dict[str, Any]:
     metrics = _read(path, ["step"], ["train/loss", f"val/{metric}"])
     curves: dict[str, Any] = {}
     for name, key in (("loss", "train/loss"), ("score", f"val/{metric}")):
         points = metrics[["step", key]].dropna() if key in metrics else pd.DataFrame(columns=["step", key])
-        # Counted from the end, so that the last point is among them.
-        points = points.iloc[:: -(len(points) // _POINTS + 1)].iloc[::-1]
+        wide = len(points) // _POINTS + 1
+        if name == "loss":  # of single batches, whose noise would hide it
+            points = points.groupby(np.arange(len(points)) // wide).mean()
+        else:  # counted from the end, so that the last point is among them
+            points = points.iloc[::-wide].iloc[::-1]
         curves |= {f"{name}_steps": points["step"].tolist(), name: _rounded(points[key])}
-    nan = [float("nan")]
-    last = {"last_step": [*nan, *curves["score_steps"]][-1], "last_score": [*nan, *curves["score"]][-1]}
-    return curves | last  # the last point is drawn as well: a curve of one point has no line
+    return curves
 
 
-def _levels(scores: dict[str, float]) -> dict[str, list[Any]]:
+def _levels(scores: dict[str, float]) -> dict[str, list[float]]:
     found = [score for name, score in scores.items() if name.startswith("f1_macro_level_")]
-    return {"levels": list(range(1, len(found) + 1)), "level_f1": _rounded(found)}
+    return {"level_f1": _rounded(found)}
 
 
 def _label_f1(run: Run, split: str) -> tuple[tuple[str, ...], list[float]]:

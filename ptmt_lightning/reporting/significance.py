@@ -1,4 +1,6 @@
-"""Paired bootstrap: is one configuration better than another beyond the chance of which documents were tested?
+"""Is one configuration better than another beyond chance?
+
+Of which documents were tested: the paired bootstrap. Of which seeds were trained: the t-test.
 
 Shape legend: ``R`` resamples, ``N`` documents, ``V`` labels.
 """
@@ -11,7 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from ptmt_lightning.metrics import Classes, macro, micro
@@ -38,7 +42,7 @@ class Resampled(NamedTuple):
 class Comparison(NamedTuple):
     """The difference between a configuration and a baseline."""
 
-    difference: float  # of the means over seeds
+    difference: float  # of the means over runs
     low: float  # lower end of its 95 % interval
     high: float
     p: float  # two-sided
@@ -72,6 +76,32 @@ def compare(ours: Resampled, baseline: Resampled) -> Comparison:
     low, high = drawn.quantile(drawn.new_tensor([0.025, 0.975])).tolist()
     tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     return Comparison(ours.measured - baseline.measured, low, high, min(1.0, 2 * (tail + 1) / (len(drawn) + 1)))
+
+
+def compare_seeds(ours: Sequence[Run], baseline: Sequence[Run], metric: str, split: str) -> Comparison | None:
+    """Return the difference of two configurations with its interval and p-value over seeds, by Student's t-test.
+
+    It is paired where both have the same seeds, which then drew the same part of the training set, else Welch's.
+
+    Args:
+        ours: runs of one configuration.
+        baseline: runs of the other.
+        metric: any score.
+        split: ``val`` or ``test``.
+
+    Returns:
+        None where a side has a single seed, or where seeds make no difference at all.
+    """
+    one, other = ({run.result["seed"]: run.result[split].get(metric) for run in runs} for runs in (ours, baseline))
+    if min(len(one), len(other)) < 2 or None in (*one.values(), *other.values()):
+        return None
+    paired = one.keys() == other.keys()
+    first, second = np.array(list(one.values())), np.array([other[seed] for seed in (one if paired else other)])
+    if np.ptp(first - second if paired else [*(first - first[0]), *(second - second[0])]) < 1e-9:
+        return None
+    test = stats.ttest_rel(first, second) if paired else stats.ttest_ind(first, second, equal_var=False)
+    low, high = test.confidence_interval(0.95)
+    return Comparison(float(first.mean() - second.mean()), float(low), float(high), float(test.pvalue))
 
 
 def _other_documents(one: Path, other: Path) -> str:
@@ -125,6 +155,6 @@ def _read(path: Path, taxonomy: Taxonomy) -> tuple[list[str], Tensor, Tensor]:
         raise ValueError("no documents")
     true, predicted = torch.zeros(2, len(documents), len(taxonomy), dtype=torch.bool)
     for row, document in enumerate(documents):
-        true[row, [taxonomy.index[label] for path in document["labels"] for label in path]] = True
-        predicted[row, [taxonomy.index[label] for path in document["predicted"] for label in path["path"]]] = True
+        true[row, [node for path in document["labels"] for node in taxonomy.path_nodes(path)]] = True
+        predicted[row, [node for path in document["predicted"] for node in taxonomy.path_nodes(path["path"])]] = True
     return [document["id"] for document in documents], taxonomy.augment(true), taxonomy.augment(predicted)

@@ -63,7 +63,7 @@ def write_evaluation(
             **description,
             "num_documents": len(document_ids),
             "metrics": metrics.values,
-            "thresholds": list(rule.thresholds or ()),
+            "thresholds": list(rule.thresholds),
             "version": ptmt_lightning.__version__,
         }
         write_json(temporary / _FILE, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from matplotlib.figure import Figure
 
 from ptmt_lightning.run_folder.curves import loss_terms
 from ptmt_lightning.run_folder.paths import RunFolder
+from ptmt_lightning.utils.plots import COLOURS, MARKERS, MUTED, log_scale, styled
 from ptmt_lightning.utils.tables import read_csv
 
 _MAX_NAMED_LABELS = 160  # with more of them, names on the map would cover each other
 
 
+@styled
 def draw(folder: RunFolder) -> list[Path]:
     """Draw into ``figures/`` each picture whose table the run has, and return the paths of the pictures."""
     folder.figures.mkdir(exist_ok=True)
@@ -31,12 +34,13 @@ def draw(folder: RunFolder) -> list[Path]:
         # A label may be called NA, but an empty cell of metrics.csv is a missing value.
         figure = _PICTURES[name](read_csv(source, keep_default_na=source == folder.metrics))
         path = folder.figures / f"{name}.png"
-        figure.savefig(path.with_suffix(".tmp"), format="png", dpi=120)
+        figure.savefig(path.with_suffix(".tmp"), format="png")
         path.with_suffix(".tmp").replace(path)
         written.append(path)
     return written
 
 
+@styled
 def learning_curves(metrics: pd.DataFrame) -> Figure:
     """Draw loss terms and validation scores over steps, from ``metrics.csv``."""
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -44,48 +48,60 @@ def learning_curves(metrics: pd.DataFrame) -> Figure:
     for name in loss_terms(map(str, metrics)):
         points = metrics[["step", f"train/{name}"]].dropna()
         left.plot(points["step"], points[f"train/{name}"], label=name, linewidth=1)
-    left.set(xlabel="step", ylabel="training loss", yscale="log")
-    for name in ("h_f1_macro", "h_f1_micro", "h_auprc", "exact_match"):
+    left.set(title="Training", xlabel="step", ylabel="loss")
+    log_scale(left, "y")
+    for name, marker in zip(("h_f1_macro", "h_f1_micro", "h_auprc", "exact_match"), MARKERS, strict=False):
         if f"val/{name}" in metrics:
             points = metrics[["step", f"val/{name}"]].dropna()
-            right.plot(points["step"], points[f"val/{name}"], label=name, marker=".")
-    right.set(xlabel="step", ylabel="validation", ylim=(0, 1), xlim=left.get_xlim())
+            right.plot(points["step"], points[f"val/{name}"], label=name, marker=marker)
+    right.set(title="Validation", xlabel="step", ylabel="score", ylim=(0, 1), xlim=left.get_xlim())
     for axes in (left, right):
-        axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
     return figure
 
 
+@styled
 def label_f1(labels: pd.DataFrame) -> Figure:
-    """Draw macro F1 of each level, and F1 of each label over its support, from ``per_label.csv``."""
+    """Draw F1 of labels by level, with mean and quartiles, and over their support, from ``per_label.csv``."""
     seen = labels[labels["support"] + labels["predicted"] > 0]
+    levels = sorted(seen["level"].unique())
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 2))
-    for level, rows in seen.groupby("level"):
-        mean = float(rows["f1"].mean())
-        bar = left.bar(level, mean)
-        left.bar_label(bar, fmt="%.3f")
-        right.scatter(rows["support"].clip(lower=0.5), rows["f1"], s=14, alpha=0.7, label=f"level {level}")
-    left.set(xlabel="level", ylabel="macro F1, flat", ylim=(0, 1.08), xticks=sorted(seen["level"].unique()))
-    right.set(xlabel="documents with the label", ylabel="F1 of the label", xscale="log", ylim=(-0.03, 1.03))
-    right.grid(alpha=0.3)
-    right.legend()
+    means, quartiles = [], []
+    for (level, rows), marker in zip(seen.groupby("level"), cycle(MARKERS), strict=False):
+        means.append(float(rows["f1"].mean()))
+        quartiles.append(rows["f1"].quantile([0.25, 0.75]).tolist())
+        left.annotate(f" {means[-1]:.3f}", (len(means), means[-1]), (6, 0), textcoords="offset points", va="center")
+        right.scatter(
+            rows["support"].clip(lower=0.5), rows["f1"], s=14, alpha=0.7, marker=marker, label=f"level {level}"
+        )
+    at = range(1, len(levels) + 1)
+    left.vlines(at, *np.reshape(quartiles, (-1, 2)).T, colors=MUTED, linewidth=2, label="middle half of the labels")
+    left.plot(at, means, "o", label="mean: flat macro F1")
+    left.set(title="By level", xlabel="level", ylabel="F1", ylim=(-0.03, 1.03), xlim=(0.5, len(levels) + 0.8))
+    left.set_xticks(at, [str(level) for level in levels])
+    right.set(title="By label", xlabel="documents with the label", ylabel="F1", ylim=(-0.03, 1.03))
+    log_scale(right, "x")
+    for axes in (left, right):
+        axes.legend(loc="lower right")
     return figure
 
 
+@styled
 def reliability(bins: pd.DataFrame) -> Figure:
     """Draw how often labels are true at each probability, and how many labels have it, from ``reliability.csv``."""
     figure = Figure(figsize=(5, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     filled = bins[bins["labels"] > 0]
-    upper.plot([0, 1], [0, 1], color="grey", linestyle=":", label="calibrated")
+    upper.plot([0, 1], [0, 1], color=MUTED, linestyle=":", label="calibrated")
     upper.plot(filled["probability"], filled["true"] / filled["labels"], marker="o", label="this run")
     upper.set(ylabel="share that is true", xlim=(0, 1), ylim=(0, 1), title=f"expected error {calibration(bins):.4f}")
-    upper.grid(alpha=0.3)
     upper.legend()
-    lower.bar(bins["low"], bins["labels"].clip(lower=0.5), width=bins["high"] - bins["low"], align="edge", alpha=0.7)
-    lower.set(xlabel="probability", ylabel="labels", yscale="log")
+    # Dots: a bar on a logarithmic axis has no zero to start from.
+    lower.plot(filled["probability"], filled["labels"], "o", color=COLOURS[0])
+    lower.set(xlabel="probability", ylabel="labels")
+    log_scale(lower, "y")
     return figure
 
 
@@ -99,6 +115,7 @@ def calibration(bins: pd.DataFrame) -> float:
     return float(np.average(distance, weights=filled["labels"]))
 
 
+@styled
 def label_map(labels: pd.DataFrame) -> Figure:
     """Draw the label-token embeddings of the lower levels, coloured by parent, from ``label_embeddings.csv``."""
     figure = Figure(figsize=(12, 9), layout="constrained")
@@ -109,14 +126,12 @@ def label_map(labels: pd.DataFrame) -> Figure:
     axes.scatter(below["x"], below["y"], c=[colour[parent] for parent in below["parent"]], s=24)
     if len(below) <= _MAX_NAMED_LABELS:
         for _, row in below.iterrows():
-            axes.annotate(row["label"], (row["x"], row["y"]), fontsize=6, alpha=0.8, parse_math=False)
+            axes.annotate(row["label"], (row["x"], row["y"]), fontsize=6, alpha=0.8)
     if len(parents) <= 20:
         for parent in parents:
             # The space keeps names that begin with _, which Matplotlib would leave out.
             axes.scatter([], [], color=colour[parent], label=f" {parent}")
-        legend = axes.legend(title="parent", fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        axes.legend(title="parent", fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xticks=[], yticks=[])
     return figure
 

@@ -1,4 +1,4 @@
-"""The configuration and the environment of a run, and its scores on the terminal."""
+"""The configuration and the environment of a run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from typing import Any
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.utils.files import write_text
@@ -59,22 +56,3 @@ def write_config(folder: RunFolder, config: Mapping[str, Any]) -> None:
     """Write the resolved configuration as ``config.yaml``, on rank 0 only."""
     folder.path.mkdir(parents=True, exist_ok=True)
     write_text(folder.config, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-
-
-@rank_zero_only
-def show(result: Mapping[str, Any], folder: RunFolder) -> None:
-    """Print the scores of a finished run and the path of its folder, on rank 0 only."""
-    scores = {split: result[split] for split in ("val", "test") if result[split]}
-    show_scores(f"{result['dataset']} / {result['model']}", scores)
-    Console().print(f"run: {folder.path}", soft_wrap=True, highlight=False, markup=False)
-
-
-def show_scores(title: str, scores: Mapping[str, Mapping[str, float]]) -> None:
-    """Print a table of metrics with one column for each split."""
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("metric")
-    for split in scores:
-        table.add_column(split, justify="right")
-    for name in next(iter(scores.values())):
-        table.add_row(name, *(f"{values[name]:.4f}" for values in scores.values()))
-    Console().print(table)

@@ -102,10 +102,12 @@ async def _unavailable(_: Request, error: Exception) -> JSONResponse:
 
 
 def _info(folder: ModelFolder, predictor: Predictor, max_pending: int, timeout: float) -> dict[str, Any]:
+    rule = folder.rule
     limits = {"texts": schema.MAX_TEXTS, "characters_a_text": schema.MAX_CHARACTERS, "bytes": MAX_BODY}
     model = {
         "name": "/".join(folder.path.resolve().parts[-2:]), "version": __version__,
-        "levels": list(folder.taxonomy.level_sizes), "thresholds": folder.settings["thresholds"], "limits": limits,
+        "levels": list(folder.taxonomy.level_sizes),
+        "thresholds": rule.thresholds if rule.has_thresholds else None, "prune": rule.prune, "limits": limits,
     }  # fmt: skip
     settings = {"batch_size": predictor.settings["batch_size"], "max_pending": max_pending, "timeout": timeout}
     return {"model": model, "server": settings}

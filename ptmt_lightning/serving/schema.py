@@ -46,10 +46,14 @@ class PredictResponse(BaseModel):
 
 
 class Taxonomy(BaseModel):
-    """The taxonomy of the model's labels: its edges from parent to child, and the name of the root."""
+    """The taxonomy of the model's labels: its edges from parent to child, and the name of the root.
+
+    ``labels`` has what paths call a node whose label others share; all others are called by their names.
+    """
 
     root: str
     edges: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    labels: dict[str, str] = {}
 
 
 class Limits(BaseModel):
@@ -61,12 +65,17 @@ class Limits(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """The model that is served; ``levels`` are the numbers of labels, from the top level down."""
+    """The model that is served: numbers of labels and thresholds of its levels, from the top level down.
+
+    ``thresholds`` is null if the model predicts the most probable labels or path, without any; ``prune`` is what holds
+    for requests that do not say so themselves.
+    """
 
     name: str
     version: str
     levels: list[int]
     thresholds: list[float] | None
+    prune: bool
     limits: Limits
 
 

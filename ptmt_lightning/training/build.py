@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import lightning as L
@@ -10,6 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone
+from ptmt_lightning.class_weights import class_weights
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.training.checks import check_settings
@@ -73,6 +75,11 @@ def build(
                 f"loss={type(model.label_loss).__name__} expects at most one label a level; document {document_id} has "
                 f"{most} on level {level}; set loss=wasl or loss=bce"
             )
+    if model.rule.decoding == "best_path":
+        model.rule = replace(model.rule, to_leaf=datamodule.ends_at_leaves("train"))
+    if model.label_loss.class_weights is not None:
+        counts = datamodule.label_counts("train").tolist()
+        model.label_loss.weigh(class_weights(model.label_loss.class_weights, model.taxonomy, counts))
     if compile_backbone:
         model.backbone.compile_passes()
     return model

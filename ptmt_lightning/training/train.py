@@ -24,6 +24,7 @@ from ptmt_lightning.run_folder.checkpoint_files import newest
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.result import environment, write_config
 from ptmt_lightning.thresholds import tune_thresholds
+from ptmt_lightning.training.advice import advice
 from ptmt_lightning.training.artifacts import FinishedRun, Tested, write_run
 from ptmt_lightning.training.checks import check_run
 from ptmt_lightning.training.collectors import PredictionCollector, RunRecord, ScoreCollector, attached
@@ -100,7 +101,7 @@ def train(
         "train_fraction": datamodule.train_fraction,
         "val": record.val_results,
         "test": tested.metrics.values if tested else {},
-        "thresholds": list(model.rule.thresholds or ()),
+        "thresholds": list(model.rule.thresholds),
         "label_embeddings": embeddings and label_embeddings.summary(*embeddings, datamodule.taxonomy),
         "best_checkpoint": fitted.best_checkpoint,
         "best_score": fitted.best_score,
@@ -200,6 +201,8 @@ def _log_beginning(trainer: L.Trainer, datamodule: HTCDataModule, model: HTCMode
         datamodule.num_documents("train"), len(model.taxonomy), model.taxonomy.num_levels, _num_parameters(model) / 1e6,
         trainer.world_size, trainer.strategy.root_device.type,
     )  # fmt: skip
+    for line in advice(datamodule, model):
+        log.info(line)
 
 
 def _num_parameters(model: HTCModel) -> int:

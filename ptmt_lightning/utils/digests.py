@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 # Settings of a saved model that a user may change, and what has a digest of its own.
-_CHANGEABLE = {"thresholds", "prune", "metric_classes", "version", "taxonomy_fingerprint", "digest"}
+_CHANGEABLE = {
+    "thresholds",
+    "decoding",
+    "top_k",
+    "to_leaf",
+    "prune",
+    "metric_classes",
+    "version",
+    "taxonomy_fingerprint",
+    "digest",
+}
 # Files of a model that are read when it is opened, by the ends of their names.
 _READ = (
     ".safetensors", ".safetensors.index.json", ".onnx", ".onnx.data", ".pt2", ".model", "config.json", "tokenizer.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import itertools
@@ -87,13 +88,16 @@ class Lines:
 
 
 @contextmanager
-def open_lines(source: Path | str, *, longest: int | None = None, newline: str | None = "\n") -> Iterator[Lines]:
+def open_lines(
+    source: Path | str, *, longest: int | None = None, newline: str | None = "\n", encoding: str | None = None
+) -> Iterator[Lines]:
     """Open a text file in the encoding that its byte-order mark names, UTF-8 without one.
 
     Args:
         source: the file, gzip if its name ends in ``.gz``; ``-`` for standard input.
         longest: characters of a line that are read; None for :data:`MAX_LINE`.
         newline: what ends a line; None for any of the usual line breaks.
+        encoding: of the file, in place of what it says itself.
 
     Raises:
         ValueError: there is no such file, it is not a text file, ends early or is damaged; also while it is read.
@@ -109,7 +113,8 @@ def open_lines(source: Path | str, *, longest: int | None = None, newline: str |
         for mark, kind in _OTHER_KINDS.items():
             if start.startswith(mark):
                 raise ValueError(f"{name}: not a text file, but {kind}")
-        encoding = _MARKS.get(start) or _MARKS.get(start[:2]) or "utf-8-sig"
+        if encoding is None or codecs.lookup(encoding).name == "utf-8":
+            encoding = _MARKS.get(start) or _MARKS.get(start[:2]) or "utf-8-sig"
         errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
         yield Lines(
             io.TextIOWrapper(plain, encoding=encoding, errors=errors, newline=newline), name, longest or MAX_LINE

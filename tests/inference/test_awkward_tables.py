@@ -80,7 +80,7 @@ def test_long_lines_and_open_quotes_take_one_row_in_bounded_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "MAX_LINE", 100)
-    monkeypatch.setattr("ptmt_lightning.inference.text_files.MAX_LINE", 100)
+    monkeypatch.setattr("ptmt_lightning.data.records.MAX_LINE", 100)
     found = rows_of(tmp_path / "in.csv", "text\n" + "x" * 500 + "\nm\n" + '"' + "y\n" * 80)
     assert [error for _, _, error in found[:3]] == [
         "invalid CSV: the line has more than 100 characters",

@@ -41,6 +41,8 @@ def nodes_of(prediction: list[LabelPath], taxonomy: Taxonomy) -> set[int]:
         (None, {}),
         (None, {"threshold": [0.3, 0.6, 0.5], "prune": False}),
         (None, {"coherent": True}),
+        (None, {"decoding": "best_path"}),
+        (None, {"decoding": "top_k", "top_k": 2}),
         (None, {"label_loss": CrossEntropy()}),
         (None, {"prompts": "per_document"}),
         ("roberta", {}),

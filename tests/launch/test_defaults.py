@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
+from ptmt_lightning.data.tables.options import TableOptions
 from ptmt_lightning.launch.run_name import register_resolvers
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.training.trainer import make_trainer
@@ -75,6 +77,12 @@ def test_data_backbones_and_optimizer() -> None:
     assert assert_same_defaults(composed("backbone=bert").backbone) >= 6
     assert assert_same_defaults(composed("backbone=tiny").backbone) >= 7
     assert assert_same_defaults(composed().optimizer) == 5
+
+
+def test_tables() -> None:
+    config, defaults = composed("dataset=table").dataset, TableOptions()
+    names = {field.name for field in fields(TableOptions)} - {"prefix"}
+    assert {name: config[name] for name in names} == {name: getattr(defaults, name) for name in names}
 
 
 def test_trainer_and_callbacks(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_differences_to_a_baseline(tmp_path: Path, caplog: pytest.LogCaptureFixt
     two_sides(tmp_path)
     rows = table(find_runs([tmp_path])[0], metrics=["h_f1_macro"], baseline="variant=b")
     lines = {line.split(" | ")[0]: line for line in markdown(rows).splitlines()}
-    assert "| h_f1_macro to baseline |" in lines["| variant"]
+    assert "| h_f1_macro to baseline, documents |" in lines["| variant"]
     assert "| +0.5000 [+0.5000, +0.5000] p=0.002 |" in lines["| a"]
     assert "| - |" in lines["| b"]
     assert "| - |" in lines["| c"]
@@ -274,7 +274,7 @@ def test_a_page_of_one_run_without_curves_and_tables(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 0.5)
     (run / "metrics.csv").touch()
     main(["report", str(run), "--split", "val", "--html", str(tmp_path / "page.html")])
-    assert "<title>1 runs</title>" in (tmp_path / "page.html").read_text()
+    assert "<title>1 system on 1 data set, 1 run</title>" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_a_page_without_a_table_that_is_broken(
     run = write_run(tmp_path / "run", 0.5)
     (run / name).write_text(content)
     main(["report", str(run), "--html", str(tmp_path / "page.html")])
-    assert "<title>1 runs</title>" in (tmp_path / "page.html").read_text()
+    assert "<title>1 system on 1 data set, 1 run</title>" in (tmp_path / "page.html").read_text()
     [message] = caplog.messages
     assert message.startswith(f"{run / name} is broken (")
 

@@ -6,10 +6,12 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import axe_playwright_python
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 from run_folders import write_predictions, write_run
 
 from ptmt_lightning.cli import main
@@ -54,63 +56,102 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(report: Path) -> Iterator[Page]:
+    yield from opened(report)
+
+
+def opened(report: Path, **context: Any) -> Iterator[Page]:
+    """The page in a browser; at the end nothing was asked of a network, and no script failed."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1440, "height": 2600})
+        page = browser.new_page(**({"viewport": {"width": 1280, "height": 900}} | context))
         problems: list[str] = []
         asked: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(report.as_uri())
-        expect(runs(page)).to_have_count(6)
         yield page
         browser.close()
         assert problems == []
-        assert asked == [report.as_uri()]  # no network
+        assert asked == [report.as_uri()]
 
 
-def runs(page: Page):  # type: ignore[no-untyped-def]
-    """The names in the table of runs, from top to bottom."""
-    return page.locator(".slick-row:has(.slick-cell.l9) .slick-cell.l1")
+def runs(page: Page) -> Locator:
+    """The names in the table of runs that are shown, from top to bottom."""
+    return page.locator("#all tbody tr:visible th")
 
 
-def test_configurations_and_what_was_left_out(page: Page) -> None:
-    rows = page.locator("table").first.locator("tr")
-    expect(rows.nth(0)).to_have_text("modelmarginrunsh_f1_macroh_f1_microh_auprcminutes")
-    expect(rows.nth(1)).to_have_text("ptmt0.120.8500 ± 0.07070.8500 ± 0.07070.8500 ± 0.07072.0")
-    expect(page.locator("summary")).to_have_text("1 folders left out")
+def test_the_finding_comes_first(page: Page) -> None:
+    expect(page.locator("h1")).to_have_text("2 systems on 1 data set, 6 runs")
+    expect(page.locator(".finding b")).to_have_text(
+        "ptmt, margin 0.1 is ahead, which is not tested, with h_f1_macro 0.8500 on test: 0.2000 more than bert."
+    )
+    expect(page.locator("details summary")).to_have_text("1 folder left out")
 
 
 def test_words_leave_some_runs_and_a_heading_sorts_them(page: Page) -> None:
-    page.get_by_placeholder("words that runs must have").fill("PTMT 0.1")
+    page.get_by_label("Words that runs must have").fill("PTMT 0.1")
     expect(runs(page)).to_have_text(["a<b>-0", "a<b>-1"])
-    page.get_by_placeholder("words that runs must have").fill("")
+    expect(page.get_by_role("status")).to_have_text("2 of 6 runs")
+    page.get_by_label("Words that runs must have").fill("")
     expect(runs(page)).to_have_count(6)
-    page.locator(".slick-header-column", has_text="h_f1_macro").click()
-    expect(runs(page)).to_have_text(["bert-1", "bert-0", "b-1", "a<b>-1", "b-0", "a<b>-0"])
+    button = page.get_by_role("button", name="h_f1_macro")
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(runs(page)).to_have_text(["a<b>-0", "b-0", "a<b>-1", "bert-0", "b-1", "bert-1"])
+    expect(page.locator("#all th[aria-sort=descending]")).to_contain_text("h_f1_macro")
+    page.keyboard.press("Enter")
+    expect(runs(page)).to_have_text(["bert-1", "b-1", "a<b>-1", "bert-0", "b-0", "a<b>-0"])
+    page.get_by_role("button", name="size, million parameters").click()  # known of one run alone
+    expect(runs(page).first).to_have_text("bert-0")
 
 
-def test_the_best_two_configurations_are_compared_at_first(page: Page) -> None:
-    differences = page.locator("table", has_text="loss.margin").last
-    expect(differences.locator("tr")).to_have_text(["a<b>-0b-0", "loss.margin0.10.05"])
+def test_two_runs_are_compared_by_settings_and_labels(page: Page) -> None:
+    best = page.locator("#compared table").first.locator("tbody tr")
+    expect(best).to_have_text(["loss.margin0.10.05"])  # at first the best two configurations
+    page.get_by_label("first run").select_option(label="b-1 (ptmt, margin 0.05)")
+    page.get_by_label("second run").select_option(label="bert-0 (bert)")
+    settings, labels = page.locator("#compared table").all()
+    expect(settings.locator("tbody tr")).to_have_text(["run.modelptmtbert"])
+    cells = [row.locator("th, td").all_inner_texts() for row in labels.locator("tbody tr").all()]
+    assert sorted(cells) == [["007", "1", "1", "0"], ["NA", "0", "0", "0"]]  # those that both know, by name
 
 
-def test_two_picked_runs_are_compared_by_settings_and_labels(page: Page) -> None:
-    runs(page).filter(has_text="b-1").first.click()
-    expect(page.get_by_text("Pick two runs.")).to_be_visible()
-    runs(page).filter(has_text="bert-0").click(modifiers=["Control"])
-    table = page.locator("table", has_text="run.model").last
-    expect(table.locator("tr")).to_contain_text(["bert-0", "run.model"])
-    labels = page.locator(".slick-row:not(:has(.slick-cell.l9))")
-    expect(labels).to_have_count(2)  # of the three those that both know, by name
-    cells = {line.split("\n")[1]: line.split("\n")[2:] for line in labels.all_inner_texts()}
-    assert cells == {"NA": ["0", "0", "0"], "007": ["1", "1", "0"]}
+def test_it_is_one_column_on_a_phone(report: Path) -> None:
+    for page in opened(report, viewport={"width": 360, "height": 700}):
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        lefts = {round(box["x"]) for figure in page.locator("figure").all() if (box := figure.bounding_box())}
+        assert len(lefts) == 1
 
 
-def test_quality_is_drawn_over_the_chosen_cost(page: Page) -> None:
-    drawn = "Bokeh.documents[0].get_model_by_name('runs').data"
-    costs = page.locator("select")
-    for label, column in (("parameters, millions", "parameters"), ("training, device minutes", "fit_minutes")):
-        costs.select_option(label=label)
-        assert page.evaluate(f"[...{drawn}.cost]") == page.evaluate(f"[...{drawn}.{column}]")
-    assert 100 in page.evaluate(f"[...{drawn}.cost]")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_follows_the_theme_and_has_no_serious_barrier(report: Path, scheme: str) -> None:
+    axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    for page in opened(report, color_scheme=scheme, bypass_csp=True):
+        colours = page.evaluate(
+            "[getComputedStyle(document.body).backgroundColor,"
+            " getComputedStyle(document.querySelector('figure svg text')).fill]"
+        )
+        dark, light = [(20, 24, 28), (255, 255, 255)], [(230, 233, 236), (27, 31, 36)]
+        expected = (dark[0], light[0]) if scheme == "dark" else (dark[1], light[1])
+        assert colours == ["rgb({}, {}, {})".format(*colour) for colour in expected]
+        page.evaluate(axe)
+        found = page.evaluate("axe.run()")
+        assert [one["id"] for one in found["violations"] if one["impact"] in ("serious", "critical")] == []
+        assert len(found["passes"]) > 20
+
+
+def test_it_can_be_read_from_the_keyboard(page: Page) -> None:
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to what was found")).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "found"
+    assert all(page.get_by_role("img").evaluate_all("all => all.map(one => one.ariaLabel.length > 30)"))
+    assert page.locator("table").count() == page.locator("table > caption").count() == 4
+    assert page.locator("th:not([scope])").count() == 0
+
+
+def test_in_print_tables_are_whole_and_controls_are_gone(page: Page) -> None:
+    page.emulate_media(media="print")
+    expect(page.get_by_label("Words that runs must have")).to_be_hidden()
+    expect(page.locator("#all")).to_be_visible()
+    assert page.locator("#runs .scroll").evaluate("one => getComputedStyle(one).overflowY") == "visible"

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from run_folders import write_predictions, write_run
+from scipy import stats
 from sklearn.metrics import f1_score
 
-from ptmt_lightning.reporting.significance import _resamples, compare, resample
+from ptmt_lightning.reporting.significance import _resamples, compare, compare_seeds, resample
 from ptmt_lightning.run_folder.finished import Run, find_runs
 
 EDGES = [("ROOT", "A"), ("ROOT", "B"), ("A", "AA"), ("A", "AB"), ("B", "BA"), ("B", "BB")]
@@ -133,3 +134,36 @@ def test_what_cannot_be_scored(tmp_path: Path) -> None:
     (run.folder / "predictions.jsonl").unlink()
     with pytest.raises(ValueError, match=r"run lacks predictions\.jsonl, as a run with test=true leaves"):
         resample([run], "h_f1_macro")
+
+
+def seeded(folder: Path, scores: dict[int, float]) -> list[Run]:
+    return [read(write_run(folder / f"{seed}", score, seed)) for seed, score in scores.items()]
+
+
+def test_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
+    ours = seeded(tmp_path / "ours", {0: 0.5, 1: 0.7, 2: 0.6})
+    base = seeded(tmp_path / "base", {2: 0.5, 0: 0.45, 1: 0.63})
+    found = compare_seeds(ours, base, "h_f1_macro", "test")
+    differences = np.array([0.05, 0.07, 0.1])
+    half = 4.302653 * differences.std(ddof=1) / 3**0.5  # Student's t with two degrees of freedom
+    assert found is not None
+    assert found[:3] == pytest.approx((differences.mean(), differences.mean() - half, differences.mean() + half))
+    assert 0.03 < found.p < 0.05
+
+
+def test_other_seeds_are_not_paired(tmp_path: Path) -> None:
+    ours, base = seeded(tmp_path / "ours", {0: 0.5, 1: 0.7}), seeded(tmp_path / "base", {0: 0.5, 2: 0.6, 3: 0.4})
+    found = compare_seeds(ours, base, "h_f1_macro", "val")
+    assert found is not None
+    assert found.difference == pytest.approx(0.1)
+    variances = 0.02 / 2, 0.01 / 3
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 1 + variances[1] ** 2 / 2)  # Welch and Satterthwaite
+    assert found.high - found.difference == pytest.approx(stats.t.ppf(0.975, freedom) * sum(variances) ** 0.5)
+
+
+@pytest.mark.parametrize("scores", [{0: 0.5}, {0: 0.5, 1: 0.6}])
+def test_nothing_is_said_of_one_seed_or_of_seeds_that_make_no_difference(
+    tmp_path: Path, scores: dict[int, float]
+) -> None:
+    base = seeded(tmp_path / "base", {0: 0.4, 1: 0.5})
+    assert compare_seeds(seeded(tmp_path / "ours", scores), base, "h_f1_macro", "test") is None

@@ -51,7 +51,12 @@ def test_learning_curves_show_what_the_run_logged() -> None:
 
 def test_label_f1_leaves_out_labels_that_do_not_occur() -> None:
     left, right = figures.label_f1(LABELS).axes
-    assert [bar.get_height() for bar in left.patches] == pytest.approx([0.7, 0.4])
+    assert not left.patches  # dots: nothing that has to start at zero
+    [quartiles], [means] = left.collections, left.lines
+    assert means.get_ydata() == pytest.approx([0.7, 0.4])
+    assert [segment[:, 1].tolist() for segment in quartiles.get_segments()] == [
+        pytest.approx([0.65, 0.75]), pytest.approx([0.4, 0.4])
+    ]  # fmt: skip
     assert [collection.get_offsets().tolist() for collection in right.collections] == [
         [[10, 0.8], [5, 0.6]],
         [[3, 0.4]],
@@ -60,7 +65,10 @@ def test_label_f1_leaves_out_labels_that_do_not_occur() -> None:
 
 def test_reliability_shows_the_share_that_is_true() -> None:
     figure = figures.reliability(BINS)
-    np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), [0.2, 0.8])
+    upper, lower = figure.axes
+    np.testing.assert_allclose(upper.lines[1].get_ydata(), [0.2, 0.8])
+    assert not lower.patches  # a bar on a logarithmic axis would start above zero
+    assert lower.lines[0].get_ydata().tolist() == [30, 10]
     assert figures.calibration(BINS) == pytest.approx((30 * 0.1 + 10 * 0) / 40)
 
 

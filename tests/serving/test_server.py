@@ -91,6 +91,7 @@ def test_what_else_it_tells(server: Server) -> None:
     info = httpx.get(f"{server.url}/info").json()["model"]
     assert info["levels"] == [3, 7, 1]
     assert info["thresholds"] == [0.5, 0.5, 0.5]
+    assert info["prune"] is True
     assert info["limits"] == {"texts": 256, "characters_a_text": 100_000, "bytes": 2**20}
     assert ["A", "AA"] in httpx.get(f"{server.url}/taxonomy").json()["edges"]
     schemas = httpx.get(f"{server.url}/openapi.json").json()["components"]["schemas"]

@@ -112,10 +112,15 @@ class PTMT(HTCModel):
             for matrix, of_output in ((rows, False), (output_rows, True)):
                 if matrix is not None:
                     matrix[-num_labels:] = name_embeddings(
-                        self.backbone, self.tokenizer, self.taxonomy.names, reduction="mean", of_output=of_output
+                        self.backbone, self.tokenizer, self.taxonomy.words(), reduction="mean", of_output=of_output
                     )
         label_bias_V = self.rule.decision.initial_logits(self.taxonomy.level_sizes)
         self.backbone.add_token_rows(rows, F.pad(label_bias_V, (num_rows - num_labels, 0)), output_rows)
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Number of tokens at which texts are cut."""
+        return self.template.text_budget
 
     def collator(self, *, training: bool, pad_to_multiple_of: int = 1) -> PTMTCollator:
         """Return the collator; only in training it masks text tokens and shows labels."""
