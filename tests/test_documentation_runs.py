@@ -79,6 +79,8 @@ def folder(tmp_path: Path, finished_run: Path) -> Path:
     texts = [document["text"] for document in TOY_DOCUMENTS]
     (folder / "texts.txt").write_text("".join(f"{text}\n" for text in texts))
     (folder / "texts.csv").write_text("".join(f"{text}\n" for text in ["text", *texts]))
+    rows = (f"{document['text']},{' | '.join(map(' > '.join, document['labels']))}" for document in TOY_DOCUMENTS * 5)
+    (folder / "table.csv").write_text("\n".join(["text,labels", *rows, ""]))
     put(folder / "data/bgc", bgc_files())
     write_toy(folder / yaml.safe_load(read("conf/dataset/sample.yaml"))["path"])  # the sample itself takes longer
     backbone, tokenizer, _ = FromScratch(hidden_size=32, intermediate_size=64).load(texts)
