@@ -146,6 +146,7 @@ def test_the_site_is_built_strictly_and_asks_no_network_for_anything(tmp_path: P
         assert ":class:`" not in text
     assert (tmp_path / "site/method.html").read_text().count("<math") > 15
     assert 'id="dataset-jsonl"' in (tmp_path / "site/reference/settings.html").read_text()
-    assert "usage: ptmt predict" in (tmp_path / "site/reference/commands.html").read_text()
+    commands = (tmp_path / "site/reference/commands.html").read_text()
+    assert all(f"usage: ptmt {name}" in commands for name in ("predict", "dashboard", "data download"))
     assert "<svg" in (tmp_path / "site/assets/rooms.svg").read_text()
     assert "searching" in (tmp_path / "site/search/search_index.js").read_text()

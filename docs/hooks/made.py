@@ -6,6 +6,7 @@ import ast
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,10 +71,13 @@ def settings() -> str:
 
 
 def commands() -> str:
-    """Return the help of each ``ptmt`` command."""
-    names = {path.stem for path in (ROOT / PACKAGE / "commands").glob("*.py")}
-    names -= {"__init__", "arguments", "train"}  # train has Hydra's help
-    return "\n\n".join(f"## ptmt {name}\n\n```text\n{_help(name)}\n```" for name in sorted(names))
+    """Return the help of each ``ptmt`` command, and of what is below it, as of ``ptmt data``."""
+    parts = []
+    for name in _names(_help()):
+        if name != "train":  # which has Hydra's help
+            below = [_help(name, action) for action in _names(_help(name))]
+            parts += [f"## ptmt {name}", *(f"```text\n{text}\n```" for text in (_help(name), *below))]
+    return "\n\n".join(parts)
 
 
 def modules() -> str:
@@ -112,12 +116,21 @@ def _rooms() -> dict[str, list[str]]:
 
 
 def _help(*arguments: str) -> str:
-    """Return what ``ptmt ARGUMENTS --help`` prints, and the same of the commands below it."""
+    """Return what ``ptmt ARGUMENTS --help`` prints."""
     os.environ.update(COLUMNS="100", NO_COLOR="1")
     text = io.StringIO()
-    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        main([*arguments, "--help"])
+    try:
+        with contextlib.redirect_stdout(text):
+            main([*arguments, "--help"])
+    except SystemExit as end:
+        if end.code:
+            raise RuntimeError(f"ptmt {' '.join(arguments)} --help: exit code {end.code}") from None
     return text.getvalue().strip()
+
+
+def _names(text: str) -> list[str]:
+    """Return the names of the commands that a help text lists."""
+    return re.findall(r"^    (\w+)\b", text, re.MULTILINE)
 
 
 def _below(nav: list[Any] | None, page: str, group: dict[str, list[str]]) -> None:
