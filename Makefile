@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-all test-versions demo clean
+.PHONY: help setup lint format test test-all test-versions demo docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -43,6 +43,9 @@ test-versions: setup ## the tests at the lowest and at the newest versions that 
 
 demo: setup ## train and test on the built-in sample, beside a bag-of-words baseline
 	$(BIN)/python experiments/demo/demo.py
+
+docs: setup ## build the documentation, to be opened without a network: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove everything that git does not know
 	git clean -fdxq

@@ -1,4 +1,4 @@
-"""A system, loss, metric, data set, backbone family and outputs of one's own, added as CONTRIBUTING.md says, work."""
+"""A system, loss, metric, data set, backbone family and outputs of one's own, added as guides/extending.md says."""
 
 from __future__ import annotations
 
@@ -79,6 +79,6 @@ def test_a_format_of_ones_own(tmp_path: Path, toy_taxonomy: Taxonomy, monkeypatc
 
 
 def test_the_page_says_where_each_is_added() -> None:
-    page = (ROOT_DIR / "CONTRIBUTING.md").read_text()
+    page = (ROOT_DIR / "docs/guides/extending.md").read_text()
     for place in ("conf/model/", "conf/loss/", "conf/dataset/", "METRICS", "FAMILIES", "OUTPUTS", "WRITERS"):
         assert place in page

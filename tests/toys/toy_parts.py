@@ -1,4 +1,4 @@
-"""One toy of each thing that CONTRIBUTING.md says how to add, added as it says."""
+"""One toy of each thing that docs/guides/extending.md says how to add, added as it says."""
 
 from __future__ import annotations
 
