@@ -70,11 +70,18 @@ def served(
 ) -> Iterator[Server]:  # fmt: skip
     """A server of a tiny model, which is made in ``folder``; nothing of it is left."""
     saved_ptmt(folder, taxonomy or Taxonomy(TOY_EDGES), **changes)
-    log = folder / "log"
-    url, process = start_server(folder / "model", log, "--max-pending", "8", "--timeout", "5", *arguments)
+    with serving_model(folder / "model", "--max-pending", "8", "--timeout", "5", *arguments) as server:
+        yield server
+
+
+@contextmanager
+def serving_model(model: Path, *arguments: str) -> Iterator[Server]:
+    """A server of a saved model; nothing of it is left but its log, beside the model."""
+    log = model.with_name("log")
+    url, process = start_server(model, log, *arguments)
     try:
         wait_until_ready(url, process)
-        yield Server(url, process, Classifier.from_pretrained(folder / "model"), log)
+        yield Server(url, process, Classifier.from_pretrained(model), log)
     finally:
         for pid in processes_of(process.pid):
             os.kill(pid, signal.SIGKILL)

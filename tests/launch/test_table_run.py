@@ -7,9 +7,11 @@ import gzip
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 from conftest import SHARED, TOY_DOCUMENTS
 from helpers import start, toy_arguments
+from served import serving_model
 
 CLINC = SHARED / "data" / "clinc150"
 QUICK = [
@@ -48,9 +50,10 @@ def test_a_bad_table_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not list((tmp_path / "data/cache").glob("table-*/"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CLINC.is_dir(), reason="the data are not there")
-def test_real_data_as_one_table(tmp_path: Path) -> None:
-    """22,500 documents of 150 intents of ten domains."""
+def test_from_one_table_of_real_data_to_an_answer_over_http(tmp_path: Path) -> None:
+    """22,500 documents of 150 intents of ten domains: what the tutorial does with a table."""
     with (tmp_path / "intents.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["text", "level1", "level2"])
@@ -62,4 +65,13 @@ def test_real_data_as_one_table(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "10 / 150 labels a level; train 17,998, val 2,251, test 2,251" in done.stdout + done.stderr
     [run_dir] = (tmp_path / "outputs/intents/ptmt").iterdir()
-    assert json.loads((run_dir / "result.json").read_text())["test"]["h_auprc"] > 0.03
+    result = json.loads((run_dir / "result.json").read_text())
+    assert result["test"]["h_auprc"] > 0.03
+    assert result["decoding"] == "best_path"
+    with serving_model(run_dir / "model") as server:
+        texts = ["how much money do i have", "what is the capital of france"]
+        answer = httpx.post(f"{server.url}/predict", json={"texts": texts}).raise_for_status().json()
+    assert [[path["path"] for path in paths] for paths in answer["predictions"]] == [
+        [list(path.labels) for path in paths] for paths in server.classifier.predict(texts)
+    ]
+    assert [[len(path["path"]) for path in paths] for paths in answer["predictions"]] == [[2], [2]]
