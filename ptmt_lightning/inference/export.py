@@ -67,7 +67,7 @@ def export_model(model: str, target: Path, *, file_format: FileFormat = "onnx", 
             if (source / name).exists():
                 shutil.copyfile(source / name, folder / name)
         with _quiet():
-            program = _traced(classifier, classifier.score)
+            program = _traced(classifier, classifier.score.network)
             if file_format == "onnx":
                 _write_onnx(program, folder / ONNX_FILE, classifier, int8=int8)
             else:
@@ -94,16 +94,16 @@ def _quiet() -> Iterator[None]:
 class _Exported(nn.Module):
     """The model's layers with nothing but tensors as arguments, as exporters need them."""
 
-    def __init__(self, score: nn.Module, batch: Any, inputs: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, batch: Any, inputs: Sequence[str]) -> None:
         super().__init__()
-        self.score, self.batch, self.inputs = score, batch, inputs
+        self.network, self.batch, self.inputs = network, batch, inputs
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        logits: Tensor = self.score(self.batch._replace(**dict(zip(self.inputs, tensors, strict=True))))
+        logits: Tensor = self.network(self.batch._replace(**dict(zip(self.inputs, tensors, strict=True))))
         return logits
 
 
-def _traced(classifier: Classifier, score: nn.Module) -> ExportedProgram:
+def _traced(classifier: Classifier, network: nn.Module) -> ExportedProgram:
     """Trace the model's layers on documents of different lengths; numbers of documents and tokens stay variable."""
     nothing = np.array([], dtype=np.int32)
     ids = classifier.token_ids(["a", "b c d", "e f"])
@@ -112,7 +112,7 @@ def _traced(classifier: Classifier, score: nn.Module) -> ExportedProgram:
     shapes = tuple(dict.fromkeys(inputs[name], torch.export.Dim.DYNAMIC) for name in inputs)
     tensors = tuple(getattr(batch, name) for name in inputs)
     with torch.no_grad():
-        return torch.export.export(_Exported(score, batch, tuple(inputs)).eval(), tensors, dynamic_shapes=(shapes,))
+        return torch.export.export(_Exported(network, batch, tuple(inputs)).eval(), tensors, dynamic_shapes=(shapes,))
 
 
 def _write_onnx(program: ExportedProgram, path: Path, classifier: Classifier, *, int8: bool) -> None:
