@@ -52,7 +52,7 @@ def main() -> None:
     sha = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     table = table.assign(
         data=options.data.name, documents=len(texts), timed=options.timed, rounds=options.rounds,
-        max_length=classifiers["pytorch"].template.max_length, device=f"cpu, threads={options.threads}",
+        max_length=classifiers["pytorch"].folder.system.max_length, device=f"cpu, threads={options.threads}",
         git_sha=sha.stdout.strip(),
     )  # fmt: skip
     table.round(4).to_csv(Path(__file__).with_name("results.csv"))
@@ -65,7 +65,7 @@ def _timings(
     """Return the times of each system, medians over rounds; a first round, to warm up, does not count."""
     encoder = AutoModel.from_pretrained(options.model, attn_implementation="eager").eval()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    max_length = classifiers["pytorch"].template.max_length
+    max_length = classifiers["pytorch"].folder.system.max_length
 
     def eager(texts: list[str], size: int) -> None:
         for start in range(0, len(texts), size):

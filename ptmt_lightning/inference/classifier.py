@@ -21,7 +21,6 @@ from tqdm import tqdm
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.decisions import DecisionRule, per_level
 from ptmt_lightning.inference.model_folder import ModelFolder, Precision
-from ptmt_lightning.models.ptmt.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.utils.checks import check_range
 from ptmt_lightning.utils.tokens import is_unicode, text_token_ids
 
@@ -52,11 +51,11 @@ Prediction = list[LabelPath]  # the paths of one text; the one with the most pro
 
 
 class Classifier:
-    """A trained PTMT model with its taxonomy, thresholds and tokenizer; :meth:`from_pretrained` opens a saved one.
+    """A trained model with its taxonomy, thresholds and tokenizer; :meth:`from_pretrained` opens one of any system.
 
     Args:
         score: computes the logits ``[B, V]`` of a batch.
-        folder: description of the saved model, which has its template, taxonomy and decision rule.
+        folder: description of the saved model, which has its system, taxonomy and decision rule.
         tokenizer: tokenizer of the model, with its added tokens.
         precision: number format in which ``score`` computes; an interrupted :func:`.predict_file.predict_file` goes on
             with the same one only.
@@ -64,14 +63,14 @@ class Classifier:
 
     def __init__(
         self,
-        score: Callable[[PTMTBatch], Tensor],
+        score: Callable[[Any], Tensor],
         folder: ModelFolder,
         tokenizer: PreTrainedTokenizerBase,
         precision: Precision = "float32",
     ) -> None:
         self.score, self.folder, self.tokenizer, self.precision = score, folder, tokenizer, precision
-        self.template, self.taxonomy, self.rule = folder.template, folder.taxonomy, folder.rule
-        self.collate = PTMTCollator(self.template, mlm_probability=0.0, p_label=1.0, mlm_slots=False, seed=0)
+        self.taxonomy, self.rule = folder.taxonomy, folder.rule
+        self.collate = folder.system.collator(tokenizer)
 
     @classmethod
     def from_pretrained(
@@ -91,8 +90,8 @@ class Classifier:
             trust: open ``model.pt2`` where there is nothing else, a file that can run code; yours alone.
 
         Raises:
-            ValueError: there is no model of that name, it is not a PTMT model of this package, its parts do not belong
-                together, or it can't be run with this device or precision.
+            ValueError: there is no model of that name, it is not of a system of this package, its parts do not
+                belong together, or it can't be run with this device or precision.
         """
         # Imported only here: Transformers loads the code of its models, which takes as long as all other imports.
         from ptmt_lightning.backbones.sources import read_tokenizer
@@ -101,7 +100,7 @@ class Classifier:
         folder = ModelFolder.open(str(name))
         folder.check_trust(trust=trust)
         where = folder.device(device, precision)
-        score: Callable[[PTMTBatch], Tensor]
+        score: Callable[[Any], Tensor]
         tokenizer: PreTrainedTokenizerBase
         if folder.is_exported:
             tokenizer = read_tokenizer(str(folder.path))
@@ -210,7 +209,7 @@ class Classifier:
             first += len(chunk)
 
     def token_ids(self, texts: Sequence[str], first: int = 0) -> list[list[int]]:
-        """Return the token ids of each text, cut to the number of tokens that the template has room for.
+        """Return the token ids of each text, cut to the number of tokens that the model has room for.
 
         Args:
             texts: the texts.
@@ -224,7 +223,7 @@ class Classifier:
                 raise ValueError(f"texts[{place}]: expected a string, got {type(text).__name__} {text!r}")
             if not is_unicode(text):
                 raise ValueError(f"texts[{place}]: the text is not valid Unicode: {text!r}")
-        return text_token_ids(self.tokenizer, texts, self.template.text_budget)
+        return text_token_ids(self.tokenizer, texts, self.folder.system.text_budget)
 
     def _probabilities(self, ids: Sequence[Sequence[int]]) -> Tensor:
         nothing = np.array([], dtype=np.int32)

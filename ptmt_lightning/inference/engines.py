@@ -5,78 +5,55 @@ Shape legend: ``B`` documents, ``V`` nodes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone, Pretrained
 from ptmt_lightning.inference.model_folder import ONNX_FILE, PROGRAM_FILE, ModelFolder
-from ptmt_lightning.models.ptmt.collator import PTMTBatch
-from ptmt_lightning.models.ptmt.network import DocumentPrompts, label_logits, slot_states
-from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.utils.tokens import vocabulary_size
-
-EXPORTED_INPUTS = ("input_ids", "attention_mask", "text_lengths", "positions")  # the fields that exported models read
 
 
 class TorchScorer(torch.nn.Module):
-    """The layers of a trained PTMT model in PyTorch; computes the logits ``[B, V]`` of a batch.
+    """The layers of a trained model in PyTorch; computes the logits ``[B, V]`` of a batch.
 
     Args:
-        backbone: the trained language model, with its added tokens.
-        taxonomy: taxonomy of the labels.
-        document_prompts: the trained network for prompts of each document; None for shared prompts.
+        network: the trained layers.
+        backbone: the trained language model, which is a part of them.
     """
 
     @classmethod
     def open(cls, folder: ModelFolder) -> tuple[TorchScorer, PreTrainedTokenizerBase]:
-        """Load the layers and the tokenizer of a model that :class:`~ptmt_lightning.models.ptmt.module.PTMT` saved.
+        """Load the layers and the tokenizer of a saved model.
 
         Args:
-            folder: description of the folder that ``PTMT.save_pretrained`` wrote.
+            folder: description of the folder that ``save_pretrained`` of its system wrote.
+
+        Raises:
+            ValueError: a file of the folder does not fit the others.
         """
-        path, settings, template, taxonomy = folder.path, folder.settings, folder.template, folder.taxonomy
-        backbone, tokenizer, _ = Pretrained(name=str(path)).load([])
+        backbone, tokenizer, _ = Pretrained(name=str(folder.path), max_length=folder.system.max_length).load([])
         folder.check_tokenizer(tokenizer)
         if backbone.missing:
             lacking = ", ".join(backbone.missing[:3])
-            raise ValueError(f"{path}: the weights lack {lacking}, which labels are scored with; restore the files")
-        backbone.adopt_rows(vocabulary_size(tokenizer) - template.num_text_tokens)
-        document_prompts = None
-        try:
-            if (path / "label_bias.safetensors").exists():
-                bias_V = load_file(path / "label_bias.safetensors")["bias"]
-                if bias_V.shape != (len(taxonomy),):
-                    raise RuntimeError(f"bias of shape {tuple(bias_V.shape)} for {len(taxonomy)} labels")
-                with torch.no_grad():
-                    backbone.new_bias[-len(taxonomy) :] = bias_V
-            if settings["prompts"] == "per_document":
-                document_prompts = DocumentPrompts(backbone.new_rows.shape[1], template)
-                document_prompts.load_state_dict(load_file(path / "prompts.safetensors"))
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise ValueError(
-                f"{path}: label_bias.safetensors or prompts.safetensors does not fit the model "
-                f"({' '.join(str(error).split())}); restore the files"
-            ) from error
-        return cls(backbone, taxonomy, document_prompts), tokenizer
+                f"{folder.path}: the weights lack {lacking}, which labels are scored with; restore the files"
+            )
+        return cls(folder.system.network(folder.path, backbone, tokenizer, folder.taxonomy), backbone), tokenizer
 
-    def __init__(self, backbone: Backbone, taxonomy: Taxonomy, document_prompts: DocumentPrompts | None) -> None:
+    def __init__(self, network: torch.nn.Module, backbone: Backbone) -> None:
         super().__init__()
-        self.backbone, self.taxonomy, self.document_prompts = backbone, taxonomy, document_prompts
+        self.network, self.backbone = network, backbone
 
-    def forward(self, batch: PTMTBatch) -> Tensor:
+    def forward(self, batch: Any) -> Tensor:
         """Return the logits ``[B, V]`` of a batch, which may be on another device than the weights."""
-        device = self.backbone.new_rows.device
-        moved: dict[str, Any] = {
-            name: field.to(device) for name, field in batch._asdict().items() if isinstance(field, Tensor)
-        }
-        batch = batch._replace(**moved)
-        return label_logits(self.backbone, self.taxonomy, slot_states(self.backbone, batch, self.document_prompts))
+        device = self.backbone.token_embeddings.device
+        moved = {name: field.to(device) for name, field in batch._asdict().items() if isinstance(field, Tensor)}
+        logits: Tensor = self.network(batch._replace(**moved))
+        return logits
 
 
 class OnnxScorer:
@@ -107,7 +84,7 @@ class OnnxScorer:
             raise ValueError(f"{path}: not an ONNX file that can be run ({error}); export the model again") from error
         self.inputs = [given.name for given in self.session.get_inputs()]
 
-    def __call__(self, batch: PTMTBatch) -> Tensor:
+    def __call__(self, batch: Any) -> Tensor:
         """Return the logits ``[B, V]`` of a batch on the CPU."""
         [logits] = self.session.run(None, {name: getattr(batch, name).numpy() for name in self.inputs})
         return torch.from_numpy(logits)
@@ -118,14 +95,15 @@ class ProgramScorer:
 
     Args:
         path: path of the file.
+        inputs: the fields of a batch that it takes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.program = torch.export.load(path).module()
+    def __init__(self, path: Path, inputs: Iterable[str]) -> None:
+        self.program, self.inputs = torch.export.load(path).module(), tuple(inputs)
 
-    def __call__(self, batch: PTMTBatch) -> Tensor:
+    def __call__(self, batch: Any) -> Tensor:
         """Return the logits ``[B, V]`` of a batch on the CPU."""
-        logits: Tensor = self.program(*(getattr(batch, name) for name in EXPORTED_INPUTS))
+        logits: Tensor = self.program(*(getattr(batch, name) for name in self.inputs))
         return logits
 
 
@@ -133,7 +111,7 @@ def open_exported(folder: ModelFolder) -> OnnxScorer | ProgramScorer:
     """Return the engine that runs the model file in a folder that ``ptmt export`` wrote."""
     path = folder.path / ONNX_FILE
     if not path.exists():
-        return ProgramScorer(folder.path / PROGRAM_FILE)
+        return ProgramScorer(folder.path / PROGRAM_FILE, folder.system.inputs)
     scorer = OnnxScorer(path)
     num_labels = scorer.session.get_outputs()[0].shape[-1]
     if isinstance(num_labels, int) and num_labels != len(folder.taxonomy):

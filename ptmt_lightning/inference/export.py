@@ -9,10 +9,10 @@ import io
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -21,9 +21,8 @@ from torch.export import ExportedProgram
 
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.inference.classifier import Classifier
-from ptmt_lightning.inference.engines import EXPORTED_INPUTS, TorchScorer
+from ptmt_lightning.inference.engines import TorchScorer
 from ptmt_lightning.inference.model_folder import ONNX_FILE, PROGRAM_FILE
-from ptmt_lightning.models.ptmt.collator import PTMTBatch
 from ptmt_lightning.utils.digests import model_digests
 from ptmt_lightning.utils.files import new_folder, write_json
 
@@ -32,7 +31,6 @@ log = logging.getLogger(__name__)
 FileFormat = Literal["onnx", "torch_export"]
 
 _COPIED = ("config.json", "tokenizer.json", "taxonomy.json", "README.md")
-_DYNAMIC = torch.export.Dim.DYNAMIC
 
 
 def export_model(model: str, target: Path, *, file_format: FileFormat = "onnx", int8: bool = False) -> None:
@@ -59,8 +57,8 @@ def export_model(model: str, target: Path, *, file_format: FileFormat = "onnx", 
     classifier = Classifier.from_pretrained(model, device="cpu")
     if not isinstance(classifier.score, TorchScorer):
         raise ValueError(f"{model} is exported already")
-    if classifier.template.form == "encoder-decoder":
-        raise ValueError(f"{model} is an encoder-decoder, which can't be exported yet; encoders and decoders can")
+    if (reason := classifier.folder.system.kept_from_export) is not None:
+        raise ValueError(f"{model} is {reason}")
     target.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(target) as folder:
         source = classifier.folder.path
@@ -69,16 +67,16 @@ def export_model(model: str, target: Path, *, file_format: FileFormat = "onnx", 
             if (source / name).exists():
                 shutil.copyfile(source / name, folder / name)
         with _quiet():
-            program = _traced(classifier, classifier.score)
+            program = _traced(classifier, classifier.score.network)
             if file_format == "onnx":
-                _write_onnx(program, folder / ONNX_FILE, classifier.score, int8=int8)
+                _write_onnx(program, folder / ONNX_FILE, classifier, int8=int8)
             else:
                 buffer = io.BytesIO()  # given a path, PyTorch aborts the process where the disk is full
                 torch.export.save(program, buffer)
                 (folder / PROGRAM_FILE).write_bytes(buffer.getbuffer())
         settings = classifier.folder.settings
-        digests = model_digests(folder, settings, "ptmt.json")
-        write_json(folder / "ptmt.json", {**settings, "digest": digests})
+        name = classifier.folder.settings_file.name
+        write_json(folder / name, {**settings, "digest": model_digests(folder, settings, name)})
 
 
 @contextmanager
@@ -96,34 +94,28 @@ def _quiet() -> Iterator[None]:
 class _Exported(nn.Module):
     """The model's layers with nothing but tensors as arguments, as exporters need them."""
 
-    def __init__(self, score: TorchScorer) -> None:
+    def __init__(self, network: nn.Module, batch: Any, inputs: Sequence[str]) -> None:
         super().__init__()
-        self.score = score
+        self.network, self.batch, self.inputs = network, batch, inputs
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, text_lengths: Tensor, positions: Tensor) -> Tensor:
-        nothing = input_ids.new_zeros(0)
-        logits: Tensor = self.score(
-            PTMTBatch(
-                rows=nothing, input_ids=input_ids, attention_mask=attention_mask, text_lengths=text_lengths,
-                decoder_ids=None, positions=positions, mlm_index=nothing, mlm_ids=nothing, slots=nothing,
-                targets=nothing, num_text_tokens=0,
-            )
-        )  # fmt: skip
+    def forward(self, *tensors: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.batch._replace(**dict(zip(self.inputs, tensors, strict=True))))
         return logits
 
 
-def _traced(classifier: Classifier, score: TorchScorer) -> ExportedProgram:
+def _traced(classifier: Classifier, network: nn.Module) -> ExportedProgram:
     """Trace the model's layers on documents of different lengths; numbers of documents and tokens stay variable."""
     nothing = np.array([], dtype=np.int32)
     ids = classifier.token_ids(["a", "b c d", "e f"])
     batch = classifier.collate([Example(i, 0, np.array(text, dtype=np.int32), nothing) for i, text in enumerate(ids)])
-    shapes = ({0: _DYNAMIC, 1: _DYNAMIC}, {0: _DYNAMIC, 1: _DYNAMIC}, {0: _DYNAMIC}, {0: _DYNAMIC})
-    inputs = tuple(getattr(batch, name) for name in EXPORTED_INPUTS)
+    inputs = classifier.folder.system.inputs
+    shapes = tuple(dict.fromkeys(inputs[name], torch.export.Dim.DYNAMIC) for name in inputs)
+    tensors = tuple(getattr(batch, name) for name in inputs)
     with torch.no_grad():
-        return torch.export.export(_Exported(score).eval(), inputs, dynamic_shapes=shapes)
+        return torch.export.export(_Exported(network, batch, tuple(inputs)).eval(), tensors, dynamic_shapes=(shapes,))
 
 
-def _write_onnx(program: ExportedProgram, path: Path, score: TorchScorer, *, int8: bool) -> None:
+def _write_onnx(program: ExportedProgram, path: Path, classifier: Classifier, *, int8: bool) -> None:
     try:
         import onnx  # comes with the extra "onnx", as do the packages that PyTorch and the next line import
         from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -131,10 +123,11 @@ def _write_onnx(program: ExportedProgram, path: Path, score: TorchScorer, *, int
         raise ValueError(f"format='onnx': {error}; install it with pip install 'ptmt_lightning[onnx]'") from error
     # Opset 23 is the first with attention as one operation, which takes half the time of its parts. It also has rotary
     # positions as one operation, but onnxruntime refuses those of ModernBERT.
-    opset = 23 if score.backbone.family.is_bert_like else None
+    assert isinstance(classifier.score, TorchScorer)
+    opset = 23 if classifier.score.backbone.family.is_bert_like else None
     exported = torch.onnx.export(
-        program, dynamo=True, input_names=list(EXPORTED_INPUTS), output_names=["logits"], verbose=False,
-        opset_version=opset,
+        program, dynamo=True, input_names=list(classifier.folder.system.inputs), output_names=["logits"],
+        verbose=False, opset_version=opset,
     )  # fmt: skip
     assert exported is not None
     exported.save(str(path))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import torch
 
 from ptmt_lightning.decisions import DecisionRule, LevelSoftmax, Sigmoid
-from ptmt_lightning.models.ptmt.template import Template, label_tokens, prompt_tokens
+from ptmt_lightning.models.saved.registry import SYSTEMS
+from ptmt_lightning.models.saved.system import SavedSystem
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.digests import changed_files, model_digests
 from ptmt_lightning.utils.files import check_file, read_json_object
 from ptmt_lightning.utils.hub import hub_source
-from ptmt_lightning.utils.tokens import vocabulary_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,15 +25,15 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 # The files of a model that are taken from a hub's repository, and sent there: none that can run code.
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*"]
-_SETTINGS = ("template", "prompts", "thresholds", "prune", "coherent", "decision")
 
 
 class ModelFolder(NamedTuple):
     """The description of a saved model, read from its folder."""
 
     path: Path
-    settings: dict[str, Any]  # content of ptmt.json
-    template: Template
+    settings_file: Path  # <system>.json
+    settings: dict[str, Any]  # its content
+    system: SavedSystem
     rule: DecisionRule  # holds thresholds and taxonomy
 
     @classmethod
@@ -47,64 +47,53 @@ class ModelFolder(NamedTuple):
             ValueError: there is no model of that name, or it is not one that this version of the package can read.
         """
         path = _path(name)
-        settings = _settings(path, name)
+        file = _settings_file(path, name)
+        settings = read_json_object(file)
+        if "single_label" in settings:  # written by versions before 0.2
+            settings["decision"] = (LevelSoftmax if settings.pop("single_label") else Sigmoid).name
         for part in ("config.json", "tokenizer.json"):
             check_file(path / part, "restore it, or download the folder again")
         saved = settings.get("digest")  # versions before 0.2 have none
-        if saved is not None and (changed := changed_files(saved, model_digests(path, settings, "ptmt.json"))):
+        if saved is not None and (changed := changed_files(saved, model_digests(path, settings, file.name))):
             raise ValueError(
                 f"{path}: {', '.join(changed)}: not as {_version_of(settings)} saved the model, so that scores would "
                 "be others; restore what has changed, and remove what was not there"
             )
         taxonomy = Taxonomy.from_json(path / "taxonomy.json")
         try:
-            template = Template.from_json(settings["template"])
+            system = SYSTEMS[file.stem](settings, taxonomy)
             rule = DecisionRule.from_json(settings, taxonomy)
             _check_flags(settings)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except KeyError as error:
             raise ValueError(
-                f"{path / 'ptmt.json'}: {shortened(error)}; expected what {_version_of(settings)} wrote; update "
-                "ptmt_lightning, or restore the file"
+                f"{file} was written by {_version_of(settings)} and lacks what this one needs ({error.args[0]}); use "
+                "that version, or train again"
             ) from error
-        folder = cls(path, settings, template, rule)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{file}: {shortened(error)}; expected what {_version_of(settings)} wrote; update ptmt_lightning, or "
+                "restore the file"
+            ) from error
+        folder = cls(path, file, settings, system, rule)
         folder._check_taxonomy()
         return folder
 
     def _check_taxonomy(self) -> None:
         """Refuse a taxonomy that is not the one that the model was saved with: labels would be those of others."""
         saved = self.settings.get("taxonomy_fingerprint", self.taxonomy.fingerprint)  # versions before 0.2 have none
-        if saved != self.taxonomy.fingerprint or self.template.level_sizes != self.taxonomy.level_sizes:
+        if saved != self.taxonomy.fingerprint or not self.system.fits(self.taxonomy):
             raise ValueError(
                 f"{self.path / 'taxonomy.json'}: not the taxonomy that the model was saved with (nodes, their order or "
                 "their parents have changed), so that labels would shift; restore the file"
             )
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Refuse a tokenizer whose label and prompt tokens are not those that the model was saved with.
+        """Refuse a tokenizer that is not the one that the model was saved with.
 
         Raises:
-            ValueError: names the first token that differs.
+            ValueError: says what differs.
         """
-        expected = [*prompt_tokens(len(self.template.prompt_ids)), *label_tokens(self.taxonomy)]
-        first = self.template.first_label_id - len(self.template.prompt_ids)
-        # Before the first token there is none.
-        found = tokenizer.convert_ids_to_tokens(list(range(first, first + len(expected)))) if first >= 0 else [None]
-        problems = [
-            f"token {first + i} is {shortened(b)!r}, not {shortened(a)!r}"
-            for i, (a, b) in enumerate(zip(expected, found, strict=False))
-            if a != b
-        ]
-        size = first + len(expected)
-        ids = [token for token in self.template.token_ids() if token >= size]
-        if not problems and ids:
-            problems = [f"the template has token {ids[0]}, of {size}"]
-        if not problems and vocabulary_size(tokenizer) != size:
-            problems = [f"{vocabulary_size(tokenizer)} tokens, not {size}"]
-        if problems:
-            raise ValueError(
-                f"{self.path}: tokenizer and taxonomy do not belong together ({problems[0]}), so that labels would "
-                "shift; restore tokenizer.json and ptmt.json"
-            )
+        self.system.check_tokenizer(self.path, tokenizer, self.taxonomy)
 
     def check_trust(self, *, trust: bool) -> None:
         """Refuse a folder of which only a file can be opened that may run code, unless the user trusts it.
@@ -184,35 +173,25 @@ def _path(name: str) -> Path:
     return path
 
 
-def _settings(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / "ptmt.json"
-    if not path.exists():
-        below = folder / "model" / "ptmt.json"
-        other = [file.stem for file in folder.glob("*.json") if _is_settings(file)]
-        hint = "; expected the model/ folder of a PTMT run"
-        if below.exists():
-            hint = f"; did you mean {folder / 'model'}?"
-        elif other:
-            hint = f": it is of model={other[0]}, which is there for comparison; expected one of model=ptmt"
-        raise ValueError(f"{name!r} has no ptmt.json{hint}")
-    settings = read_json_object(path)
-    if "single_label" in settings:  # written by versions before 0.2
-        settings["decision"] = (LevelSoftmax if settings.pop("single_label") else Sigmoid).name
-    missing = [key for key in _SETTINGS if key not in settings]
-    if missing or not isinstance(settings["template"], dict) or "form" not in settings["template"]:
-        raise ValueError(
-            f"{path} was written by {_version_of(settings)} and lacks what this one needs "
-            f"({', '.join(missing) or 'template.form'}); use that version, or train again"
-        )
-    return settings
+def _settings_file(folder: Path, name: str) -> Path:
+    found = [system for system in SYSTEMS if (folder / f"{system}.json").exists()]
+    if len(found) == 1:
+        return folder / f"{found[0]}.json"
+    if found:
+        raise ValueError(f"{name!r} has {' and '.join(f'{system}.json' for system in found)}; expected one of them")
+    other = [file.stem for file in sorted(folder.glob("*.json")) if _is_settings(file)]
+    hint = "; expected the model/ folder of a run"
+    if any((folder / "model" / f"{system}.json").exists() for system in SYSTEMS):
+        hint = f"; did you mean {folder / 'model'}?"
+    elif other:
+        hint = f": it is of model={other[0]}, which this version does not know; update ptmt_lightning"
+    raise ValueError(f"{name!r} has no {', '.join(f'{system}.json' for system in SYSTEMS)}{hint}")
 
 
 def _check_flags(settings: Mapping[str, Any]) -> None:
     for name in ("prune", "coherent", "to_leaf"):
         if not isinstance(value := settings.get(name, False), bool):  # to_leaf: versions before 0.2 have none
             raise ValueError(f"{name}={shortened(repr(value))}: expected true or false")
-    if settings["prompts"] not in ("shared", "per_document"):
-        raise ValueError(f"prompts={shortened(repr(settings['prompts']))}: expected shared or per_document")
 
 
 def _is_settings(path: Path) -> bool:

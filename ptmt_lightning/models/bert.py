@@ -1,7 +1,4 @@
-"""BERT with a plain multi-label head on ``[CLS]``: the baseline without prompts.
-
-Shape legend: ``B`` documents, ``V`` nodes.
-"""
+"""BERT with a plain multi-label head on ``[CLS]``: the baseline without prompts."""
 
 from __future__ import annotations
 
@@ -11,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ptmt_lightning.models.encoder import TextBatch, TextClassifier
+from ptmt_lightning.models.networks.cls import CLSNetwork
 from ptmt_lightning.utils.checks import check_range
 
 
-class BERTClassifier(TextClassifier):
+class BERTClassifier(CLSNetwork, TextClassifier):
     """A classifier of dropout and one linear layer over the states of ``[CLS]``.
 
     Args:
@@ -28,20 +26,10 @@ class BERTClassifier(TextClassifier):
     def __init__(self, *, dropout: float = 0.1, num_layers: int = 1, **shared: Any) -> None:
         super().__init__(**shared)
         check_range("model.dropout", dropout, 0, 1, high_open=True)
-        config = self.backbone.model.config
-        check_range("model.num_layers", num_layers, 1, config.num_hidden_layers, integer=True)
-        self.num_layers = num_layers
-        self.dropout, self.head = nn.Dropout(dropout), nn.Linear(num_layers * config.hidden_size, len(self.taxonomy))
-        nn.init.normal_(self.head.weight, std=config.initializer_range)
+        self.add_layers(num_layers=num_layers, dropout=dropout)
+        nn.init.normal_(self.head.weight, std=self.backbone.model.config.initializer_range)
         with torch.no_grad():
             self.head.bias.copy_(self.rule.decision.initial_logits(self.taxonomy.level_sizes))
-
-    def forward(self, batch: TextBatch) -> Tensor:
-        """Return the scores (logits) of all nodes, ``[B, V]``."""
-        first = batch.input_ids.new_zeros(len(batch.input_ids), 1)
-        states = self.backbone.states(batch.input_ids, batch.attention_mask, first, num_layers=self.num_layers)
-        logits: Tensor = self.head(self.dropout(states[:, 0]))
-        return logits
 
     def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
         """Return the label loss of a batch as ``loss``."""

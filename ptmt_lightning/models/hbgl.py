@@ -1,8 +1,7 @@
 """HBGL: label embeddings pretrained on the hierarchy, then labels decoded level by level (Jiang et al. 2022).
 
 Shape legend: ``B`` documents, ``L`` sequence length of the text, ``S`` slots (levels and the end), ``V`` nodes,
-``X`` nodes and the end (V + 1), ``P`` positions read before, ``H`` hidden size, ``N`` copies of the label graph in a
-batch of the pretraining.
+``X`` nodes and the end (V + 1), ``H`` hidden size, ``N`` copies of the label graph in a batch of the pretraining.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from ptmt_lightning.backbones import Backbone, name_embeddings
 from ptmt_lightning.losses import LabelLoss, MeanBCE
 from ptmt_lightning.models.encoder import TextBatch, TextClassifier
+from ptmt_lightning.models.networks.hbgl import HBGLNetwork
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
@@ -28,10 +28,9 @@ log = logging.getLogger(__name__)
 _COPIES = 32  # copies of the label graph in a batch, each with labels of its own masked
 _LABEL_MASK_PROBABILITY = 0.15
 _SLOT_MASK_PROBABILITY = 0.5
-_UNREACHED_LOGIT = -30.0  # logit of labels on levels after the end
 
 
-class HBGL(TextClassifier):
+class HBGL(HBGLNetwork, TextClassifier):
     """Predicts the labels of a level from the text and the labels of the levels above.
 
     In training all levels are predicted in one pass over three streams: the text; one slot a level with its true labels
@@ -63,7 +62,7 @@ class HBGL(TextClassifier):
         check_range("model.pretraining_steps", pretraining_steps, 0, integer=True)
         check_range("model.pretraining_rate", pretraining_rate, 0)
         model_type = self.backbone.model.config.model_type
-        if model_type != "bert":
+        if model_type not in self.model_types:
             raise ValueError(
                 f"model=hbgl decodes with cached keys and values, which is written for model type 'bert' only, not "
                 f"{model_type!r}; set backbone to such a model"
@@ -91,16 +90,6 @@ class HBGL(TextClassifier):
         """Return AdamW with linear decay after a warm-up of 5 % of all steps; the published warm-up is 500 steps."""
         return LinearAdamW(learning_rate=3e-5, new_rate_factor=1)
 
-    @property
-    def num_slots(self) -> int:
-        """Number of slots: one a level, and one for the end."""
-        return self.taxonomy.num_levels + 1
-
-    @property
-    def max_text_length(self) -> int:
-        """Longest sequence ``[CLS] text [SEP]``, in tokens, so that the slots fit behind it."""
-        return self.max_length - self.num_slots
-
     def label_embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the embeddings of nodes before training and now, ``[V, H]`` each on the CPU."""
         return self._initial_rows_VH, self.label_rows.detach().cpu()
@@ -118,10 +107,6 @@ class HBGL(TextClassifier):
                 self.label_rows.copy_(self.trainer.strategy.broadcast(self.label_rows.detach().cpu()))
             if self.trainer.is_global_zero and losses:  # no step masks a label where there are very few
                 log.info("label pretraining: loss %.4f at its start, %.4f at its end", losses[0], losses[-1])
-
-    def _token(self, name: str) -> Tensor:
-        """Return the embedding ``[H]`` of a special token: ``cls``, ``sep`` or ``mask``."""
-        return self.backbone.token_embeddings[getattr(self.tokenizer, f"{name}_token_id")]
 
     # ---- training ----
 
@@ -169,60 +154,6 @@ class HBGL(TextClassifier):
         mask = three_streams(text_mask_BL, self.num_slots)
         states, _ = self.backbone.attend(torch.cat([text, target, pseudo], dim=1), mask)
         return states[:, -self.num_slots :]
-
-    def _contents(self, labels_BSX: Tensor) -> Tensor:
-        """Return the contents of target slots ``[..., H]``: sums of their labels' embeddings, without gradients."""
-        rows = torch.cat([self.label_rows.detach(), self._token("sep").detach()[None]])
-        return labels_BSX.to(rows.dtype) @ rows
-
-    def _embed_text(self, input_ids: Tensor) -> Tensor:
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
-        tokens = F.embedding(input_ids, self.backbone.token_embeddings)
-        return self.backbone.embed(tokens, positions, torch.zeros_like(input_ids))
-
-    def _embed_slots(self, contents: Tensor, positions: Tensor) -> Tensor:
-        return self.backbone.embed(contents, positions, torch.ones_like(positions))
-
-    def _scores(self, states: Tensor) -> Tensor:
-        """Return the logits ``[..., X]`` of all labels and the end, for states ``[..., H]``."""
-        rows = torch.cat([self.label_rows, self._token("sep")[None]])
-        return self.backbone.transform(states) @ rows.T
-
-    # ---- decoding ----
-
-    def forward(self, batch: TextBatch) -> Tensor:
-        """Return the highest logit of each label over the slots before the end, ``[B, V]``."""
-        text_mask_BL = batch.attention_mask.bool()
-        lengths_B = text_mask_BL.sum(dim=1)
-        text = self._embed_text(batch.input_ids)
-        _, past = self.backbone.attend(text, text_mask_BL[:, None].expand(-1, text.shape[1], -1))
-        seen_BP = text_mask_BL
-        pseudo_B1H = self._token("mask").expand(len(lengths_B), 1, -1)
-        best_BV = torch.full((len(lengths_B), len(self.taxonomy)), _UNREACHED_LOGIT, device=text.device)
-        going_B = torch.ones_like(lengths_B, dtype=torch.bool)
-        labels_BX: Tensor | None = None
-        for slot in range(self.num_slots):
-            # Read the labels of the slot before, where there is one, and the [MASK] of this slot.
-            new = [self._embed_slots(pseudo_B1H, lengths_B[:, None] + slot)]
-            if labels_BX is not None:
-                new.insert(0, self._embed_slots(self._contents(labels_BX[:, None]), lengths_B[:, None] + slot - 1))
-            own = torch.ones(len(new), len(new), dtype=torch.bool, device=text.device).tril()
-            seen = seen_BP[:, None].expand(-1, len(new), -1)
-            mask = torch.cat([seen, own.expand(len(lengths_B), -1, -1)], dim=-1)
-            states, keys_values = self.backbone.attend(torch.cat(new, dim=1), mask, past)
-            if labels_BX is not None:  # later slots attend to the labels, never to this slot's [MASK]
-                past = [
-                    (torch.cat([k, new_k[:, :, :1]], dim=2), torch.cat([v, new_v[:, :, :1]], dim=2))
-                    for (k, v), (new_k, new_v) in zip(past, keys_values, strict=True)
-                ]
-                seen_BP = F.pad(seen_BP, (0, 1), value=True)
-            scores_BX = self._scores(states[:, -1]).float()
-            going_B = going_B & (scores_BX[:, -1] <= 0)
-            best_BV = torch.where(going_B[:, None], torch.maximum(best_BV, scores_BX[:, :-1]), best_BV)
-            if not going_B.any():
-                break
-            labels_BX = F.pad(scores_BX[:, :-1] > 0, (0, 1))
-        return best_BV
 
 
 def three_streams(text_mask_BL: Tensor, num_slots: int) -> Tensor:

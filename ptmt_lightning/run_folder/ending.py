@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ptmt_lightning.models.saved.registry import SYSTEMS
 from ptmt_lightning.run_folder.paths import RunFolder
 
 _FIRST = ("h_f1_macro", "h_f1_micro", "h_auprc", "exact_match", "h_precision_micro", "h_recall_micro")
@@ -39,12 +40,12 @@ def next_commands(system: str, run: Path) -> list[str]:
     """Return commands that go on from a finished run, its path as short as it can be said from here.
 
     Args:
-        system: the run's model; only ``ptmt`` can be used further.
+        system: the run's model; one that is not of this package can't be used by commands.
         run: folder of the run.
     """
     run = min(run, Path(os.path.relpath(run)), key=lambda path: len(str(path)))
     commands = [f"ptmt report {shlex.quote(str(run.parent))}"]
-    if system == "ptmt":
+    if system in SYSTEMS:
         model = shlex.quote(str(run / "model"))
         commands = [f"ptmt predict {model} texts.txt -o labels.jsonl", f"ptmt serve {model}", *commands]
     return commands

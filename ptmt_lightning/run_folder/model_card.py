@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from ptmt_lightning.models.saved.registry import SYSTEMS
 from ptmt_lightning.taxonomy import Taxonomy
 
 _METRICS = ("h_f1_macro", "h_f1_micro", "h_precision_micro", "h_recall_micro", "h_auprc", "exact_match")
@@ -58,7 +59,7 @@ Puts a text into a taxonomy of {len(taxonomy)} labels on {taxonomy.num_levels} l
 `h_f1_macro`: predictions and truth are augmented with all ancestors, then F1 is averaged over the labels that occur in
 either.
 """
-    if result["model"] == "ptmt":
+    if result["model"] in SYSTEMS:  # else it is of the user's own
         card += """
 ## Use
 

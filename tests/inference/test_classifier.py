@@ -179,16 +179,16 @@ def test_reduced_precision(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
 
 def test_wrong_folders_are_refused(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
     saved_ptmt(tmp_path, toy_taxonomy)
-    with pytest.raises(ValueError, match=rf"^'{tmp_path}' has no ptmt.json; did you mean {tmp_path}/model\?"):
+    with pytest.raises(ValueError, match=rf"^'{tmp_path}' has no ptmt.json, .*; did you mean {tmp_path}/model\?"):
         Classifier.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"^precision='int8': expected 'float32', 'bfloat16' or 'float16'"):
         Classifier.from_pretrained(tmp_path / "model", precision="int8")  # type: ignore[arg-type]
     (tmp_path / "model/ptmt.json").unlink()
     (tmp_path / "peer").mkdir()
-    (tmp_path / "peer/bert_ml.json").write_text('{"thresholds": [0.5], "version": "0.1.0"}')
-    with pytest.raises(ValueError, match=r"has no ptmt.json: it is of model=bert_ml, which is there for comparison; "):
+    (tmp_path / "peer/mine.json").write_text('{"thresholds": [0.5], "version": "0.1.0"}')
+    with pytest.raises(ValueError, match=r"hbgl.json: it is of model=mine, which this version does not know; update"):
         Classifier.from_pretrained(tmp_path / "peer")
-    with pytest.raises(ValueError, match=r"has no ptmt.json; expected the model/ folder of a PTMT run"):
+    with pytest.raises(ValueError, match=r"has no ptmt.json, bert.json, .*; expected the model/ folder of a run"):
         Classifier.from_pretrained(tmp_path / "model")
 
 
@@ -217,8 +217,8 @@ def test_a_text_that_spells_special_tokens_does_not_become_them(toy: tuple[PTMT,
     model, classifier = toy
     text = "m n [MASK] [LABEL_A] [P1] [SEP] o"
     [ids] = classifier.token_ids([text])
-    assert ids == text_token_ids(model.tokenizer, [text], 100)[0][: classifier.template.text_budget]
-    special = {classifier.template.mask_id, *range(classifier.template.num_text_tokens, len(classifier.tokenizer))}
+    assert ids == text_token_ids(model.tokenizer, [text], 100)[0][: model.template.text_budget]
+    special = {model.template.mask_id, *range(model.template.num_text_tokens, len(classifier.tokenizer))}
     assert not special & set(ids)
 
 

@@ -11,8 +11,8 @@ from conftest import TOY_DOCUMENTS, TOY_EDGES, tiny_source, toy_examples
 from torch import Tensor
 
 from ptmt_lightning.losses import MeanBCE
-from ptmt_lightning.models import gacaps
-from ptmt_lightning.models.gacaps import GACaps
+from ptmt_lightning.models.gacaps import GACaps, child_gaps
+from ptmt_lightning.models.networks import gacaps
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -129,17 +129,17 @@ def test_gaps_equal_the_plain_loop(toy_taxonomy: Taxonomy) -> None:
             if children:
                 gap = abs(document[parent] - max(document[n] for n in children)).item()
                 total += gap if gap > 0.01 else 0
-    found = gacaps.child_gaps(probabilities, toy_taxonomy.edge_index())
+    found = child_gaps(probabilities, toy_taxonomy.edge_index())
     assert found.item() == pytest.approx(total / 5, rel=1e-5)
 
 
 def test_gaps_have_finite_slopes_and_a_flat_taxonomy_none(toy_taxonomy: Taxonomy) -> None:
     probabilities = torch.rand(3, 11, requires_grad=True)
-    gacaps.child_gaps(probabilities, toy_taxonomy.edge_index()).backward()
+    child_gaps(probabilities, toy_taxonomy.edge_index()).backward()
     assert probabilities.grad is not None
     assert probabilities.grad.isfinite().all()
     flat = Taxonomy([("ROOT", "A"), ("ROOT", "B")])
-    assert gacaps.child_gaps(torch.rand(3, 2), flat.edge_index()).item() == 0
+    assert child_gaps(torch.rand(3, 2), flat.edge_index()).item() == 0
 
 
 def test_training_drops_states_of_the_encoder_and_label_representations() -> None:
@@ -161,7 +161,7 @@ def test_loss_is_the_focal_loss_and_the_gaps() -> None:
         p = model(batch).double().sigmoid()
     right = torch.where(batch.targets, p, 1 - p)
     label = (-4 * (1 - right) ** 2 * right.log()).mean()
-    gaps = gacaps.child_gaps(p, model.taxonomy.edge_index())
+    gaps = child_gaps(p, model.taxonomy.edge_index())
     assert terms["label"].item() == pytest.approx(label.item(), rel=1e-4)
     assert terms["loss"].item() == pytest.approx((label + 0.1 * gaps).item(), rel=1e-4)
 

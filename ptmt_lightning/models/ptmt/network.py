@@ -53,6 +53,24 @@ def label_logits(backbone: Backbone, taxonomy: Taxonomy, states_BKH: Tensor) -> 
     return torch.cat(levels, dim=-1) + bias_V
 
 
+class PTMTNetwork(nn.Module):
+    """The layers of a trained PTMT model; computes the scores (logits) of a batch.
+
+    Args:
+        backbone: the trained language model, with its added tokens.
+        taxonomy: hierarchy of the labels.
+        document_prompts: the trained network for prompts of each document; None for shared prompts.
+    """
+
+    def __init__(self, backbone: Backbone, taxonomy: Taxonomy, document_prompts: DocumentPrompts | None) -> None:
+        super().__init__()
+        self.backbone, self.taxonomy, self.document_prompts = backbone, taxonomy, document_prompts
+
+    def forward(self, batch: PTMTBatch) -> Tensor:
+        """Return the scores (logits) of all nodes, ``[B, V]``."""
+        return label_logits(self.backbone, self.taxonomy, slot_states(self.backbone, batch, self.document_prompts))
+
+
 class DocumentPrompts(nn.Module):
     """Makes prompts depend on the text: adds to them what a small network computes from the text's mean embedding.
 

@@ -1,0 +1,45 @@
+"""A tiny real model of each system on the toy taxonomy, whose scores are spread out, and its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import TOY_DOCUMENTS, TOY_EDGES, saved_ptmt, tiny_source
+from family_models import save_family
+
+from ptmt_lightning.backbones import Pretrained
+from ptmt_lightning.models.base import HTCModel
+from ptmt_lightning.models.bert import BERTClassifier
+from ptmt_lightning.models.bert_ml import BERTML
+from ptmt_lightning.models.gacaps import GACaps
+from ptmt_lightning.models.hbgl import HBGL
+from ptmt_lightning.taxonomy import Taxonomy
+
+TEXTS = [str(document["text"]) for document in TOY_DOCUMENTS]
+PEERS: dict[str, tuple[type[HTCModel], dict[str, Any]]] = {
+    "bert": (BERTClassifier, {}),
+    "bert_ml": (BERTML, {"num_layers": 2}),
+    "gacaps": (GACaps, {"num_features": 6, "capsule_size": 4}),
+    "hbgl": (HBGL, {"pretraining_steps": 0}),
+}
+SYSTEMS = ("ptmt", *PEERS)
+
+
+def saved(folder: Path, system: str, model_type: str | None = None, **changes: Any) -> HTCModel:
+    """An evaluating model; what it saves lies in ``folder / "model"``."""
+    if system == "ptmt":
+        return saved_ptmt(folder, Taxonomy(TOY_EDGES), model_type, **changes)
+    torch.manual_seed(0)
+    kind, settings = PEERS[system]
+    source = tiny_source() if model_type is None else Pretrained(name=str(save_family(folder, model_type, TEXTS)))
+    backbone, tokenizer, max_length = source.load(TEXTS)
+    shared: dict[str, Any] = {"taxonomy": Taxonomy(TOY_EDGES), "backbone": backbone, "tokenizer": tokenizer}
+    model = kind(max_length=max_length, threshold=[0.4, 0.5, 0.3], **shared, **settings | changes).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not name.startswith("backbone.") and not name.endswith("bias"):
+                parameter.mul_({"hbgl": 30, "gacaps": 1.5}.get(system, 20))
+    model.save_pretrained(folder / "model")
+    return model
