@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from ptmt_lightning.data.document import Document, read_documents, split_file
+from ptmt_lightning.data.hierarchy import read_taxonomy
 from ptmt_lightning.metrics import HierarchicalMetrics
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -26,13 +27,13 @@ def bag_of_words(folder: Path, strengths: tuple[float, ...] = (1, 10, 100)) -> d
     """Train with several values of C, and return the metrics of the best: ``{"val": ..., "test": ...}``.
 
     Args:
-        folder: a data folder with ``taxonomy.tsv`` and ``{train,val,test}.jsonl``.
+        folder: a data folder with ``{train,val,test}.jsonl`` and, if there is one, ``taxonomy.tsv``.
         strengths: the values of C to try; the one with the highest macro hF1 on the validation split is the best.
 
     Raises:
         ValueError: the folder lacks a split.
     """
-    taxonomy = Taxonomy.from_tsv(folder / "taxonomy.tsv")
+    taxonomy = read_taxonomy(folder)
     documents = {split: _read(folder, split, taxonomy) for split in ("train", "val", "test")}
     vectorizer = TfidfVectorizer(min_df=2, sublinear_tf=True)
     train = vectorizer.fit_transform(document.text for document in documents["train"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -24,23 +23,6 @@ def check_edges(edges: Sequence[tuple[str, str]], source: str) -> dict[tuple[str
             )
         line_of[edge] = number
     return line_of
-
-
-def check_forms(edges: Sequence[tuple[str, str]], source: str) -> None:
-    """Refuse names that look the same and are not: letters with accents may be one character, or several.
-
-    Raises:
-        ValueError: two names are equal in Unicode's form NFC.
-    """
-    seen: dict[str, tuple[str, int]] = {}
-    for number, edge in enumerate(edges, start=1):
-        for name in edge:
-            first, line = seen.setdefault(unicodedata.normalize("NFC", name), (name, number))
-            if name != first:
-                raise ValueError(
-                    f"{source}:{number}: {shortened(name)!r} is written in another Unicode form than on line {line} "
-                    "(NFD against NFC), so that the two are different names; write all names in NFC"
-                )
 
 
 def longest_path_levels(
@@ -83,7 +65,7 @@ def longest_path_levels(
             raise ValueError(
                 f"{source}:{closing}: cycle {shortened(' -> '.join(cycle))}: names identify nodes, so that a child "
                 f"needs another name than its parent, such as '{shortened(cycle[0])} (other)'; rename it, "
-                "in the data, too"
+                "in the data, too, or give whole paths, one a line under the header 'level1<TAB>level2<TAB>...'"
             )
         raise ValueError(f"{source}:{closing}: cycle {shortened(' -> '.join(cycle))}; delete one of these edges")
     return level

@@ -209,7 +209,8 @@ class MeanBCE(LabelLoss):
 class CrossEntropy(LabelLoss):
     """Cross-entropy over the labels of each level, for data with one path a document (end of section 2.2).
 
-    Each level has one class more, "the path has ended"; see :class:`~ptmt_lightning.decisions.LevelSoftmax`.
+    Each level has one class more, "the path has ended": the target of the levels below the end of a path, and of all
+    levels of a document without a label; see :class:`~ptmt_lightning.decisions.LevelSoftmax`.
     """
 
     decision = DECISIONS["level_softmax"]

@@ -133,6 +133,9 @@ class HierarchicalMetrics(Metric):
     area under the curve of micro h-precision over micro h-recall as the threshold of pruned predictions falls. The
     other metrics are flat: they compare labels as they are, overall and on each level (``f1_macro_level_1``, ...).
 
+    Of a document without a label nothing can be found: what is predicted for it counts as false positives, and lowers
+    precision and F1; nothing predicted is an exact match, and no part of any other count of labels.
+
     Args:
         taxonomy: hierarchy of the labels.
         classes: which classes macro averages run over, see :func:`macro`.

@@ -5,103 +5,116 @@ Shape legend: ``B`` documents, ``V`` nodes (the root is not one of them), ``E`` 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
 
-from ptmt_lightning.edges import ROOT, check_edges, check_forms, longest_path_levels
-from ptmt_lightning.utils.checks import shortened
-from ptmt_lightning.utils.files import check_file, read_json_object
-from ptmt_lightning.utils.lines import open_lines, problem_of
-
-_MAX_LINE, _MAX_EDGES = 2**14, 2**20  # characters of an edge, edges of a taxonomy: far beyond any that is used
-_SHOWN = 200  # characters of a name for which similar ones are looked up
+from ptmt_lightning.edges import ROOT, check_edges, longest_path_levels
+from ptmt_lightning.label_paths import LabelPaths
+from ptmt_lightning.taxonomy_files import edges_of_paths, read_tsv, write_paths
+from ptmt_lightning.utils.files import read_json_object
 
 
-class Taxonomy:
+class Taxonomy(LabelPaths):
     """A label hierarchy with its nodes ordered by level, so that the nodes of one level are one contiguous slice.
 
     The level of a node is the length of its longest path from the root (top nodes have level 1);
     in a tree that is its depth, in a DAG it puts every parent on a level above all of its children.
     Memory is linear in nodes and edges.
 
+    A node has a name that is its own, and a label, by which paths call it: the two differ only where several nodes
+    share a label, as in ``Laptop > Battery`` and ``Phone > Battery``, whose names are these whole paths.
+
     Args:
         edges: ``(parent, child)`` names in file order; top nodes hang under ``ROOT``.
+        labels: label of each name that is not its own label.
         source: what error messages call the origin of the edges; edge ``i`` is on its line ``i + 1``.
 
     Attributes:
-        names: name of each node.
+        names: name of each node, unique; for tables of single nodes.
+        labels: label of each node, unique below one parent; for paths.
         index: node of each name.
         level_sizes: number of nodes on each level.
         parents: parents of each node, the root left out.
         tops: nodes that are children of the root.
 
     Raises:
-        ValueError: no edges, a duplicate edge, a cycle, or a node with no way to the root.
+        ValueError: no edges, a duplicate edge, a cycle, a node with no way to the root, or labels of other nodes or
+            shared by children of one parent.
     """
 
-    def __init__(self, edges: Iterable[tuple[str, str]], *, source: str = "edges") -> None:
+    def __init__(
+        self, edges: Iterable[tuple[str, str]], *, labels: Mapping[str, str] | None = None, source: str = "edges"
+    ) -> None:
         self.edges = tuple(edges)
         line_of = check_edges(self.edges, source)
         level_of_name = longest_path_levels(self.edges, line_of, source)
         # sorted() is stable: within a level the nodes keep the order in which the file names them.
-        self.names: tuple[str, ...] = tuple(sorted(level_of_name, key=level_of_name.__getitem__))
-        self.index: Mapping[str, int] = {name: node for node, name in enumerate(self.names)}
+        self.names = tuple(sorted(level_of_name, key=level_of_name.__getitem__))
+        self.index = {name: node for node, name in enumerate(self.names)}
         self.level_sizes: tuple[int, ...] = _level_sizes([level_of_name[name] for name in self.names])
-        self.parents: tuple[tuple[int, ...], ...] = self._parents()
+        self.parents = self._parents()
         self.tops = frozenset(self.index[child] for parent, child in self.edges if parent == ROOT)
+        self.labels = tuple((labels or {}).get(name, name) for name in self.names)
+        self.check_labels(labels or {}, source)
         self._edge_blocks: dict[torch.device, list[_EdgeBlock]] = {}
 
     @property
     def fingerprint(self) -> str:
         """A digest of the nodes, in their order, and of what is above each: equal for equal taxonomies alone."""
         parents = [sorted(above) for above in self.parents]
-        content = json.dumps([self.names, parents, sorted(self.tops)], ensure_ascii=False)
+        parts: list[object] = [self.names, parents, sorted(self.tops)]
+        if self.labels != self.names:  # without, as in versions that knew names alone
+            parts.append(self.labels)
+        content = json.dumps(parts, ensure_ascii=False)
         return hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:16]
 
     @classmethod
     def from_tsv(cls, path: Path | str) -> Taxonomy:
-        """Read a text file with one ``parent<TAB>child`` edge a line; blank lines are allowed only at its end.
+        """Read a text file of one of two forms; blank lines are allowed only at its end.
+
+        Either each line is an edge ``parent<TAB>child`` between names that identify nodes; a node may have several
+        parents. Or the first line is ``level1<TAB>level2<TAB>...``, and each other one a path, of which each beginning
+        is a node of its own.
 
         Raises:
             ValueError: no such file, an empty or malformed one, or edges that are no taxonomy.
         """
-        expected = f"expected one 'parent<TAB>child' edge a line, top nodes under {ROOT}"
-        path = Path(path)
-        check_file(path, "expected the taxonomy as one 'parent<TAB>child' edge a line")
-        edges: list[tuple[str, str]] = []
-        first_blank = 0
-        with open_lines(path, longest=_MAX_LINE, newline=None) as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    first_blank = first_blank or number
-                    continue
-                if first_blank:
-                    raise ValueError(f"{path}:{first_blank}: expected 'parent<TAB>child', got ''")
-                fields = [field.strip() for field in line.split("\t")]
-                problem = problem_of(line)
-                if lines.is_cut(line):
-                    problem = f"more than {_MAX_LINE:,} characters; expected 'parent<TAB>child'"
-                elif len(edges) == _MAX_EDGES:
-                    problem = f"more than {_MAX_EDGES:,} edges; expected one a label and parent"
-                elif problem is None and (len(fields) != 2 or not all(fields)):
-                    problem = f"expected 'parent<TAB>child', got {shortened(repr(line.rstrip(chr(10))))}"
-                if problem:
-                    raise ValueError(f"{path}:{number}: {problem}")
-                edges.append((fields[0], fields[1]))
-        if not edges:
-            raise ValueError(f"{path}: the file is empty; {expected}")
-        check_forms(edges, str(path))
-        return cls(edges, source=str(path))
+        found = read_tsv(Path(path))
+        return cls(found.edges, labels=found.labels, source=str(path))
+
+    @classmethod
+    def from_paths(cls, paths: Iterable[Sequence[str]], *, source: str = "paths") -> Taxonomy:
+        """Return the tree of the given paths, with a node for each path and each beginning of one.
+
+        Args:
+            paths: labels of each path, from a top node down, in any Unicode form; nodes keep the order in which they
+                first occur.
+            source: what error messages call the origin of the paths.
+
+        Raises:
+            ValueError: no paths, or two that can't be told apart where they are written in one piece.
+        """
+        found = edges_of_paths(([normalize("NFC", label) for label in path] for path in paths), source)
+        return cls(found.edges, labels=found.labels, source=source)
+
+    def to_tsv(self, path: Path | str) -> None:
+        """Write the whole path of each node to a text file, which :meth:`from_tsv` reads as an equal taxonomy.
+
+        Raises:
+            ValueError: a node has several parents, and so no path of its own.
+        """
+        for node, parents in enumerate(self.parents):
+            if len(parents) + (node in self.tops) > 1:
+                raise ValueError(f"{self.names[node]!r} has several parents; expected a tree; write its edges instead")
+        write_paths(Path(path), [self.path_names(self.path_to(node)) for node in range(len(self))])
 
     @classmethod
     def from_json(cls, path: Path | str) -> Taxonomy:
@@ -110,14 +123,18 @@ class Taxonomy:
         Raises:
             ValueError: no such file, one that holds no edges, or edges that are no taxonomy; the message names it.
         """
-        edges = read_json_object(Path(path)).get("edges")
-        if not isinstance(edges, list) or not all(map(_is_edge, edges)):
+        content = read_json_object(Path(path))
+        edges, labels = content.get("edges"), content.get("labels", {})
+        if not isinstance(edges, list) or not all(map(_is_edge, edges)) or not _is_labels(labels):
             raise ValueError(f"{path}: expected {{'edges': [[parent, child], ...]}}; restore the file")
-        return cls([(parent, child) for parent, child in edges], source=str(path))
+        return cls([(parent, child) for parent, child in edges], labels=labels, source=str(path))
 
     def to_json(self, path: Path | str) -> None:
-        """Write the edges to a JSON file."""
-        Path(path).write_text(json.dumps({"root": ROOT, "edges": self.edges}, ensure_ascii=False), encoding="utf-8")
+        """Write the edges to a JSON file, and the labels that are not names."""
+        content: dict[str, object] = {"root": ROOT, "edges": self.edges}
+        if labels := {name: label for name, label in zip(self.names, self.labels, strict=True) if name != label}:
+            content["labels"] = labels
+        Path(path).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -239,95 +256,6 @@ class Taxonomy:
         under_root = torch.tensor([node in self.tops for node in level], dtype=torch.int32, device=device)
         return _EdgeBlock(nodes, parents, children, under_root)
 
-    # ---- paths ----
-
-    def encode(self, paths: Sequence[Sequence[str]]) -> list[int]:
-        """Return the nodes on label paths, sorted and each once.
-
-        Args:
-            paths: label names of each path, from a top node down.
-
-        Raises:
-            ValueError: an unknown label, a path that skips a level, or one that is not in the taxonomy.
-        """
-        nodes: set[int] = set()
-        for path in paths:
-            above: int | None = None
-            for name in path:
-                node = self.index.get(name)
-                if node is None:  # a name may be written in another Unicode form, as of another operating system
-                    node = self._index_of_forms.get(unicodedata.normalize("NFC", name))
-                if node is None:
-                    # Slow, and of no use, for what is no name at all.
-                    near = difflib.get_close_matches(name, self.names, n=1) if len(name) <= _SHOWN else []
-                    hint = f" (did you mean {near[0]!r}?)" if near else ""
-                    raise ValueError(f"label {shortened(name)!r} is not in the taxonomy{hint}")
-                self._check_step(above, node, path)
-                nodes.add(node)
-                above = node
-        return sorted(nodes)
-
-    @cached_property
-    def _index_of_forms(self) -> dict[str, int]:
-        """Node of each name in Unicode's form NFC; without names that are then equal, which only saved models have."""
-        forms = [unicodedata.normalize("NFC", name) for name in self.names]
-        counts = Counter(forms)
-        return {form: node for node, form in enumerate(forms) if counts[form] == 1}
-
-    def _check_step(self, above: int | None, node: int, path: Sequence[str]) -> None:
-        if above in self.parents[node] or (above is None and node in self.tops):
-            return
-        shown = shortened(" > ".join(path))
-        way = self._way_down(above, node)
-        if way:
-            raise ValueError(
-                f"path {shown!r} skips a level above {shortened(self.names[node])!r}; "
-                "expected each step to be an edge of the taxonomy, here "
-                f"{shortened(' > '.join(self.names[n] for n in way))!r}"
-            )
-        parents = [self.names[parent] for parent in self.parents[node]] or [ROOT]
-        before = ROOT if above is None else self.names[above]
-        raise ValueError(
-            f"path {shown!r} is not in the taxonomy: no edge from {shortened(before)!r} "
-            f"to {shortened(self.names[node])!r}, whose parent is {shortened(' or '.join(map(repr, parents)))}"
-        )
-
-    def _way_down(self, above: int | None, node: int) -> list[int]:
-        """Return the nodes on a way from ``above`` (None: any top node) down to ``node``, both included; [] if none."""
-        below: dict[int, int] = {}  # maps each node that was reached to the next one on its way down
-        queue = [node]
-        for here in queue:
-            for parent in self.parents[here]:
-                if parent not in below:
-                    below[parent] = here
-                    queue.append(parent)
-        start = next((n for n in queue if n in self.tops), node) if above is None else above
-        if start not in below:
-            return []
-        way = [start]
-        while way[-1] != node:
-            way.append(below[way[-1]])
-        return way
-
-    def label_paths(self, nodes: Iterable[int]) -> list[list[int]]:
-        """Return the longest paths through a set of nodes, each from its highest node down.
-
-        There is one for each way up from a node without a child in the set. In a pruned prediction every path starts
-        at a top node.
-        """
-        selected = set(nodes)
-        inner = {parent for node in selected for parent in self.parents[node]}
-        paths = []
-        stack = [[node] for node in sorted(selected - inner, reverse=True)]
-        while stack:
-            path = stack.pop()
-            above = [parent for parent in self.parents[path[0]] if parent in selected]
-            if above:
-                stack.extend([parent, *path] for parent in reversed(above))
-            else:
-                paths.append(path)
-        return paths
-
 
 class _EdgeBlock(NamedTuple):
     """The edges that lead into one level."""
@@ -340,6 +268,10 @@ class _EdgeBlock(NamedTuple):
 
 def _is_edge(edge: object) -> bool:
     return isinstance(edge, list) and len(edge) == 2 and all(isinstance(name, str) for name in edge)
+
+
+def _is_labels(labels: object) -> bool:
+    return isinstance(labels, dict) and all(isinstance(label, str) for label in labels.values())
 
 
 def _level_sizes(levels: Sequence[int]) -> tuple[int, ...]:

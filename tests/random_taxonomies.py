@@ -34,6 +34,13 @@ trees_or_dags = st.one_of(edge_lists(max_parents=1), edge_lists(max_parents=3))
 
 
 @st.composite
+def path_lists(draw: st.DrawFn, names: str = "abé") -> list[tuple[str, ...]]:
+    """Paths with few names, so that many of them come again elsewhere; a beginning of a path may be another one."""
+    paths = st.lists(st.sampled_from(names), min_size=1, max_size=4).map(tuple)
+    return draw(st.lists(paths, min_size=1, max_size=12, unique=True))
+
+
+@st.composite
 def taxonomies_with_selections(draw: st.DrawFn) -> tuple[Taxonomy, list[set[str]]]:
     taxonomy = Taxonomy(draw(trees_or_dags))
     selections = draw(st.lists(st.sets(st.sampled_from(taxonomy.names)), min_size=1, max_size=4))

@@ -65,9 +65,9 @@ def start_server(model: Path, log: Path, *arguments: str) -> tuple[str, subproce
 
 
 @contextmanager
-def served(folder: Path, *arguments: str) -> Iterator[Server]:
+def served(folder: Path, *arguments: str, taxonomy: Taxonomy | None = None) -> Iterator[Server]:
     """A server of a tiny model, which is made in ``folder``; nothing of it is left."""
-    saved_ptmt(folder, Taxonomy(TOY_EDGES))
+    saved_ptmt(folder, taxonomy or Taxonomy(TOY_EDGES))
     log = folder / "log"
     url, process = start_server(folder / "model", log, "--max-pending", "8", "--timeout", "5", *arguments)
     try:

@@ -105,7 +105,7 @@ def _h_f1_macro(classifier: Classifier, documents: list[dict[str, list[list[str]
     predicted, targets = torch.zeros(2, len(texts), len(taxonomy), dtype=torch.bool)
     for row, (paths, document) in enumerate(zip(classifier.predict(texts), documents, strict=True)):
         for path in paths:
-            predicted[row, [taxonomy.index[label] for label in path.labels]] = True
+            predicted[row, taxonomy.path_nodes(path.labels)] = True
         targets[row, taxonomy.encode(document["labels"])] = True
     return macro(count(taxonomy.augment(predicted), taxonomy.augment(targets))).f1.item()
 

@@ -6,6 +6,7 @@ Shape legend: ``V`` names, ``E`` size of token embeddings.
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -46,7 +47,7 @@ def name_embeddings(
     rows_VE = backbone.random_rows(len(names))
     words = [_as_words(name) for name in names]
     pieces = _word_pieces(tokenizer, words)
-    shared = _shared(words, pieces)
+    shared = _shared(words, [_proportions(ids) for ids in pieces] if reduction == "mean" else pieces)
     drawn_of_words = dict(zip(reversed(words), rows_VE.flip(0), strict=True))
     for row, ids in enumerate(pieces):
         if ids:
@@ -61,6 +62,13 @@ def _shared(words: Sequence[str], pieces: Sequence[Sequence[int]]) -> set[int]:
     keys = [tuple(sorted(ids)) for ids in pieces]
     counts = Counter(dict(zip(words, keys, strict=True)).values())
     return {row for row, key in enumerate(keys) if counts[key] > 1}
+
+
+def _proportions(ids: Sequence[int]) -> list[int]:
+    """Return pieces without common repeats, which don't change a mean: those of ``other`` for ``other | other``."""
+    counts = Counter(ids)
+    divisor = math.gcd(*counts.values())
+    return [token for token, count in counts.items() for _ in range(count // divisor)]
 
 
 def _as_words(name: str) -> str:

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.data.cache import TokenizedDocuments, tokenized
 from ptmt_lightning.data.document import SPLITS, Example, read_documents, split_file
+from ptmt_lightning.data.hierarchy import read_taxonomy
 from ptmt_lightning.data.sampler import LengthBatchSampler
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
@@ -26,10 +27,10 @@ Collator = Callable[[Sequence[Example]], Any]
 
 
 class HTCDataModule(L.LightningDataModule):
-    """Data from a folder with ``taxonomy.tsv`` and ``{train,val,test}.jsonl`` (plain or ``.gz``).
+    """Data from a folder with ``{train,val,test}.jsonl`` (plain or ``.gz``) and ``taxonomy.tsv``.
 
-    ``test`` may be missing. The model decides how texts are cut and batched, so :meth:`connect` must be called before a
-    Trainer uses the data.
+    ``test`` and ``taxonomy.tsv`` may be missing. The model decides how texts are cut and batched, so :meth:`connect`
+    must be called before a Trainer uses the data.
 
     Args:
         path: the folder.
@@ -90,21 +91,17 @@ class HTCDataModule(L.LightningDataModule):
         Raises:
             ValueError: something is missing; the message says what to put where.
         """
-        expected = (
-            "expected a folder with taxonomy.tsv, train.jsonl, val.jsonl and, if there is one, test.jsonl (or .gz)"
-        )
+        expected = "expected a folder with train.jsonl, val.jsonl (or .gz) and, if there are, test.jsonl, taxonomy.tsv"
         if not self.path.is_dir():
             raise ValueError(f"dataset.path={str(self.path)!r}: no such folder; {expected}")
         missing = [f"{split}.jsonl" for split in ("train", "val") if split_file(self.path, split) is None]
-        if not (self.path / "taxonomy.tsv").is_file():
-            missing.insert(0, "taxonomy.tsv")
         if missing:
             raise ValueError(f"dataset.path={str(self.path)!r}: no {', '.join(missing)} there; {expected}")
 
     @cached_property
     def taxonomy(self) -> Taxonomy:
-        """The taxonomy in ``taxonomy.tsv`` of the folder."""
-        return Taxonomy.from_tsv(self.path / "taxonomy.tsv")
+        """The taxonomy in ``taxonomy.tsv`` of the folder; without that file, the tree of the documents' label paths."""
+        return read_taxonomy(self.path)
 
     def has_split(self, split: str) -> bool:
         """Return whether the data have a split of that name."""

@@ -1,7 +1,8 @@
 """Documents, and the JSON-lines files that hold them.
 
 Each line is one document: ``{"text": "...", "labels": [["level-1 node", "level-2 node", ...], ...]}``. A label is a
-path that starts at a top node; other keys are ignored. A split is the file ``{train,val,test}.jsonl`` or ``.jsonl.gz``.
+path that starts at a top node; a document may have none; other keys are ignored. A split is the file
+``{train,val,test}.jsonl`` or ``.jsonl.gz``.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
 
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy_files import problem_of_name
 from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.lines import open_lines, problem_of
 
@@ -29,7 +32,7 @@ class Document:
 
     id: str  # "<split>:<line number>"
     text: str
-    nodes: tuple[int, ...]  # sorted
+    nodes: tuple[int, ...]  # sorted; none where nothing in the taxonomy fits the text
 
 
 class Example(NamedTuple):
@@ -58,14 +61,36 @@ def read_documents(path: Path, split: str, taxonomy: Taxonomy) -> Iterator[Docum
     """Yield the documents of one split; skip blank lines.
 
     Raises:
-        ValueError: the file holds no document, or a line is not a valid one; the message names file, line and key.
+        ValueError: the file holds no document, or none with a label, or a line is not a valid one; the message names
+            file, line and key.
     """
-    empty = True
+    empty = unlabelled = True
     for number, where, record in read_records(path):
-        empty = False
-        yield Document(f"{split}:{number}", record["text"], tuple(_checked_nodes(record, taxonomy, where)))
+        nodes = _checked_nodes(record, taxonomy, where)
+        empty, unlabelled = False, unlabelled and not nodes
+        yield Document(f"{split}:{number}", record["text"], tuple(nodes))
     if empty:
         raise ValueError(f"{path}: the {split} split holds no document; expected one a line: {_FORMAT}")
+    if unlabelled:
+        raise ValueError(
+            f"{path}: labels=[] in all documents of the {split} split; expected a label path in at least one of them; "
+            "add the labels"
+        )
+
+
+def read_label_paths(path: Path) -> Iterator[tuple[str, ...]]:
+    """Yield the label paths of all documents of a file, in Unicode's form NFC.
+
+    Raises:
+        ValueError: a line is not a valid document, or a label can't name a node; the message names file, line and key.
+    """
+    for _, where, record in read_records(path):
+        for names in _checked_paths(record, where):
+            label_path = tuple(normalize("NFC", name) for name in names)
+            for level, name in enumerate(label_path, start=1):
+                if problem := problem_of_name(name):
+                    raise ValueError(f"{where}: labels: level {level}, {shortened(name)!r}: {problem}")
+            yield label_path
 
 
 def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -156,21 +181,24 @@ def _check_text(record: dict[str, Any], where: str) -> None:
 
 
 def _checked_nodes(record: dict[str, Any], taxonomy: Taxonomy, where: str) -> list[int]:
+    paths = _checked_paths(record, where)
+    try:
+        return taxonomy.encode(paths)
+    except ValueError as error:
+        raise ValueError(f"{where}: labels: {error}; correct the labels or add the edge to the taxonomy") from None
+
+
+def _checked_paths(record: dict[str, Any], where: str) -> list[list[str]]:
     labels = record["labels"]
     if not _is_paths(labels):
         raise ValueError(
             f"{where}: labels={_shown(labels)}: expected a list of label paths, each a non-empty list of strings, "
             'such as [["level-1 node", "level-2 node"]]'
         )
-    if not labels:
-        raise ValueError(f"{where}: labels=[]: expected at least one label path; add it or delete the line")
-    try:
-        return taxonomy.encode(labels)
-    except ValueError as error:
-        raise ValueError(f"{where}: labels: {error}; correct the labels or add the edge to the taxonomy") from None
+    return labels
 
 
-def _is_paths(labels: object) -> bool:
+def _is_paths(labels: object) -> TypeGuard[list[list[str]]]:
     return isinstance(labels, list) and all(
         isinstance(path, list) and path and all(isinstance(name, str) for name in path) for path in labels
     )

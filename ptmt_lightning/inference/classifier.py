@@ -35,7 +35,10 @@ _LONG_WORK = 1000  # from this number of texts on, a progress bar is shown
 
 
 class LabelPath(NamedTuple):
-    """One path of predicted labels, from the top level down, with the probability of each label."""
+    """One path of predicted labels, from the top level down, with the probability of each label.
+
+    Where predictions are not pruned, a path may begin below the top: with the unique name of its first node.
+    """
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
@@ -238,9 +241,8 @@ class Classifier:
         return [self._paths(*pair) for pair in zip(nodes, probabilities.tolist(), strict=True)]
 
     def _paths(self, nodes: list[int], scores: list[float]) -> Prediction:
-        names = self.taxonomy.names
         paths = [
-            LabelPath(tuple(names[node] for node in path), tuple(round(scores[node], 6) for node in path))
+            LabelPath(tuple(self.taxonomy.path_names(path)), tuple(round(scores[node], 6) for node in path))
             for path in self.taxonomy.label_paths(nodes)
         ]
         return sorted(paths, key=lambda path: -path.probabilities[-1])

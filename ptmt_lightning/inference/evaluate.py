@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ptmt_lightning.data.document import SPLITS, Document, read_documents, split_file
+from ptmt_lightning.data.hierarchy import has_taxonomy
 from ptmt_lightning.inference.classifier import Classifier
 from ptmt_lightning.metrics import HierarchicalMetrics, MetricValues
 from ptmt_lightning.run_folder.prediction import DocumentPrediction, document_predictions
@@ -63,7 +64,7 @@ def documents_of(data: Path, split: str, taxonomy: Taxonomy) -> Iterable[Documen
         ValueError: the folder, file or split does not exist, or the folder has another taxonomy.
     """
     path = labelled_file(data, split)
-    if path != data and (data / "taxonomy.tsv").exists():
+    if path != data and has_taxonomy(data):
         _check_taxonomy(data / "taxonomy.tsv", taxonomy)
     return read_documents(path, path.name.split(".")[0], taxonomy)
 

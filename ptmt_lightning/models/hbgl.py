@@ -77,7 +77,7 @@ class HBGL(TextClassifier):
         if self.rule.coherent:
             raise ValueError("model.coherent=true: model=hbgl is trained level by level; set model.coherent=false")
         self.pretraining_steps, self.pretraining_rate = pretraining_steps, pretraining_rate
-        rows_VH = name_embeddings(self.backbone, self.tokenizer, self.taxonomy.names, reduction="sum")
+        rows_VH = name_embeddings(self.backbone, self.tokenizer, self.taxonomy.words(), reduction="sum")
         self._initial_rows_VH = rows_VH.clone()
         self.label_rows = nn.Parameter(rows_VH)
 

@@ -125,6 +125,6 @@ def _read(path: Path, taxonomy: Taxonomy) -> tuple[list[str], Tensor, Tensor]:
         raise ValueError("no documents")
     true, predicted = torch.zeros(2, len(documents), len(taxonomy), dtype=torch.bool)
     for row, document in enumerate(documents):
-        true[row, [taxonomy.index[label] for path in document["labels"] for label in path]] = True
-        predicted[row, [taxonomy.index[label] for path in document["predicted"] for label in path["path"]]] = True
+        true[row, [node for path in document["labels"] for node in taxonomy.path_nodes(path)]] = True
+        predicted[row, [node for path in document["predicted"] for node in taxonomy.path_nodes(path["path"])]] = True
     return [document["id"] for document in documents], taxonomy.augment(true), taxonomy.augment(predicted)

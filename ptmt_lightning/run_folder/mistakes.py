@@ -8,6 +8,7 @@ import pandas as pd
 
 from ptmt_lightning.run_folder.prediction import DocumentPrediction
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy_files import STEP
 
 _CHARACTERS = 500  # the table shows so many of a text
 
@@ -63,5 +64,5 @@ def _f1(prediction: DocumentPrediction) -> float:
 def _cells(nodes: Sequence[int], probabilities: Sequence[float], taxonomy: Taxonomy) -> tuple[str, str]:
     probability = dict(zip(nodes, probabilities, strict=True))
     paths = taxonomy.label_paths(nodes)
-    names = (" > ".join(taxonomy.names[node] for node in path) for path in paths)
+    names = (STEP.join(taxonomy.path_names(path)) for path in paths)
     return "\n".join(names), "\n".join(f"{probability[path[-1]]:.4f}" for path in paths)

@@ -17,7 +17,8 @@ def write_predictions(
 ) -> None:
     """Write ``predictions.jsonl``, one document on each line.
 
-    A line is ``{"id", "labels": true paths, "predicted": [{"path", "probabilities"}, ...]}``.
+    A line is ``{"id", "labels": true paths, "predicted": [{"path", "probabilities"}, ...]}``. Where
+    predictions are not pruned, a path may begin below the top: with the unique name of its first node.
     """
     lines = [
         json.dumps(_prediction_record(prediction, document_id, taxonomy), ensure_ascii=False) + "\n"
@@ -28,12 +29,11 @@ def write_predictions(
 
 def _prediction_record(prediction: DocumentPrediction, document_id: str, taxonomy: Taxonomy) -> dict[str, Any]:
     probability = dict(zip(prediction.nodes, prediction.probabilities, strict=True))
-    names = taxonomy.names
     return {
         "id": document_id,
-        "labels": [[names[node] for node in path] for path in taxonomy.label_paths(prediction.true_nodes)],
+        "labels": [taxonomy.path_names(path) for path in taxonomy.label_paths(prediction.true_nodes)],
         "predicted": [
-            {"path": [names[node] for node in path], "probabilities": [round(probability[node], 4) for node in path]}
+            {"path": taxonomy.path_names(path), "probabilities": [round(probability[node], 4) for node in path]}
             for path in taxonomy.label_paths(prediction.nodes)
         ],
     }

@@ -46,10 +46,14 @@ class PredictResponse(BaseModel):
 
 
 class Taxonomy(BaseModel):
-    """The taxonomy of the model's labels: its edges from parent to child, and the name of the root."""
+    """The taxonomy of the model's labels: its edges from parent to child, and the name of the root.
+
+    ``labels`` has what paths call a node whose label others share; all others are called by their names.
+    """
 
     root: str
     edges: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    labels: dict[str, str] = {}
 
 
 class Limits(BaseModel):

@@ -42,6 +42,8 @@ NAMES = [
     ["👍", "👎"],
     ["日", "本"],
     ["Apple", "apple"],
+    ["Other", "Other | Other", "Other | Other | Other"],
+    ["Other | m", "m | Other"],
 ]
 
 

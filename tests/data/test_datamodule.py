@@ -21,7 +21,7 @@ from ptmt_lightning.data.sample import SampleDataModule
 from ptmt_lightning.models.ptmt.collator import PTMTBatch
 from ptmt_lightning.models.ptmt.module import PTMT
 
-EXPECTED = "expected a folder with taxonomy.tsv, train.jsonl, val.jsonl and, if there is one, test.jsonl (or .gz)"
+EXPECTED = "expected a folder with train.jsonl, val.jsonl (or .gz) and, if there are, test.jsonl, taxonomy.tsv"
 
 
 def connected(folder: Path, tmp_path: Path, model: PTMT, **changes: Any) -> HTCDataModule:
@@ -109,10 +109,9 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("gone", "named"),
     [
-        (["taxonomy.tsv"], "taxonomy.tsv"),
         (["train.jsonl"], "train.jsonl"),
         (["val.jsonl"], "val.jsonl"),
-        (["val.jsonl", "train.jsonl", "taxonomy.tsv"], "taxonomy.tsv, train.jsonl, val.jsonl"),
+        (["val.jsonl", "train.jsonl", "taxonomy.tsv"], "train.jsonl, val.jsonl"),
     ],
 )
 def test_missing_files_are_named(gone: list[str], named: str, toy_folder: Path, tmp_path: Path) -> None:

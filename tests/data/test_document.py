@@ -75,6 +75,21 @@ def test_text_outside_ascii_is_kept(tmp_path: Path, toy_taxonomy: Taxonomy) -> N
     assert read(path, toy_taxonomy)[0].text == "Straße 日本 é \n x"
 
 
+def test_a_document_may_have_no_label(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    path = write(tmp_path, b'{"text": "m", "labels": []}\n' + GOOD)
+    assert [len(document.nodes) for document in read(path, toy_taxonomy)] == [0, 2]
+
+
+def test_a_split_without_any_label_is_refused(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    path = write(tmp_path, b'{"text": "m", "labels": []}\n' * 2)
+    message = (
+        f"{path}: labels=[] in all documents of the train split; expected a label path in at least one of them; "
+        "add the labels"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read(path, toy_taxonomy)
+
+
 def test_documents_are_streamed(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
     documents = read_documents(write(tmp_path, GOOD + b"not JSON\n"), "train", toy_taxonomy)
     assert next(documents).id == "train:1"
@@ -121,10 +136,6 @@ def test_both_forms_at_once_are_refused(tmp_path: Path) -> None:
             b'{"text": "m", "labels": [["C"], ["A", "BB"]]}',
             "labels: path 'A > BB' is not in the taxonomy: no edge from 'A' to 'BB', whose parent is 'B'; "
             "correct the labels or add the edge to the taxonomy",
-        ),
-        (
-            b'{"text": "m", "labels": []}',
-            "labels=[]: expected at least one label path; add it or delete the line",
         ),
         (b'{"text": "m", "labels": "A"}', f'labels="A": {PATHS_EXPECTED}'),
         (b'{"text": "m", "labels": ["A", "AB"]}', f'labels=["A", "AB"]: {PATHS_EXPECTED}'),

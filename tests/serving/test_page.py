@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from conftest import TOY_DOCUMENTS
+from duplicate_names import TAXONOMY
 from playwright.sync_api import Page, expect, sync_playwright
 from served import Server, served
 
@@ -25,6 +28,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def page(server: Server) -> Iterator[Page]:
+    with opened(server) as page:
+        yield page
+
+
+@contextmanager
+def opened(server: Server) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page()
@@ -52,6 +61,23 @@ def test_a_text_lights_up_its_labels(page: Page, server: Server) -> None:
         assert float(page.locator(f"[data-label={label}] .p").text_content() or "") == pytest.approx(
             probability, abs=1e-3
         )
+
+
+def test_labels_of_one_name_light_up_each_for_itself(tmp_path: Path) -> None:
+    text = "Battery"
+    with served(tmp_path, taxonomy=TAXONOMY) as server, opened(server) as page:
+        expect(page.locator("[data-label]")).to_have_count(len(TAXONOMY))
+        page.get_by_label("Text").fill(text)
+        page.get_by_role("button", name="Classify").click()
+        paths = [TAXONOMY.path_nodes(path.labels) for path in server.classifier.predict(text)]
+        expect(page.get_by_role("status")).to_have_text(re.compile("."))
+        expect(page.get_by_role("status")).not_to_have_text("…")
+        lit = {row.get_attribute("data-label") for row in page.locator(".predicted").all()}
+        assert lit == {TAXONOMY.names[node] for path in paths for node in path}
+        for node, probability in enumerate(server.classifier.probabilities([text])[0].tolist()):
+            row = page.locator(f'[data-label="{TAXONOMY.names[node]}"]')
+            assert row.locator(".name").text_content() == TAXONOMY.labels[node]
+            assert float(row.locator(".p").text_content() or "") == pytest.approx(probability, abs=1e-3)
 
 
 def test_what_the_server_refuses_is_shown(page: Page, server: Server) -> None:

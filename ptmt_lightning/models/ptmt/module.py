@@ -112,7 +112,7 @@ class PTMT(HTCModel):
             for matrix, of_output in ((rows, False), (output_rows, True)):
                 if matrix is not None:
                     matrix[-num_labels:] = name_embeddings(
-                        self.backbone, self.tokenizer, self.taxonomy.names, reduction="mean", of_output=of_output
+                        self.backbone, self.tokenizer, self.taxonomy.words(), reduction="mean", of_output=of_output
                     )
         label_bias_V = self.rule.decision.initial_logits(self.taxonomy.level_sizes)
         self.backbone.add_token_rows(rows, F.pad(label_bias_V, (num_rows - num_labels, 0)), output_rows)
