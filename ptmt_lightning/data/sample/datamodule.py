@@ -1,16 +1,18 @@
+"""The built-in sample as a data folder, and its data module."""
+
 from __future__ import annotations
 
+import itertools
 import json
-import os
 from pathlib import Path
 
 from filelock import FileLock
 
 from ptmt_lightning.data.datamodule import HTCDataModule
+from ptmt_lightning.data.sample.texts import documents, paths
 from ptmt_lightning.utils.files import new_folder
-from ptmt_lightning.data.sample.texts import Draw, document, PATHS
 
-_SIZES = {"train": int(os.environ.get("NTRAIN", 10000)), "val": 1000, "test": 1500}
+_SIZES = {"val": 1000, "test": 1500, "train": 20000}
 
 
 class SampleDataModule(HTCDataModule):
@@ -34,23 +36,11 @@ def write_sample(folder: Path) -> None:
         with new_folder(folder) as temporary:
             _write_files(temporary)
 
-def _name(path):
-    return " ".join([path[0], *(p.lower() for p in path[1:])])
 
 def _write_files(folder: Path) -> None:
-    draw = Draw(0)
-    with (folder / "taxonomy.tsv").open("w") as f:
-        for p in PATHS:
-            f.write(f"{_name(p[:-1]) if len(p) > 1 else 'ROOT'}\t{_name(p)}\n")
-    seen = set()
+    lines = ["\t".join(path) for path in [("level1", "level2", "level3"), *paths()]]
+    (folder / "taxonomy.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    supply = documents()
     for split, size in _SIZES.items():
-        with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
-            n = 0
-            while n < size:
-                d = document(draw)
-                if d["text"] in seen:
-                    continue
-                seen.add(d["text"])
-                n += 1
-                d["labels"] = [[_name(p[:i+1]) for i in range(len(p))] for p in d["labels"]]
-                file.write(json.dumps(d) + "\n")
+        with (folder / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(json.dumps(document) + "\n" for document in itertools.islice(supply, size))

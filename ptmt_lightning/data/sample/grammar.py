@@ -1,55 +1,45 @@
 """The taxonomy of the built-in sample, and the sentences of its texts.
 
-A sentence has gaps: ``{d}`` and ``{e}`` for devices, ``{p}`` and ``{q}`` for parts, ``{f}`` and ``{g}`` for faults.
+A sentence has gaps: ``{d}`` and ``{e}`` for devices, ``{p}`` and ``{q}`` for parts, ``{c}`` for a part without faults
+of its own, ``{f}`` and ``{g}`` for faults. Different letters are different names. ``{often}`` and ``{which}`` may stay
+empty.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# Parts of each device, and faults of each part: verbs in the third person. Names recur under several parents.
-CATALOGUE: dict[str, dict[str, tuple[str, ...]]] = {
-    "Laptop": {
-        "Screen": ("Flickers", "Freezes", "Cracks"),
-        "Battery": ("Drains", "Swells", "Leaks"),
-        "Keyboard": ("Sticks", "Rattles"),
-        "Fan": ("Rattles", "Squeaks"),
-        "Charger": (),
-    },
-    "Phone": {
-        "Screen": ("Flickers", "Freezes", "Cracks"),
-        "Battery": ("Drains", "Swells", "Leaks"),
-        "Speaker": ("Rattles", "Crackles"),
-        "Charger": (),
-    },
-    "Tablet": {
-        "Screen": ("Flickers", "Freezes", "Cracks"),
-        "Battery": ("Drains", "Swells"),
-        "Keyboard": ("Sticks", "Rattles"),
-    },
-    "Printer": {
-        "Screen": ("Flickers", "Freezes"),
-        "Cartridge": ("Leaks", "Sticks"),
-        "Tray": ("Sticks", "Squeaks"),
-        "Fan": ("Rattles", "Squeaks"),
-    },
-    "Camera": {
-        "Screen": ("Flickers", "Cracks"),
-        "Battery": ("Drains", "Leaks"),
-        "Lens": ("Sticks", "Cracks"),
-    },
+PARTS = {
+    "Laptop": ("Screen", "Battery", "Keyboard", "Fan", "Charger"),
+    "Phone": ("Screen", "Battery", "Speaker", "Charger"),
+    "Tablet": ("Screen", "Battery", "Keyboard"),
+    "Printer": ("Screen", "Cartridge", "Fan"),
+    "Camera": ("Screen", "Battery", "Lens", "Charger"),
+}
+FAULTS = {  # verbs in the third person
+    "Screen": ("Flickers", "Freezes", "Cracks"),
+    "Battery": ("Drains", "Swells", "Leaks"),
+    "Keyboard": ("Sticks", "Rattles"),
+    "Fan": ("Rattles", "Squeaks"),
+    "Speaker": ("Rattles", "Crackles"),
+    "Cartridge": ("Leaks", "Sticks"),
+    "Lens": ("Sticks", "Cracks"),
+    "Charger": (),
 }
 
 
 class Passage(NamedTuple):
-    """One to three sentences about one or two devices.
+    """What is said of one device, or of two.
 
-    Both lists name paths by their gaps: ``dp ef`` ...
+    Attributes:
+        text: one sentence or several, with gaps.
+        labels: the paths of what is faulty, as the letters of their gaps: ``dpf eq`` is a fault and a part.
+        others: further paths of the taxonomy, which could be meant if the words stood in another order.
     """
 
     text: str
-    labels: str  # paths of what is faulty
-    fine: str = ""  # further paths that the text speaks of
+    labels: str
+    others: str = ""
 
 
 # One fault, with nothing else in the way.
@@ -78,15 +68,16 @@ SAME_DEVICE = (
 
 # Other devices.
 OTHER_DEVICE = (
-    Passage("The {p} of my {e} is fine, but that of my {d} {often}{f}s.", "dpf", "ep"),
+    Passage("The {p} of my {e} is fine, but that of my {d} {often}{f}s.", "dpf", "epf"),
     Passage("The {p} of my {d} {often}{f}s, that of my {e} does not.", "dpf", "epf"),
     Passage("My {d}'s {p} {often}{f}s, unlike the {e}'s.", "dpf", "epf"),
     Passage("Unlike my {e}'s {p}, the {d}'s {f}s.", "dpf", "epf"),
-    Passage("My {e}{which} is fine. My {d} is not, its {p} {often}{f}s.", "dpf", "e"),
-    Passage("The {q} of my {e} is fine, but the {p} of my {d} {often}{f}s.", "dpf", "eq"),
-    Passage("You repaired my {e}, whose {q} did {g}. Now the {p} of my {d} {often}{f}s.", "dpf", "eqg"),
-    Passage("My {d}'s {p} {often}{f}s. My {e}'s {q} no longer {g}s, thanks to you.", "dpf", "eqg"),
-    Passage("I have a {d} and a {e}. The {p} of the first {often}{f}s, the second is fine.", "dpf", "e"),
+    Passage("My {e}{which} is fine. My {d} is not, its {p} {often}{f}s.", "dpf", "epf"),
+    Passage("The {q} of my {e} is fine, but the {p} of my {d} {often}{f}s.", "dpf", "epf dq eq"),
+    Passage("You repaired my {e}, whose {q} did {g}. Now the {p} of my {d} {often}{f}s.", "dpf", "epf dqg eqg"),
+    Passage("My {d}'s {p} {often}{f}s. My {e}'s {q} no longer {g}s, thanks to you.", "dpf", "epf dqg eqg"),
+    Passage("I have a {d} and a {e}. The {p} of the first {often}{f}s, the second is fine.", "dpf", "epf"),
+    Passage("I have a {e} and a {d}. The {p} of the second {often}{f}s, the first is fine.", "dpf", "epf"),
 )
 
 # Several faults.
@@ -95,9 +86,9 @@ SEVERAL = (
     Passage("The {p} of my {d} {f}s and {often}{g}s.", "dpf dpg"),
     Passage("Both the {p} and the {q} of my {d} {often}{f}.", "dpf dqf"),
     Passage("The {p} of my {d} {often}{f}s, and so does that of my {e}.", "dpf epf"),
-    Passage("My {d}'s {p} {often}{f}s, my {e}'s {q} {g}s.", "dpf eqg"),
-    Passage("I have a {d} and a {e}. The {p} of the first {f}s, the {q} of the second {g}s.", "dpf eqg"),
-    Passage("I have a {e} and a {d}. The {p} of the second {f}s, the {q} of the first {g}s.", "dpf eqg"),
+    Passage("My {d}'s {p} {often}{f}s, my {e}'s {q} {g}s.", "dpf eqg", "epf dqg"),
+    Passage("I have a {d} and a {e}. The {p} of the first {f}s, the {q} of the second {g}s.", "dpf eqg", "epf dqg"),
+    Passage("I have a {e} and a {d}. The {p} of the second {f}s, the {q} of the first {g}s.", "dpf eqg", "epf dqg"),
 )
 
 # Paths that end early: nothing is said about the fault, or about the part.
@@ -105,10 +96,11 @@ EARLY = (
     Passage("Something is wrong with the {p} of my {d}.", "dp"),
     Passage("My {d}'s {p} is faulty, although it does not {f}.", "dp", "dpf"),
     Passage("My {e}'s {p} is fine, but the {d}'s is faulty.", "dp", "ep"),
-    Passage("The {p} of my {d}{which} is faulty, the {q} is fine.", "dp", "dq"),
-    Passage("My {d}{which} is faulty. It is not the {p}, and the {q} does not {f}.", "d", "dp dqf"),
-    Passage("My {d} is faulty, my {e} is fine.", "d", "e"),
-    Passage("My {d}{which} is faulty, and the {p} of my {e} {often}{f}s.", "d epf"),
+    Passage("My {d} is faulty. It is not the {p}, and the {q} does not {f}.", "d", "dp dqf"),
+    Passage("My {d}{which} is faulty, and the {p} of my {e} {often}{f}s.", "d epf", "dpf"),
+    Passage("My {d}{which} needs a new {c}, the {p} is fine.", "dc", "dp"),
+    Passage("My {d}'s {c} is faulty, unlike the {e}'s.", "dc", "ec"),
+    Passage("The {c} of my {e} is fine, but that of my {d} is faulty.", "dc", "ec"),
 )
 
 KINDS = (PLAIN, SAME_DEVICE, OTHER_DEVICE, SEVERAL, EARLY)
