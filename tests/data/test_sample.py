@@ -16,10 +16,10 @@ from ptmt_lightning.data.sample.grammar import KINDS, PARTS
 from ptmt_lightning.taxonomy import Taxonomy
 
 FILES = {
-    "taxonomy.tsv": "0261a5f5429d5251",
-    "test.jsonl": "dab803f8548a595e",
-    "train.jsonl": "d82fc8445f5f9978",
-    "val.jsonl": "3e2d851effd4591e",
+    "taxonomy.tsv": "215e3403b32eb6d6",
+    "test.jsonl": "d8f14cb07df9332a",
+    "train.jsonl": "2945a69b900edd59",
+    "val.jsonl": "d9d0cde27d27253a",
 }  # fmt: skip
 
 

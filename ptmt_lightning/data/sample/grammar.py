@@ -17,13 +17,13 @@ PARTS = {
     "Camera": ("Screen", "Battery", "Lens", "Charger"),
 }
 FAULTS = {  # verbs in the third person
-    "Screen": ("Flickers", "Freezes", "Cracks"),
+    "Screen": ("Flickers", "Freezes", "Dims"),
     "Battery": ("Drains", "Swells", "Leaks"),
     "Keyboard": ("Sticks", "Rattles"),
     "Fan": ("Rattles", "Squeaks"),
     "Speaker": ("Rattles", "Crackles"),
     "Cartridge": ("Leaks", "Sticks"),
-    "Lens": ("Sticks", "Cracks"),
+    "Lens": ("Sticks", "Freezes"),
     "Charger": (),
 }
 
@@ -49,7 +49,7 @@ PLAIN = (
     Passage("My {d}{which} gives me trouble: its {p} {often}{f}s.", "dpf"),
     Passage("Why does the {p} of my {d} {often}{f}?", "dpf"),
     Passage("You changed the {p} of my {d}. It still {f}s.", "dpf"),
-    Passage("I cleaned my {d}'s {p}, but it does {f} again.", "dpf"),
+    Passage("You cleaned my {d}'s {p}, but it began to {f} again.", "dpf"),
 )
 
 # Other parts and faults of the same device.
@@ -74,7 +74,7 @@ OTHER_DEVICE = (
     Passage("Unlike my {e}'s {p}, the {d}'s {f}s.", "dpf", "epf"),
     Passage("My {e}{which} is fine. My {d} is not, its {p} {often}{f}s.", "dpf", "epf"),
     Passage("The {q} of my {e} is fine, but the {p} of my {d} {often}{f}s.", "dpf", "epf dq eq"),
-    Passage("You repaired my {e}, whose {q} did {g}. Now the {p} of my {d} {often}{f}s.", "dpf", "epf dqg eqg"),
+    Passage("You repaired my {e}, whose {q} used to {g}. Now the {p} of my {d} {often}{f}s.", "dpf", "epf dqg eqg"),
     Passage("My {d}'s {p} {often}{f}s. My {e}'s {q} no longer {g}s, thanks to you.", "dpf", "epf dqg eqg"),
     Passage("I have a {d} and a {e}. The {p} of the first {often}{f}s, the second is fine.", "dpf", "epf"),
     Passage("I have a {e} and a {d}. The {p} of the second {often}{f}s, the first is fine.", "dpf", "epf"),

@@ -99,7 +99,7 @@ def _joined(names: dict[str, str], gaps: str, path: tuple[str, ...]) -> dict[str
     """Return the names with those of a path in its gaps; None if they don't go together."""
     both = dict(names)
     for gap, name in zip(gaps, path, strict=True):
-        has_no_faults = not FAULTS.get(name, ("",))
+        has_no_faults = FAULTS.get(name) == ()
         if both.setdefault(gap, name) != name or (gap == "c") != has_no_faults:
             return None
     return both if len(set(both.values())) == len(both) else None
