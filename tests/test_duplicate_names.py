@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 from collections import Counter
 from pathlib import Path
@@ -145,7 +146,7 @@ def test_every_system_learns_them_by_heart(system: str, tmp_path: Path) -> None:
     assert [line["predicted"] for line in unlabelled] == [[], []]
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
     main(["report", str(folder), "--html", str(tmp_path / "page.html"), "--baseline", f"model={system}"])
-    assert "Laptop > Battery" in (tmp_path / "page.html").read_text()
+    assert "Laptop > Battery" in html.unescape((tmp_path / "page.html").read_text())
 
 
 @pytest.mark.slow

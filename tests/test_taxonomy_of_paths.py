@@ -230,6 +230,20 @@ def test_bad_paths_are_refused_with_file_and_line(content: str, message: str, tm
         Taxonomy.from_tsv(path)
 
 
+@quick
+@given(content=st.text("AB\u0301 >\t\n\r", max_size=30).map("level1\tlevel2\tlevel3\n".__add__))
+def test_any_text_below_a_header_is_a_tree_or_refused_by_name(
+    content: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = written(tmp_path_factory.getbasetemp() / "any.tsv", content)
+    try:
+        taxonomy = Taxonomy.from_tsv(path)
+    except ValueError as error:
+        assert re.fullmatch(f"{re.escape(str(path))}:.*", str(error))  # noqa: PT017
+    else:
+        assert all(len(parents) + (node in taxonomy.tops) == 1 for node, parents in enumerate(taxonomy.parents))
+
+
 def test_an_edge_between_nodes_that_are_named_like_columns_stays_an_edge(tmp_path: Path) -> None:
     content = "ROOT\tlevel1\nlevel1\tlevel2\n"
     assert Taxonomy.from_tsv(written(tmp_path / "taxonomy.tsv", content)).names == ("level1", "level2")
