@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_folder
 from helpers import start
 
+from ptmt_lightning.data.document import SPLITS
 from ptmt_lightning.data.sample import write_sample
 
 SYSTEMS = {
@@ -36,10 +37,13 @@ def quick_for(system: str) -> list[Any]:
 def documents(tmp_path: Path) -> list[str]:
     """Arguments for 64 documents of the built-in sample, the same in every split."""
     write_sample(tmp_path / "sample")
-    edges = [tuple(line.split("\t")) for line in (tmp_path / "sample/taxonomy.tsv").read_text().splitlines()]
     with (tmp_path / "sample/train.jsonl").open() as file:
-        some = [json.loads(line) for line in itertools.islice(file, 64)]
-    folder = write_folder(tmp_path / "data", edges, train=some, val=some, test=some)  # type: ignore[arg-type]
+        some = "".join(itertools.islice(file, 64))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shutil.copy(tmp_path / "sample/taxonomy.tsv", folder)
+    for split in SPLITS:
+        (folder / f"{split}.jsonl").write_text(some)
     return ["dataset=jsonl", f"dataset.path={folder}", "dataset.name=some", "dataset.batch_size=8"]
 
 
