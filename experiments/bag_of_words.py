@@ -28,7 +28,7 @@ from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.thresholds import tune_thresholds
 
 LONGEST = (1, 2)  # words of the longest n-grams
-STRENGTHS = (0.1, 0.3, 1.0, 3.0)  # values of C
+STRENGTHS = (0.3, 1.0, 3.0)  # values of C
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The demo that ``make demo`` runs: trains PTMT on the built-in sample, beside a bag-of-words baseline.
 
+    python experiments/demo/demo.py [seed=1 ...]
+
 Ends with status 1 if the model is not ahead by ``LEAD``.
 """
 
@@ -12,23 +14,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
-from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
-from bag_of_words import bag_of_words  # noqa: E402
+from bag_of_words import Baseline, bag_of_words  # noqa: E402
 
-from ptmt_lightning.data.document import Document, read_documents  # noqa: E402
+from ptmt_lightning.data.document import read_documents  # noqa: E402
 from ptmt_lightning.taxonomy import Taxonomy  # noqa: E402
 
 SAMPLE = ROOT / "data/sample-v2"
 LEAD = 0.10  # of test h_f1_macro
-NUM_EXAMPLES = 2
+
+Paths = list[list[str]]
 
 
 def main() -> None:
@@ -51,45 +51,44 @@ def main() -> None:
     table.add_row("training", f"{result['seconds']['fit']:.0f} s", f"{seconds:.0f} s")
     console = Console()
     console.print(table)
-    console.print(f"bag of words: the best on validation, {baseline.settings}", highlight=False)
-    _show_examples(console, run_dir, baseline.predicted)
-    console.print(f"run: {run_dir.relative_to(ROOT)}", highlight=False)
+    _show_examples(console, run_dir, baseline)
+    console.print(f"bag of words, the best on validation: {baseline.settings}", highlight=False, soft_wrap=True)
+    console.print(f"run: {run_dir.relative_to(ROOT)}", highlight=False, soft_wrap=True)
 
     lead = result["test"]["h_f1_macro"] - baseline.scores["test"]["h_f1_macro"]
     if lead < LEAD:
         sys.exit(f"error: ptmt is ahead of the bag of words by {lead:.3f} h_f1_macro, expected {LEAD} or more")
 
 
-def _show_examples(console: Console, run_dir: Path, predicted: Tensor) -> None:
-    """Print the shortest test texts with two paths that PTMT alone gets right."""
+def _show_examples(console: Console, run_dir: Path, baseline: Baseline) -> None:
+    """Print the shortest test texts on two devices, one with one path and one with two, that PTMT alone gets right."""
     taxonomy = Taxonomy.from_tsv(SAMPLE / "taxonomy.tsv")
     documents = list(read_documents(SAMPLE / "test.jsonl", "test", taxonomy))
     records = [json.loads(line) for line in (run_dir / "predictions.jsonl").open(encoding="utf-8")]
-    found = [
-        (document, record, nodes)
-        for document, record, row in zip(documents, records, predicted, strict=True)
-        if len(record["labels"]) == 2
-        and _is_right(record)
-        and (nodes := tuple(torch.nonzero(row).flatten().tolist())) != document.nodes
-    ]
-    for document, record, nodes in sorted(found, key=_length)[:NUM_EXAMPLES]:
-        console.print(Text(f'"{document.text}"'), style="bold")
-        _show_paths(console, "ptmt", [label["path"] for label in record["predicted"]], "right")
-        paths = [taxonomy.path_names(path) for path in taxonomy.label_paths(nodes)]
-        _show_paths(console, "bag of words", paths, "wrong")
+    devices = [taxonomy.labels[top].lower() for top in taxonomy.tops]
+    for num_paths in (1, 2):
+        found: list[tuple[str, Paths, Paths]] = []
+        for document, record, row in zip(documents, records, baseline.predicted, strict=True):
+            nodes = row.nonzero().flatten().tolist()
+            is_on_two_devices = sum(device in document.text for device in devices) == 2
+            is_right_alone = _is_right(record) and tuple(nodes) != document.nodes
+            if len(record["labels"]) == num_paths and is_on_two_devices and is_right_alone:
+                others = [taxonomy.path_names(path) for path in taxonomy.label_paths(nodes)]
+                found.append((document.text, record["labels"], others))
+        if found:
+            _show(console, *min(found, key=lambda example: len(example[0])))
 
 
 def _is_right(record: dict[str, Any]) -> bool:
-    return sorted(record["labels"]) == sorted(label["path"] for label in record["predicted"])
+    return sorted(record["labels"]) == sorted(predicted["path"] for predicted in record["predicted"])
 
 
-def _length(example: tuple[Document, dict[str, Any], tuple[int, ...]]) -> int:
-    return len(example[0].text)
-
-
-def _show_paths(console: Console, system: str, paths: list[list[str]], verdict: str) -> None:
-    shown = "; ".join(" > ".join(path) for path in paths) or "none"
-    console.print(f"  {system}, {verdict}: {shown}", highlight=False)
+def _show(console: Console, text: str, right: Paths, wrong: Paths) -> None:
+    table = Table.grid(padding=(0, 2))
+    for verdict, paths in (("ptmt (right)", right), ("bag of words (wrong)", wrong)):
+        table.add_row(f"  {verdict}", "\n".join(" > ".join(path) for path in paths) or "no label")
+    console.print(f'"{text}"', highlight=False, style="bold", soft_wrap=True)
+    console.print(table)
 
 
 if __name__ == "__main__":
