@@ -15,6 +15,7 @@ from ptmt_lightning.launch.composing import Kind, choices, composed, config_fold
 from ptmt_lightning.launch.overrides import chosen_groups, hydra_parser
 from ptmt_lightning.launch.program import typed_program
 from ptmt_lightning.launch.suggestions import hint, key_meant, nearest
+from ptmt_lightning.run_folder.paths import LENGTHS
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -27,8 +28,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
         arguments: the arguments as typed after ``run.py``. The folder of ``--config-dir`` adds groups and choices.
 
     Raises:
-        ValueError: a key, choice or folder does not exist, a switch is neither true nor false, or ``resume`` is not the
-            only setting.
+        ValueError: a key, choice or folder does not exist, a switch is neither true nor false, or beside ``resume``
+            stands more than the length of the training.
     """
     options = hydra_parser().parse_intermixed_args(arguments)
     if options.config_path or options.shell_completion:  # arguments of shell completion are no overrides
@@ -36,8 +37,10 @@ def check_overrides(arguments: Sequence[str]) -> None:
     folders = config_folders(options)
     overrides = _parsed([argument for argument in options.overrides if "=" in argument])
     ours = [o for o in overrides if not o.key_or_group.startswith("hydra")]
-    if len(ours) > 1 and any(o.key_or_group == "resume" for o in ours):
-        raise ValueError("resume goes on with the run's own configuration; leave out all other settings")
+    if any(o.key_or_group == "resume" for o in ours) and not {o.key_or_group for o in ours} <= {"resume", *LENGTHS}:
+        raise ValueError(
+            f"resume goes on with the run's own configuration; leave out all other settings but {' and '.join(LENGTHS)}"
+        )
     if ours and not any(o.key_or_group == "hydra.searchpath" for o in overrides):
         for override in ours:
             if known := choices(folders, override.key_or_group):
