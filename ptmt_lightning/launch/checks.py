@@ -9,8 +9,9 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from ptmt_lightning.data.kinds import fitting_dataset, is_sample
 from ptmt_lightning.launch.composing import Kind, choices, composed, config_folders, groups, keys, kind_of
 from ptmt_lightning.launch.overrides import chosen_groups, hydra_parser
 from ptmt_lightning.launch.program import typed_program
@@ -48,6 +49,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
         every = [override for override in overrides if choices(folders, override.key_or_group)]
         config = composed(chosen_groups(every), tuple(folders), options.config_name or "config")
         _check_keys(ours, config, folders)
+        _check_dataset(ours, config)
 
 
 def check_multirun(arguments: Sequence[str]) -> None:
@@ -89,6 +91,23 @@ def _check_keys(overrides: list[Override], config: DictConfig, folders: list[Pat
         is_of_trainer = key.startswith("trainer.")  # whose switches may take more, such as trainer.deterministic=warn
         if isinstance(override.value(), str) and not is_of_trainer and kind_of(config, key) is Kind.SWITCH:
             raise ValueError(f"{override.input_line}: expected true or false")
+
+
+def _check_dataset(overrides: list[Override], config: DictConfig) -> None:
+    """Refuse a path of data without a word on what they are: the built-in sample would be made or looked for there.
+
+    Raises:
+        ValueError: names the data set to choose.
+    """
+    typed = {override.key_or_group: override for override in overrides}
+    path, kind = typed.get("dataset.path"), OmegaConf.select(config, "dataset._target_")
+    if path is None or "dataset" in typed or path.is_sweep_override() or "SampleDataModule" not in str(kind):
+        return
+    value = str(path.value())
+    if not is_sample(Path(value).expanduser()) and value != config.dataset.path:
+        raise ValueError(
+            f"{path.input_line}: without dataset=, the built-in sample would be taken; add {fitting_dataset(value)}"
+        )
 
 
 def _check_choice(override: Override, known: list[str]) -> None:
