@@ -41,7 +41,7 @@ class TorchScorer(torch.nn.Module):
             folder: description of the folder that ``PTMT.save_pretrained`` wrote.
         """
         path, settings, template, taxonomy = folder.path, folder.settings, folder.template, folder.taxonomy
-        backbone, tokenizer, _ = Pretrained(name=str(path)).load([])
+        backbone, tokenizer, _ = Pretrained(name=str(path)).load([], whole=True)
         folder.check_tokenizer(tokenizer)
         if backbone.missing:
             lacking = ", ".join(backbone.missing[:3])

@@ -62,6 +62,7 @@ def resumed(config: DictConfig, run_dir: Path, typed: Sequence[str] = ()) -> Dic
     if (before := content["run"]["dir"]) != str(run_dir):
         rank_zero_only(log.info)("the run was moved here from %s", before)
     earlier = OmegaConf.create(moved_paths(content, before, str(run_dir)))
+    assert isinstance(earlier, DictConfig)
     earlier.resume = config.resume
     for key in config.keys() - earlier.keys():  # settings that the version of the earlier run did not have
         earlier[key] = config[key]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ptmt_lightning.backbones.learned import tell_encoder_only
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.models.base import HTCModel
 
@@ -88,6 +89,8 @@ class TextClassifier(HTCModel):
                 f"backbone.max_length={self.max_length} leaves no room for a text; set it to "
                 f"{self.max_length - self.max_text_length + _NUM_SPECIAL + 1} or more"
             )
+        if self.backbone.learned is not None:
+            tell_encoder_only(self.backbone.learned.source)
         self.backbone.freeze_output()
         if not self.uses_transform:
             for parameter in self.backbone.head_parameters():

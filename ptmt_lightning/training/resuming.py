@@ -95,7 +95,9 @@ class _GoesOn(L.Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             state = checkpoint["callbacks"].get(callback.state_key)
             if isinstance(callback, ModelCheckpoint) and state and state["dirpath"] != callback.dirpath:
-                checkpoint["callbacks"][callback.state_key] = moved_paths(state, state["dirpath"], callback.dirpath)
+                checkpoint["callbacks"][callback.state_key] = moved_paths(
+                    state, state["dirpath"], str(callback.dirpath)
+                )
 
         progress = checkpoint["loops"]["fit_loop"]
         if self.before != length_of(trainer) and _ended_within_an_epoch(progress):

@@ -204,11 +204,8 @@ def _fit(
     """Train, then put the best checkpoint's weights into the model, and its scores into the record."""
     record.start()
     trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
-    seconds, epochs, steps = (
-        round(record.fit_seconds, 2),
-        trainer.fit_loop.epoch_progress.current.processed,
-        trainer.global_step,
-    )
+    epochs: int = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+    seconds, steps = round(record.fit_seconds, 2), trainer.global_step
     saved = trainer.checkpoint_callback
     if not isinstance(saved, ModelCheckpoint) or not saved.best_model_path:
         return _Fitted(seconds, epochs, steps, None, None)
