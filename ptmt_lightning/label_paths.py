@@ -99,6 +99,20 @@ class LabelPaths:
             path.insert(0, self.parents[path[0]][0])
         return path
 
+    def nodes_in(self, other: LabelPaths) -> list[int | None]:
+        """Return for each node the node of another hierarchy to which one of its label paths leads; None without one.
+
+        In a DAG, the path by the first parent that has one counts.
+        """
+        found: list[int | None] = []
+        for node, label in enumerate(self.labels):  # parents come before their children
+            above = [found[parent] for parent in self.parents[node]]
+            places = [other._step(place, label) for place in above if place is not None]
+            if node in self.tops:
+                places.append(other._step(None, label))
+            found.append(next((place for place in places if place is not None), None))
+        return found
+
     def words(self) -> list[str]:
         """Return the words of each node: its label, or those of its whole path where others share the label."""
         return [

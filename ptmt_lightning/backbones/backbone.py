@@ -27,6 +27,7 @@ from ptmt_lightning.backbones.attention import (
     layer_at_positions,
 )
 from ptmt_lightning.backbones.families import Family, family_of
+from ptmt_lightning.backbones.learned import Learned
 
 
 class Backbone(nn.Module):
@@ -55,6 +56,7 @@ class Backbone(nn.Module):
     """
 
     commit: str | None = None  # of the hub that the model comes from
+    learned: Learned | None = None  # what a trained model, from which a training starts, has added to it
 
     def __init__(
         self, model: PreTrainedModel, *, trained_head: bool, is_pretrained: bool = True, missing: Sequence[str] = ()

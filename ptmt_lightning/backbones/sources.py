@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -28,10 +29,10 @@ from transformers.utils import logging as transformers_logging
 
 from ptmt_lightning.backbones.backbone import Backbone
 from ptmt_lightning.backbones.families import Form, family_of
+from ptmt_lightning.backbones.learned import set_apart
 from ptmt_lightning.backbones.vocabulary import word_tokenizer
-from ptmt_lightning.backbones.weights import MisfitError, check_parameters, check_sizes, load_weights
+from ptmt_lightning.backbones.weights import MisfitError, check_folder, check_parameters, check_sizes, load_weights
 from ptmt_lightning.utils.checks import check_range
-from ptmt_lightning.utils.files import read_json_object
 from ptmt_lightning.utils.hub import hub_source
 from ptmt_lightning.utils.tokens import vocabulary_size
 
@@ -76,17 +77,20 @@ class Pretrained:
         if self.name.startswith("~"):
             object.__setattr__(self, "name", str(Path(self.name).expanduser()))
 
-    def load(self, texts: Iterable[str]) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
+    def load(self, texts: Iterable[str], *, whole: bool = False) -> tuple[Backbone, PreTrainedTokenizerBase, int]:
         """Return backbone, tokenizer and the longest sequence to use, in tokens.
+
+        Of a trained PTMT model, the tokens of its prompts and labels are set apart in ``Backbone.learned``.
 
         Args:
             texts: not read; :class:`FromScratch` needs them.
+            whole: leave a trained model's tokens where they are, as its predictions need them.
 
         Raises:
             ValueError: nothing usable under that name, an unsupported family, or a bad setting.
         """
         self._check_adapters()
-        _check_folder(self.name)
+        check_folder(self.name)
         source = hub_source(self.name)
         with _named(self.name, "config.json", source.hint):
             config = AutoConfig.from_pretrained(source.name, trust_remote_code=False, **source.options)
@@ -130,7 +134,11 @@ class Pretrained:
             backbone.freeze()
         if self.lora_rank is not None:
             backbone.add_adapters(self.lora_rank, self.lora_alpha, self.lora_dropout)
-        return _fit_to_tokenizer(backbone, tokenizer, self.max_length, self.name)
+        backbone, tokenizer, max_length = _fit_to_tokenizer(backbone, tokenizer, self.max_length, self.name)
+        if not whole:
+            with quiet_transformers():
+                tokenizer = set_apart(backbone, tokenizer, partial(source.file, commit=commit), self.name)
+        return backbone, tokenizer, max_length
 
     def _check_adapters(self) -> None:
         if self.lora_rank is None:
@@ -181,9 +189,13 @@ class FromScratch:
             texts: the training texts, whose words make the vocabulary.
 
         Raises:
-            ValueError: a setting that is out of range.
+            ValueError: a setting that is out of range, or a folder's name, as if its model were opened.
         """
         check_range("backbone.vocabulary_size", self.vocabulary_size, 1, integer=True)
+        if (Path(self.name) / "config.json").is_file():
+            raise ValueError(
+                f"backbone.name={self.name!r}: a model's folder, which backbone=tiny does not open; set backbone=bert"
+            )
         tokenizer = word_tokenizer(texts, self.vocabulary_size)
         config = BertConfig(
             vocab_size=len(tokenizer),
@@ -274,34 +286,6 @@ def _check_special_tokens(tokenizer: PreTrainedTokenizerBase, form: Form, name: 
             f"backbone.name={name!r}: the tokenizer has no {', '.join(missing)}; name them in its "
             'tokenizer_config.json, as in "pad_token": "[PAD]", or take the folder of the model that it was made from'
         )
-
-
-def _check_folder(name: str) -> None:
-    """Refuse a local folder that lacks a part of a model, before Transformers looks for it on a hub.
-
-    Raises:
-        ValueError: names the missing part.
-    """
-    folder = Path(name)
-    if not folder.is_dir():
-        return
-    for file in ("config.json", "tokenizer_config.json"):
-        if (folder / file).exists():
-            try:
-                read_json_object(folder / file)
-            except ValueError as error:
-                raise ValueError(f"backbone.name={name!r}: {error}") from None
-    wanted = {
-        "config.json": ["config.json"],
-        "weights": ["*.safetensors", "pytorch_model*.bin"],
-        "tokenizer": ["tokenizer.json", "vocab.txt", "vocab.json", "*.model"],
-    }
-    for part, patterns in wanted.items():
-        if not any(path for pattern in patterns for path in folder.glob(pattern)):
-            raise ValueError(
-                f"backbone.name={name!r}: the folder has no {part} ({' or '.join(patterns)}); save it there with "
-                "save_pretrained of the model and of the tokenizer"
-            )
 
 
 @contextmanager

@@ -41,6 +41,34 @@ class MisfitError(ValueError):
     """A model's configuration has sizes that no model has, or its weights do not fit it."""
 
 
+def check_folder(name: str) -> None:
+    """Refuse a local folder that lacks a part of a model, before Transformers looks for it on a hub.
+
+    Raises:
+        ValueError: names the missing part.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return
+    for file in ("config.json", "tokenizer_config.json"):
+        if (folder / file).exists():
+            try:
+                read_json_object(folder / file)
+            except ValueError as error:
+                raise ValueError(f"backbone.name={name!r}: {error}") from None
+    wanted = {
+        "config.json": ["config.json"],
+        "weights": ["*.safetensors", "pytorch_model*.bin"],
+        "tokenizer": ["tokenizer.json", "vocab.txt", "vocab.json", "*.model"],
+    }
+    for part, patterns in wanted.items():
+        if not any(path for pattern in patterns for path in folder.glob(pattern)):
+            raise ValueError(
+                f"backbone.name={name!r}: the folder has no {part} ({' or '.join(patterns)}); save it there with "
+                "save_pretrained of the model and of the tokenizer"
+            )
+
+
 def check_sizes(config: PretrainedConfig, name: str) -> None:
     """Refuse a configuration with sizes that no model has, before anything of its size is made.
 

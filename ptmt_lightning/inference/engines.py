@@ -35,7 +35,9 @@ class TorchScorer(torch.nn.Module):
         Raises:
             ValueError: a file of the folder does not fit the others.
         """
-        backbone, tokenizer, _ = Pretrained(name=str(folder.path), max_length=folder.system.max_length).load([])
+        backbone, tokenizer, _ = Pretrained(name=str(folder.path), max_length=folder.system.max_length).load(
+            [], whole=True
+        )
         folder.check_tokenizer(tokenizer)
         if backbone.missing:
             lacking = ", ".join(backbone.missing[:3])

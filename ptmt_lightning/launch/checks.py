@@ -9,12 +9,14 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from ptmt_lightning.data.kinds import fitting_dataset, is_sample
 from ptmt_lightning.launch.composing import Kind, choices, composed, config_folders, groups, keys, kind_of
 from ptmt_lightning.launch.overrides import chosen_groups, hydra_parser
 from ptmt_lightning.launch.program import typed_program
 from ptmt_lightning.launch.suggestions import hint, key_meant, nearest
+from ptmt_lightning.run_folder.paths import LENGTHS
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -27,8 +29,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
         arguments: the arguments as typed after ``run.py``. The folder of ``--config-dir`` adds groups and choices.
 
     Raises:
-        ValueError: a key, choice or folder does not exist, a switch is neither true nor false, or ``resume`` is not the
-            only setting.
+        ValueError: a key, choice or folder does not exist, a switch is neither true nor false, or beside ``resume``
+            stands more than the length of the training.
     """
     options = hydra_parser().parse_intermixed_args(arguments)
     if options.config_path or options.shell_completion:  # arguments of shell completion are no overrides
@@ -36,8 +38,10 @@ def check_overrides(arguments: Sequence[str]) -> None:
     folders = config_folders(options)
     overrides = _parsed([argument for argument in options.overrides if "=" in argument])
     ours = [o for o in overrides if not o.key_or_group.startswith("hydra")]
-    if len(ours) > 1 and any(o.key_or_group == "resume" for o in ours):
-        raise ValueError("resume goes on with the run's own configuration; leave out all other settings")
+    if any(o.key_or_group == "resume" for o in ours) and not {o.key_or_group for o in ours} <= {"resume", *LENGTHS}:
+        raise ValueError(
+            f"resume goes on with the run's own configuration; leave out all other settings but {' and '.join(LENGTHS)}"
+        )
     if ours and not any(o.key_or_group == "hydra.searchpath" for o in overrides):
         for override in ours:
             if known := choices(folders, override.key_or_group):
@@ -45,6 +49,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
         every = [override for override in overrides if choices(folders, override.key_or_group)]
         config = composed(chosen_groups(every), tuple(folders), options.config_name or "config")
         _check_keys(ours, config, folders)
+        _check_dataset(ours, config)
 
 
 def check_multirun(arguments: Sequence[str]) -> None:
@@ -86,6 +91,23 @@ def _check_keys(overrides: list[Override], config: DictConfig, folders: list[Pat
         is_of_trainer = key.startswith("trainer.")  # whose switches may take more, such as trainer.deterministic=warn
         if isinstance(override.value(), str) and not is_of_trainer and kind_of(config, key) is Kind.SWITCH:
             raise ValueError(f"{override.input_line}: expected true or false")
+
+
+def _check_dataset(overrides: list[Override], config: DictConfig) -> None:
+    """Refuse a path of data without a word on what they are: the built-in sample would be made or looked for there.
+
+    Raises:
+        ValueError: names the data set to choose.
+    """
+    typed = {override.key_or_group: override for override in overrides}
+    path, kind = typed.get("dataset.path"), OmegaConf.select(config, "dataset._target_")
+    if path is None or "dataset" in typed or path.is_sweep_override() or "SampleDataModule" not in str(kind):
+        return
+    value = str(path.value())
+    if not is_sample(Path(value).expanduser()) and value != config.dataset.path:
+        raise ValueError(
+            f"{path.input_line}: without dataset=, the built-in sample would be taken; add {fitting_dataset(value)}"
+        )
 
 
 def _check_choice(override: Override, known: list[str]) -> None:

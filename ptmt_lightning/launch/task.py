@@ -45,7 +45,7 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
     """
     quiet_libraries()
     with reported_errors(run_dir):
-        config = resumed(config, run_dir)
+        config = resumed(config, run_dir, HydraConfig.get().overrides.task)
         folder, is_new = RunFolder(run_dir), config.resume is None
         if is_new and not config.overwrite:
             folder.check_free()

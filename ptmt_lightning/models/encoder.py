@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ptmt_lightning.backbones.learned import tell_encoder_only
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.networks.text import NUM_SPECIAL, TextCollator, TextNetwork
 from ptmt_lightning.models.networks.text import TextBatch as TextBatch  # for systems that derive from this one
@@ -36,6 +37,8 @@ class TextClassifier(TextNetwork, HTCModel):
                 f"backbone.max_length={self.max_length} leaves no room for a text; set it to "
                 f"{self.max_length - self.max_text_length + NUM_SPECIAL + 1} or more"
             )
+        if self.backbone.learned is not None:
+            tell_encoder_only(self.backbone.learned.source)
         self.backbone.freeze_output()
         if not self.uses_transform:
             for parameter in self.backbone.head_parameters():

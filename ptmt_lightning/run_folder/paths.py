@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from ptmt_lightning.utils.files import leftovers_of
 
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "previous.ckpt", "best.ckpt"
+LENGTHS = ("trainer.max_epochs", "trainer.max_steps")  # the settings with which an earlier run may go on further
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,11 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
         self.remove_leftovers()
 
+    @rank_zero_only
+    def reopen(self) -> None:
+        """Remove the result of a run that goes on: what is written until its end is not of that result."""
+        self.result.unlink(missing_ok=True)
+
     @property
     def _is_of_a_run(self) -> bool:
         try:
@@ -175,3 +183,19 @@ class RunFolder:
             self.config, self.result, self.metrics, self.predictions, self.per_label, self.reliability,
             self.label_embeddings,
         )  # fmt: skip
+
+
+def moved_paths(node: Any, before: str, now: str) -> Any:
+    """Return plain content in which the paths of a folder, and of what is in it, are those of another folder.
+
+    Args:
+        node: mappings, lists, texts; anything else is returned as it is.
+        before: the folder that the paths name.
+        now: the folder to name in its place.
+    """
+    if isinstance(node, dict):
+        return {moved_paths(key, before, now): moved_paths(value, before, now) for key, value in node.items()}
+    if isinstance(node, list):
+        return [moved_paths(value, before, now) for value in node]
+    is_below = isinstance(node, str) and (node == before or node.startswith(f"{before}{os.sep}"))
+    return now + node.removeprefix(before) if is_below else node

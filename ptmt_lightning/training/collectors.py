@@ -14,6 +14,7 @@ from torch import Tensor
 from ptmt_lightning.metrics import MetricValues
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.run_folder.prediction import DocumentPrediction, document_predictions
+from ptmt_lightning.training.resuming import length_of
 
 AnyCallback = TypeVar("AnyCallback", bound=L.Callback)
 
@@ -39,7 +40,7 @@ def _gathered(trainer: L.Trainer, share: list[Any]) -> list[Any]:
 class RunRecord(L.Callback):
     """Keeps the seconds of fitting, over all legs of a resumed run, and the scores of the last validation.
 
-    Both are saved in checkpoints. The scores of a run are those in its best checkpoint.
+    Both are saved in checkpoints, with how long the run is to be. The scores of a run are those in its best checkpoint.
     """
 
     def __init__(self) -> None:
@@ -64,7 +65,9 @@ class RunRecord(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the record into a checkpoint."""
-        checkpoint |= {"val_results": self.val_results, "fit_seconds": self.fit_seconds}
+        checkpoint |= {
+            "val_results": self.val_results, "fit_seconds": self.fit_seconds, "length": length_of(trainer)
+        }  # fmt: skip
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the record over from a checkpoint."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from ptmt_lightning.data.document import SPLITS
 from ptmt_lightning.metrics import HierarchicalMetrics
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.run_folder import label_embeddings
-from ptmt_lightning.run_folder.checkpoint_files import newest
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.result import environment, write_config
 from ptmt_lightning.thresholds import tune_thresholds
@@ -28,8 +26,9 @@ from ptmt_lightning.training.advice import advice
 from ptmt_lightning.training.artifacts import FinishedRun, Tested, write_run
 from ptmt_lightning.training.checks import check_run
 from ptmt_lightning.training.collectors import PredictionCollector, RunRecord, ScoreCollector, attached
-from ptmt_lightning.training.loggers import RunCSVLogger, RunWandbLogger
+from ptmt_lightning.training.loggers import RunWandbLogger
 from ptmt_lightning.training.quiet import quiet_libraries
+from ptmt_lightning.training.resuming import prepare_to_resume
 from ptmt_lightning.training.trainer import make_trainer
 from ptmt_lightning.utils.secrets import masked
 
@@ -59,20 +58,28 @@ def train(
         test: score the test split, if there is one.
         keep_checkpoints: keep checkpoints at the end; otherwise only ``model/`` has the best weights. A run that did
             not end keeps them.
-        resume: go on from the newest checkpoint in ``run_dir`` that can be read.
+        resume: go on from the newest checkpoint in ``run_dir`` that can be read. The trainer may have another
+            ``max_epochs`` or ``max_steps`` than before: the optimiser's state is kept, and the learning rate follows
+            the schedule of the new length.
 
     Returns:
         The content of ``result.json``.
 
     Raises:
         ValueError: data, model and trainer don't go together; the folder holds another run; or the run is to be
-            resumed, but no checkpoint can be read.
+            resumed, but no checkpoint can be read, or the run has reached its new length already.
     """
     quiet_libraries()
     folder = RunFolder(Path(run_dir))
     trainer = trainer or make_trainer(run_dir)
     check_run(trainer, datamodule, model)
-    if not resume:
+    record = RunRecord()
+    trainer.callbacks.insert(0, record)  # type: ignore[attr-defined]
+    checkpoint = None
+    if resume:
+        checkpoint = prepare_to_resume(trainer, datamodule, model, folder)
+        folder.reopen()
+    else:
         folder.check_free()
         folder.clear()  # of a run that was cut off before it had a checkpoint
     config = config or _config(folder, datamodule, model, trainer)
@@ -81,9 +88,6 @@ def train(
     if wandb_logger:
         wandb_logger.keep_id(folder)
         wandb_logger.log_hyperparams(masked({**config, "dataset_fingerprint": datamodule.fingerprint}))
-    record = RunRecord()
-    trainer.callbacks.insert(0, record)  # type: ignore[attr-defined]
-    checkpoint = _prepare_to_resume(trainer, datamodule, folder) if resume else None
     if trainer.is_global_zero:
         _log_beginning(trainer, datamodule, model, folder)
     fitted = _fit(trainer, datamodule, model, record, checkpoint)
@@ -177,21 +181,6 @@ def _plain(module: torch.nn.Module) -> dict[str, Any]:
     return {k: v for k, v in vars(module).items() if k not in others and k[0] != "_" and isinstance(v, plain)}
 
 
-def _prepare_to_resume(trainer: L.Trainer, datamodule: HTCDataModule, folder: RunFolder) -> Path:
-    """Return the checkpoint to resume from; set data and curves back to where it was written."""
-    if trainer.is_global_zero:
-        folder.remove_leftovers()
-    # Lightning warns of a loader that can't resume within an epoch; it does not see that the sampler can.
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-    checkpoint, content = newest(folder)
-    progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-    datamodule.start_at(content["epoch"], progress["processed"])
-    for curves in trainer.loggers:
-        if isinstance(curves, RunCSVLogger):
-            curves.rewind(content["global_step"])
-    return checkpoint
-
-
 def _log_beginning(trainer: L.Trainer, datamodule: HTCDataModule, model: HTCModel, folder: RunFolder) -> None:
     log.info("run folder: %s", folder.path)
     for logger in trainer.loggers:
@@ -216,7 +205,8 @@ def _fit(
     """Train, then put the best checkpoint's weights into the model, and its scores into the record."""
     record.start()
     trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
-    seconds, epochs, steps = round(record.fit_seconds, 2), trainer.current_epoch, trainer.global_step
+    epochs: int = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+    seconds, steps = round(record.fit_seconds, 2), trainer.global_step
     saved = trainer.checkpoint_callback
     if not isinstance(saved, ModelCheckpoint) or not saved.best_model_path:
         return _Fitted(seconds, epochs, steps, None, None)

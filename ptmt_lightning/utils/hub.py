@@ -33,6 +33,25 @@ class HubSource(NamedTuple):
         found = try_to_load_from_cache(self.name, "config.json", constants.HF_HUB_CACHE, self.revision)
         return Path(found).parent.name if isinstance(found, str) else None
 
+    def file(self, name: str, *, commit: str | None) -> Path | None:
+        """Return the path of one of the model's files, downloaded if it is on a hub; None if it has no such file.
+
+        Args:
+            name: of the file.
+            commit: of the hub, from which the model's other files are.
+        """
+        if Path(self.name).exists():
+            path = Path(self.name, name)
+            return path if path.is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            revision = commit or self.revision
+            return Path(hf_hub_download(self.name, name, revision=revision, local_files_only=self.local_files_only))
+        except EntryNotFoundError:
+            return None
+
     def tell(self) -> None:
         """Log that the model was found among what was downloaded before, as the hub can't be reached."""
         if self.problem:

@@ -41,7 +41,7 @@ def test_only_updates_head_and_new_tokens_are_trained(
 
     batch = model.eval().collator(training=False)(toy_examples(model.tokenizer, toy_taxonomy))
     model.save_pretrained(tmp_path / "model")
-    again, _, _ = Pretrained(name=str(tmp_path / "model")).load([])
+    again, _, _ = Pretrained(name=str(tmp_path / "model")).load([], whole=True)
     again.eval()
     assert again.trained_head
     ours = model.states(batch)

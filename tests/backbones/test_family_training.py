@@ -46,7 +46,7 @@ def test_new_rows_learn_in_a_tied_matrix_and_the_saved_folder_scores_the_same(
     batch = model.eval().collator(training=False)(examples)
     logits = model(batch)
     model.save_pretrained(tmp_path / "model")
-    again, tokenizer, _ = Pretrained(name=str(tmp_path / "model")).load([])
+    again, tokenizer, _ = Pretrained(name=str(tmp_path / "model")).load([], whole=True)
     again.eval()
     assert len(again.token_embeddings) == len(tokenizer) == len(model.tokenizer)
     states = again(batch.input_ids, batch.attention_mask, batch.positions, decoder_ids=batch.decoder_ids)

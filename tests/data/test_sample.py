@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ptmt_lightning.data.document import SPLITS, Document, read_documents
-from ptmt_lightning.data.sample import write_sample
+from ptmt_lightning.data.kinds import fitting_dataset, is_sample
+from ptmt_lightning.data.sample import SampleDataModule, write_sample
 from ptmt_lightning.data.sample.grammar import KINDS, PARTS
+from ptmt_lightning.launch.checks import check_overrides
 from ptmt_lightning.taxonomy import Taxonomy
 
 FILES = {
@@ -155,3 +158,52 @@ def test_words_alone_do_not_tell_the_labels(documents: dict[str, list[Document]]
 
 def test_all_devices_share_a_part() -> None:
     assert set.intersection(*(set(parts) for parts in PARTS.values())) == {"Screen"}
+
+
+# ---- other data where the sample is looked for ----
+
+
+def test_the_sample_is_known_by_its_taxonomy(sample: Path, tmp_path: Path) -> None:
+    assert is_sample(sample)
+    shutil.copytree(sample, tmp_path / "other")
+    (tmp_path / "other/taxonomy.tsv").write_text("ROOT\tA\n")
+    assert not is_sample(tmp_path / "other")
+    assert not is_sample(tmp_path / "not there")
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "expected"),
+    [
+        (["train.jsonl", "val.jsonl", "taxonomy.tsv"], "", "dataset=jsonl"),
+        (["train.jsonl.gz", "val.jsonl"], "", "dataset=jsonl"),
+        (["train.csv", "test.csv"], "", "dataset=table"),
+        (["train.jsonl"], "", "dataset=table"),
+        (["texts.xlsx"], "texts.xlsx", "dataset=table"),
+        ([], "texts.CSV.gz", "dataset=table"),
+        (["taxonomy.tsv"], "", "dataset=jsonl (a folder with train.jsonl and val.jsonl) or dataset=table (a table)"),
+        ([], "nowhere", "dataset=jsonl (a folder with train.jsonl and val.jsonl) or dataset=table (a table)"),
+    ],
+)
+def test_for_other_data_the_fitting_data_set_is_named(
+    files: list[str], name: str, expected: str, tmp_path: Path
+) -> None:
+    for file in files:
+        (tmp_path / file).touch()
+    path = f"{tmp_path}/{name}".rstrip("/")
+    assert fitting_dataset(path) == expected
+    assert fitting_dataset("hf://ann/reviews@v1") == "dataset=table"
+    with pytest.raises(ValueError, match=rf"^dataset.path={path}: without dataset=, .* add {re.escape(expected)}$"):
+        check_overrides(["backbone=tiny", f"dataset.path={path}"])
+    check_overrides([f"dataset.path={path}", "dataset=sample"])
+    if Path(path).exists():
+        data = SampleDataModule(path)
+        with pytest.raises(
+            ValueError, match=rf"^dataset.path='{path}': not the built-in .* set {re.escape(expected)}$"
+        ):
+            data.prepare_data()
+
+
+def test_a_sample_elsewhere_needs_no_name_of_the_data_set(sample: Path) -> None:
+    check_overrides([f"dataset.path={sample}"])
+    check_overrides(["dataset.path=data/sample-v2", "experiment=demo"])
+    check_overrides(["dataset.path=/data/mine", "dataset=bgc"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ptmt_lightning.data.datamodule import HTCDataModule
+from ptmt_lightning.data.kinds import fitting_dataset, is_sample
 from ptmt_lightning.data.sample.texts import documents, paths
 from ptmt_lightning.utils.files import new_folder
 
@@ -19,7 +20,16 @@ class SampleDataModule(HTCDataModule):
     """Data module of the built-in sample, which it writes to ``path`` at the first start."""
 
     def prepare_data(self) -> None:
-        """Write the sample unless it is there already, then check its folder."""
+        """Write the sample unless it is there already, then check its folder.
+
+        Raises:
+            ValueError: something else is there; the message says which data set to choose for it.
+        """
+        if self.path.exists() and not is_sample(self.path):
+            raise ValueError(
+                f"dataset.path={str(self.path)!r}: not the built-in sample, which dataset=sample is; for your own data "
+                f"set {fitting_dataset(str(self.path))}"
+            )
         write_sample(self.path)
         super().prepare_data()
 

@@ -19,6 +19,7 @@ from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.ptmt.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.models.ptmt.network import DocumentPrompts, label_logits, slot_states
 from ptmt_lightning.models.ptmt.template import Template
+from ptmt_lightning.models.ptmt.warm_start import Rows, keep_learned
 from ptmt_lightning.utils.checks import check_range
 from ptmt_lightning.utils.tokens import vocabulary_size
 
@@ -46,6 +47,8 @@ class PTMT(HTCModel):
         mlm_probability: see :class:`~ptmt_lightning.models.ptmt.collator.PTMTCollator`.
         p_label: see :class:`~ptmt_lightning.models.ptmt.collator.PTMTCollator`.
         label_init: label tokens start as the mean embedding of the word pieces of their ``label_name``, or ``random``.
+            Where the backbone is a trained PTMT model, labels that it knows by their paths keep its embeddings and
+            biases with ``label_name``; with ``random`` all are drawn anew.
         shared: settings of all systems, see :class:`~ptmt_lightning.models.base.HTCModel`.
 
     Raises:
@@ -96,6 +99,14 @@ class PTMT(HTCModel):
             if num_prompt_tokens == 0:
                 raise ValueError("model.prompts=per_document: expected model.num_prompt_tokens of 1 or more; raise it")
             self.document_prompts = DocumentPrompts(self._initial_labels_VH.shape[1], self.template)
+            learned = self.backbone.learned
+            if learned and learned.document_prompts and learned.num_prompt_tokens == num_prompt_tokens:
+                try:
+                    self.document_prompts.load_state_dict(learned.document_prompts)
+                except RuntimeError as error:
+                    raise ValueError(
+                        f"backbone.name={learned.source!r}: prompts.safetensors does not fit the model; restore it"
+                    ) from error
         elif prompts != "shared":
             raise ValueError(f"model.prompts={prompts!r}: expected 'shared' or 'per_document'")
 
@@ -114,8 +125,14 @@ class PTMT(HTCModel):
                     matrix[-num_labels:] = name_embeddings(
                         self.backbone, self.tokenizer, self.taxonomy.words(), reduction="mean", of_output=of_output
                     )
-        label_bias_V = self.rule.decision.initial_logits(self.taxonomy.level_sizes)
-        self.backbone.add_token_rows(rows, F.pad(label_bias_V, (num_rows - num_labels, 0)), output_rows)
+        bias = F.pad(self.rule.decision.initial_logits(self.taxonomy.level_sizes), (num_rows - num_labels, 0))
+        if self.backbone.learned is not None:
+            keep_learned(
+                self.backbone.learned, Rows(rows, output_rows, bias), self.taxonomy,
+                num_prompt_tokens=len(self.template.prompt_ids), decision=self.rule.decision.name,
+                random_labels=label_init == "random",
+            )  # fmt: skip
+        self.backbone.add_token_rows(rows, bias, output_rows)
 
     @property
     def max_text_tokens(self) -> int:
@@ -176,6 +193,7 @@ class PTMT(HTCModel):
         return {
             "template": asdict(self.template),
             "prompts": "shared" if self.document_prompts is None else "per_document",
+            "trained_head": self.backbone.trained_head or self.alpha > 0,
         }
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:

@@ -73,8 +73,9 @@ def test_exported_folder_says_how_to_use_the_model(exported: tuple[PTMT, Path]) 
     assert Taxonomy.from_json(folder / "taxonomy.json").names == model.taxonomy.names
 
 
-def test_exported_folder_is_refused_as_a_backbone(exported: tuple[PTMT, Path]) -> None:
+def test_exported_folder_without_its_description_is_refused_as_a_backbone(exported: tuple[PTMT, Path]) -> None:
     model, folder = exported
+    (folder / "taxonomy.json").unlink()
     backbone, tokenizer, max_length = Pretrained(name=str(folder)).load([])
     assert isinstance(backbone, Backbone)
     with pytest.raises(ValueError, match=r"already has template tokens such as '\[P1\]'"):
