@@ -184,7 +184,7 @@ def _settings_file(folder: Path, name: str) -> Path:
     if any((folder / "model" / f"{system}.json").exists() for system in SYSTEMS):
         hint = f"; did you mean {folder / 'model'}?"
     elif other:
-        hint = f": it is of model={other[0]}, which this version does not know; update ptmt_lightning"
+        hint = f": it is of model={other[0]}, which this version of ptmt_lightning can't open"
     raise ValueError(f"{name!r} has no {', '.join(f'{system}.json' for system in SYSTEMS)}{hint}")
 
 

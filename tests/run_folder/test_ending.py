@@ -85,7 +85,8 @@ def test_a_metric_that_one_split_lacks(folder: RunFolder, capsys: pytest.Capture
 
 
 def test_only_what_can_be_used_further_is_offered(folder: RunFolder) -> None:
-    assert next_commands("bert", folder.path) == ["ptmt report outputs/toy/ptmt"]
+    assert next_commands("mine", folder.path) == ["ptmt report outputs/toy/ptmt"]
+    assert [command.split()[1] for command in next_commands("hbgl", folder.path)] == ["predict", "serve", "report"]
     odd = folder.path.parent / "it's mine"
     assert shlex.split(next_commands("ptmt", odd)[1])[2:] == ["outputs/toy/ptmt/it's mine/model"]
 
