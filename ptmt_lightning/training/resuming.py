@@ -114,7 +114,7 @@ class _GoesOn(L.Callback):
         if is_longer:
             self._reschedule(trainer, tell)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+            if isinstance(callback, EarlyStopping) and callback.wait_count >= max(1, callback.patience):
                 if is_longer:
                     callback.wait_count = 0
                     tell("early stopping had ended the run; it counts its %d epochs anew", callback.patience)

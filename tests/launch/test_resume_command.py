@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from conftest import TOY_DOCUMENTS, TOY_EDGES, write_folder
 from helpers import only_run, start, toy_arguments
 from omegaconf import OmegaConf
+
+from ptmt_lightning.inference import Classifier
 
 
 def test_a_finished_run_goes_on_for_longer_where_it_was_moved_to(toy_folder: Path, tmp_path: Path) -> None:
@@ -41,3 +44,27 @@ def test_a_finished_run_goes_on_for_longer_where_it_was_moved_to(toy_folder: Pat
     assert pd.read_csv(run_dir / "metrics.csv")["step"].max() == 18
     pictures = [path for path in before if path.name == "learning_curves.png"]
     assert all(path.read_bytes() != before[path] for path in pictures if "figures" in path.parent.name)
+
+
+def test_a_new_run_starts_from_a_finished_one_on_a_grown_taxonomy(toy_folder: Path, tmp_path: Path) -> None:
+    """By the command that a finished run without checkpoints names; and the new run can be resumed."""
+    toy = [argument for argument in toy_arguments(toy_folder) if argument != "keep_checkpoints=true"]
+    done = start(tmp_path, *toy, "trainer.max_epochs=1")
+    assert done.returncode == 0, done.stderr
+    run_dir = only_run(tmp_path)
+    refused = start(tmp_path, f"resume={run_dir}", "trainer.max_epochs=3")
+    assert refused.stderr.startswith(f"error: resume='{run_dir}': that run is finished and kept no checkpoints")
+    words = refused.stderr.rstrip("`\n").split()[-2:]
+    assert words == ["backbone=bert", f"backbone.name={run_dir}/model"]
+    grown = write_folder(
+        tmp_path / "grown", [*TOY_EDGES, ("C", "CB")], train=TOY_DOCUMENTS * 4, val=TOY_DOCUMENTS, test=TOY_DOCUMENTS
+    )
+    new = [word for word in toy_arguments(grown) if not word.startswith("backbone")]
+    folder = tmp_path / "new"
+    warm = start(tmp_path, *new, *words, f"hydra.run.dir={folder}", "trainer.max_epochs=1")
+    assert warm.returncode == 0, warm.stderr
+    assert f"warm start from {run_dir}/model: 11 labels are known and keep what was learnt, 1 are new" in warm.stdout
+    again = start(tmp_path, f"resume={folder}", "trainer.max_epochs=2")
+    assert again.returncode == 0, again.stderr
+    assert Classifier.from_pretrained(folder / "model").taxonomy.labels[-1] == "AAA"
+    assert json.loads((folder / "result.json").read_text())["epochs"] == 2

@@ -30,7 +30,9 @@ LIMITLESS = LinearAdamW(learning_rate=1e-3, new_rate_factor=1, warmup_ratio=0.0,
     [
         ({"max_epochs": 2}, {"max_epochs": 4}),
         ({"max_epochs": 4, "max_steps": 12}, {"max_epochs": 4, "max_steps": 24}),
-        ({"max_epochs": 4, "max_steps": 8}, {"max_epochs": 4, "max_steps": -1}),  # within an epoch
+        ({"max_epochs": 4, "max_steps": 8}, {"max_epochs": 4}),  # within an epoch
+        ({"max_epochs": 4, "max_steps": 8}, {"max_epochs": 4, "max_steps": 24}),
+        ({"max_epochs": 4, "max_steps": 9, "val_check_interval": 3}, {"max_epochs": 4, "val_check_interval": 3}),
     ],
 )
 def test_a_finished_run_goes_on_as_one_of_the_new_length(
