@@ -14,7 +14,7 @@ from transformers import get_constant_schedule_with_warmup, get_linear_schedule_
 from ptmt_lightning.backbones import Backbone
 from ptmt_lightning.utils.checks import check_range
 
-# The rule for rates that are not set, measured in experiments/defaults/rates: AdamW moves each weight by about the rate
+# The rule for rates that are not set, measured in experiments/backbone_rates: AdamW moves each weight by about the rate
 # at a step, whatever its gradient, and what a layer adds up of it grows with its width.
 _RATE, _WIDTH, _POWER = 5e-5, 768, 2.5  # the usual rate of base-size models; the best of one half as wide is 3e-4
 _HIGHEST, _HIGHEST_FROM_SCRATCH = 3e-4, 1e-3
