@@ -27,7 +27,7 @@ from ptmt_lightning.losses import WASL, LabelLoss
 from ptmt_lightning.metrics import Classes, HierarchicalMetrics
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.thresholds import Tuning
+from ptmt_lightning.thresholds import Tuning, check_tuning
 from ptmt_lightning.utils.digests import digest, model_digests
 
 
@@ -348,8 +348,7 @@ def _check_decision(label_loss: LabelLoss, tune_threshold: str | None, decoding:
         ValueError: one of these, or a way of tuning that is not known.
     """
     name = type(label_loss).__name__
-    if tune_threshold not in (None, "global", "level"):
-        raise ValueError(f"model.tune_threshold={tune_threshold!r}: expected null, 'global' or 'level'")
+    check_tuning(tune_threshold)
     if tune_threshold and label_loss.decision.single_label:
         raise ValueError(
             f"model.tune_threshold={tune_threshold}: loss={name} predicts the best label of "
