@@ -27,12 +27,12 @@ def rows(run: Path) -> list[dict[str, Any]]:
         run: folder of the run.
     """
     result = json.loads((run / "result.json").read_text())
-    optimizer = OmegaConf.load(run / "config.yaml").optimizer
+    config = OmegaConf.load(run / "config.yaml")
     ends = {
         "epochs": result["epochs"],
         "steps": result["steps"],
-        "learning_rate": optimizer.learning_rate,
-        "new_rate_factor": optimizer.new_rate_factor,
+        "learning_rate": OmegaConf.select(config, "optimizer.learning_rate"),  # model=tfidf has none
+        "new_rate_factor": OmegaConf.select(config, "optimizer.new_rate_factor"),
         "wall_seconds": round(sum(result["seconds"].values())),
         "device": f"{result['device']} x {result['num_threads']} threads",
         "git_sha": result["git_sha"],

@@ -20,6 +20,7 @@ from torch import Tensor
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
 
+DEFAULT_THRESHOLD = 0.5
 Decoding = Literal["threshold", "best_path", "top_k"]
 
 

@@ -5,7 +5,7 @@ Shape legend: ``N`` documents, ``V`` nodes, ``D`` levels.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,16 @@ Tuning = Literal["global", "level"]
 _CANDIDATES = tuple(i / 40 for i in range(1, 40))
 _CHUNK = 4096  # documents that are decided at a time, to bound memory
 _ROUNDS = 3  # highest number of passes over the levels
+
+
+def check_tuning(tuning: str | None) -> None:
+    """Refuse a way of tuning that is not known.
+
+    Raises:
+        ValueError: names the setting and what it may be.
+    """
+    if tuning not in (None, *get_args(Tuning)):
+        raise ValueError(f"model.tune_threshold={tuning!r}: expected null, 'global' or 'level'")
 
 
 def tune_thresholds(

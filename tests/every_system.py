@@ -13,6 +13,7 @@ from ptmt_lightning.backbones import Pretrained
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.bert import BERTClassifier
 from ptmt_lightning.models.bert_ml import BERTML
+from ptmt_lightning.models.frozen import FrozenEncoder
 from ptmt_lightning.models.gacaps import GACaps
 from ptmt_lightning.models.hbgl import HBGL
 from ptmt_lightning.taxonomy import Taxonomy
@@ -21,10 +22,12 @@ TEXTS = [str(document["text"]) for document in TOY_DOCUMENTS]
 PEERS: dict[str, tuple[type[HTCModel], dict[str, Any]]] = {
     "bert": (BERTClassifier, {}),
     "bert_ml": (BERTML, {"num_layers": 2}),
+    "frozen": (FrozenEncoder, {}),
     "gacaps": (GACaps, {"num_features": 6, "capsule_size": 4}),
     "hbgl": (HBGL, {"pretraining_steps": 0}),
 }
 SYSTEMS = ("ptmt", *PEERS)
+SPREAD = {"hbgl": 30, "gacaps": 1.5}  # factors by which scores of layers at their start are spread out
 
 
 def saved(folder: Path, system: str, model_type: str | None = None, **changes: Any) -> HTCModel:
@@ -40,6 +43,6 @@ def saved(folder: Path, system: str, model_type: str | None = None, **changes: A
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if not name.startswith("backbone.") and not name.endswith("bias"):
-                parameter.mul_({"hbgl": 30, "gacaps": 1.5}.get(system, 20))
+                parameter.normal_() if system == "frozen" else parameter.mul_(SPREAD.get(system, 20))
     model.save_pretrained(folder / "model")
     return model

@@ -119,6 +119,14 @@ class HTCDataModule(L.LightningDataModule):
             raise ValueError(f"dataset.path={str(self.path)!r}: no {split}.jsonl (or .gz) there")
         return (document.text for document in read_documents(path, split, self.taxonomy))
 
+    def labelled_texts(self, split: str) -> tuple[list[str], npt.NDArray[np.bool_]]:
+        """Return the texts of a split and their nodes, bool ``[N, V]``; for ``train``, of those that are drawn."""
+        documents = self._used(split)
+        targets = np.zeros((len(documents), len(self.taxonomy)), dtype=bool)
+        targets[documents.nodes()] = True
+        drawn = set(self._train_rows.tolist()) if split == "train" else range(len(documents))
+        return [text for row, text in enumerate(self.texts(split)) if row in drawn], targets
+
     def connect(
         self,
         *,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ptmt_lightning.launch.checks import check_multirun, check_overrides
 from ptmt_lightning.launch.conf import conf_folder
@@ -43,6 +43,12 @@ def main() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
 def _run(config: DictConfig) -> float | None:
-    from ptmt_lightning.launch.task import run_task  # imported late, as it imports PyTorch and Lightning
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    # Imported late, as they import PyTorch and Lightning.
+    if OmegaConf.select(config, "model._target_") == "ptmt_lightning.models.tfidf.TfidfClassifier":
+        from ptmt_lightning.launch.tfidf_task import run_tfidf_task
 
-    return run_task(config, Path(HydraConfig.get().runtime.output_dir))
+        return run_tfidf_task(config, run_dir)
+    from ptmt_lightning.launch.task import run_task
+
+    return run_task(config, run_dir)

@@ -50,7 +50,7 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
         if is_new and not config.overwrite:
             folder.check_free()
         settings = written(config)
-        _mask_hydras_files(run_dir)
+        mask_hydras_files(run_dir)
         if not sys.stdout.isatty():  # a bar in a file is a line of noise an epoch
             config.callbacks.progress_bar = None
             config.trainer.enable_progress_bar = False
@@ -63,12 +63,12 @@ def run_task(config: DictConfig, run_dir: Path) -> float | None:
         )
         model = build(datamodule, backbone, build_model, seed=config.seed, compile_backbone=config.impl.compile)
         _write_down_rates(settings, model)
-        trainer = instantiate(config.trainer, callbacks=_parts(config.callbacks), logger=False, _convert_="all")
+        trainer = instantiate(config.trainer, callbacks=parts(config.callbacks), logger=False, _convert_="all")
         _check_launcher(trainer)
         check_run(trainer, datamodule, model)
         if is_new and config.overwrite:
             folder.clear()  # not before all settings are known to be valid, nor after the loggers read the folder
-        trainer.loggers = _parts(config.logger)
+        trainer.loggers = parts(config.logger)
     try:
         with reported_errors(run_dir):
             result = train(
@@ -97,14 +97,14 @@ def _write_down_rates(settings: dict[str, Any], model: HTCModel) -> None:
             settings["optimizer"][name] = getattr(model.optimizer, name)
 
 
-def _mask_hydras_files(run_dir: Path) -> None:
+def mask_hydras_files(run_dir: Path) -> None:
     """Mask secrets in the settings that Hydra itself writes where ``hydra.output_subdir`` or a sweep asks for it."""
     hydra = HydraConfig.get()
     for path in Path(run_dir, hydra.output_subdir).glob("*.yaml") if hydra.output_subdir else ():
         mask_file(path)
 
 
-def _parts(group: DictConfig) -> list[Any]:
+def parts(group: DictConfig) -> list[Any]:
     """Return the objects that a group of the configuration names, without those that are null."""
     return [instantiate(node, _convert_="all") for node in group.values() if node]
 

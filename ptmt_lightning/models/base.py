@@ -22,15 +22,13 @@ from transformers import PreTrainedTokenizerBase
 import ptmt_lightning
 from ptmt_lightning.backbones import Backbone, quiet_transformers
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.decisions import DecisionRule, Decoding, check_decoding, per_level
+from ptmt_lightning.decisions import DEFAULT_THRESHOLD, DecisionRule, Decoding, check_decoding, per_level
 from ptmt_lightning.losses import WASL, LabelLoss
 from ptmt_lightning.metrics import Classes, HierarchicalMetrics
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.thresholds import Tuning
+from ptmt_lightning.thresholds import Tuning, check_tuning
 from ptmt_lightning.utils.digests import digest, model_digests
-
-_THRESHOLD = 0.5
 
 
 class Batch(Protocol):
@@ -101,7 +99,7 @@ class HTCModel(L.LightningModule):
         label_loss: LabelLoss | None = None,
         optimizer: LinearAdamW | None = None,
         decoding: Decoding | None = None,
-        threshold: float | Sequence[float] = _THRESHOLD,
+        threshold: float | Sequence[float] = DEFAULT_THRESHOLD,
         top_k: int | None = None,
         tune_threshold: Tuning | None = None,
         prune: bool = True,
@@ -114,7 +112,9 @@ class HTCModel(L.LightningModule):
         optimizer = self.published_optimizer() if optimizer is None else optimizer
         self.chose_rate = optimizer.learning_rate is None
         self.optimizer = optimizer.for_backbone(backbone)
-        self.chooses_decoding = decoding is None and top_k is None and threshold == _THRESHOLD and not tune_threshold
+        self.chooses_decoding = (
+            decoding is None and top_k is None and threshold == DEFAULT_THRESHOLD and not tune_threshold
+        )
         decoding = decoding or "threshold"
         _check_decision(self.label_loss, tune_threshold, decoding, coherent=coherent)
         check_decoding(decoding, top_k)
@@ -354,8 +354,7 @@ def _check_decision(label_loss: LabelLoss, tune_threshold: str | None, decoding:
         ValueError: one of these, or a way of tuning that is not known.
     """
     name = type(label_loss).__name__
-    if tune_threshold not in (None, "global", "level"):
-        raise ValueError(f"model.tune_threshold={tune_threshold!r}: expected null, 'global' or 'level'")
+    check_tuning(tune_threshold)
     if tune_threshold and label_loss.decision.single_label:
         raise ValueError(
             f"model.tune_threshold={tune_threshold}: loss={name} predicts the best label of "

@@ -28,6 +28,7 @@ def model_card(result: Mapping[str, Any], taxonomy: Taxonomy) -> str:
         pipeline_tag="text-classification",
         tags=["hierarchical-text-classification", result["model"]],
     )
+    steps = f", {result['epochs']} epochs, {result['steps']:,} steps" if result["steps"] else ""  # a fit has none
     card = f"""---
 {hub.to_yaml()}
 ---
@@ -41,7 +42,7 @@ Puts a text into a taxonomy of {len(taxonomy)} labels on {taxonomy.num_levels} l
 |---|---|
 | system | `{result["model"]}`, loss `{result["loss"]}` |
 | backbone | `{backbone}`, {result["num_parameters"] / 1e6:.1f} million parameters in all |
-| training | {documents["train"]:,} documents, {result["epochs"]} epochs, {result["steps"]:,} steps |
+| training | {documents["train"]:,} documents{steps} |
 | seed | {result["seed"]} |
 | predicts | {_decided(result)} |
 | made with | ptmt_lightning {result["versions"]["ptmt_lightning"]}, commit {result["git_sha"] or "unknown"} |

@@ -24,6 +24,7 @@ _PACKAGES = (
     "tokenizers",
     "torchmetrics",
     "hydra-core",
+    "scikit-learn",
 )
 
 

@@ -6,19 +6,20 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
+from torch import Tensor
 
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.metrics import MetricValues
-from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.run_folder import figures, label_embeddings
 from ptmt_lightning.run_folder.mistakes import wrong_predictions
 from ptmt_lightning.run_folder.model_card import model_card
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.prediction import DocumentPrediction
 from ptmt_lightning.run_folder.tables import write_tables
+from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.training.loggers import RunWandbLogger
 from ptmt_lightning.training.wandb_summary import log_finished
 from ptmt_lightning.utils.files import write_json, write_text
@@ -33,12 +34,26 @@ class Tested(NamedTuple):
     seconds: float
 
 
+class FinishedModel(Protocol):
+    """What the outputs of a run ask of its model, be it a trained system or a baseline that is fitted."""
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """Hierarchy of the labels."""
+
+    def label_embeddings(self) -> tuple[Tensor, Tensor] | None:
+        """Return the embeddings of nodes before training and now, ``[V, H]`` each, or None without any."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the model to a new folder."""
+
+
 class FinishedRun(NamedTuple):
     """All that the outputs of a run are made from."""
 
     folder: RunFolder
     datamodule: HTCDataModule
-    model: HTCModel
+    model: FinishedModel
     result: Mapping[str, Any]  # the content of result.json
     tested: Tested | None  # None without a test
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ptmt_lightning.backbones import Backbone
 from ptmt_lightning.class_weights import class_weights
 from ptmt_lightning.data.datamodule import HTCDataModule
+from ptmt_lightning.decisions import DecisionRule
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.training.checks import check_settings
 
@@ -75,13 +76,25 @@ def build(
                 f"loss={type(model.label_loss).__name__} expects at most one label a level; document {document_id} has "
                 f"{most} on level {level}; set loss=wasl or loss=bce"
             )
-    if model.chooses_decoding and datamodule.has_one_path("train"):
-        model.rule = replace(model.rule, decoding="best_path")
-    if model.rule.decoding == "best_path":
-        model.rule = replace(model.rule, to_leaf=datamodule.ends_at_leaves("train"))
+    fit_decoding(model, datamodule)
     if model.label_loss.class_weights is not None:
         counts = datamodule.label_counts("train").tolist()
         model.label_loss.weigh(class_weights(model.label_loss.class_weights, model.taxonomy, counts))
     if compile_backbone:
         model.backbone.compile_passes()
     return model
+
+
+class Decides(Protocol):
+    """What decides which labels are predicted."""
+
+    rule: DecisionRule
+    chooses_decoding: bool
+
+
+def fit_decoding(model: Decides, datamodule: HTCDataModule) -> None:
+    """Let the training documents decide, unless a setting does, whether one path is predicted, and where it may end."""
+    if model.chooses_decoding and datamodule.has_one_path("train"):
+        model.rule = replace(model.rule, decoding="best_path")
+    if model.rule.decoding == "best_path":
+        model.rule = replace(model.rule, to_leaf=datamodule.ends_at_leaves("train"))

@@ -15,6 +15,7 @@ from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.metrics import HierarchicalMetrics
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.run_folder.curves import mode_of
+from ptmt_lightning.taxonomy import Taxonomy
 
 
 def check_settings(build_model: object) -> None:
@@ -78,16 +79,21 @@ def check_batches(trainer: L.Trainer, datamodule: HTCDataModule) -> None:
                 )
 
 
+def validation_scores(taxonomy: Taxonomy) -> list[str]:
+    """Return the names of all scores of a validation, such as ``val/h_f1_macro``."""
+    metrics = HierarchicalMetrics(taxonomy)
+    none = torch.zeros(0, len(taxonomy))
+    metrics.update(none.bool(), none.bool(), none)
+    return [f"val/{name}" for name in metrics.compute().values]
+
+
 def check_monitor(monitor: str, model: HTCModel, mode: str | None = None) -> None:
     """Refuse a misspelt metric, or one that is to be followed in the wrong direction, before the first epoch.
 
     Raises:
         ValueError: there is no such metric, and which is the nearest; or ``mode`` is not the metric's.
     """
-    metrics = HierarchicalMetrics(model.taxonomy)
-    none = torch.zeros(0, len(model.taxonomy))
-    metrics.update(none.bool(), none.bool(), none)
-    known = ["val/label_loss", *(f"val/{name}" for name in metrics.compute().values)]
+    known = ["val/label_loss", *validation_scores(model.taxonomy)]
     if monitor not in known and not monitor.startswith("train/"):
         near = difflib.get_close_matches(monitor, known, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else "."

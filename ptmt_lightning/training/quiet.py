@@ -17,6 +17,7 @@ def quiet_libraries() -> None:
         ".*number of training batches .* is smaller than the logging interval",
         ".*pkg_resources",
         ".*Checkpoint directory .* exists and is not empty",  # of a run that goes on
+        ".*eval mode at the start of training",  # of a frozen backbone, as it should be
         ".*lr_scheduler.step.*before.*optimizer.step",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -14,6 +14,7 @@ from ptmt_lightning.backbones import name_embeddings
 from ptmt_lightning.losses import MeanBCE
 from ptmt_lightning.models.bert import BERTClassifier
 from ptmt_lightning.models.bert_ml import BERTML
+from ptmt_lightning.models.frozen import FrozenEncoder
 from ptmt_lightning.models.gacaps import GACaps
 from ptmt_lightning.models.hbgl import HBGL
 from ptmt_lightning.taxonomy import Taxonomy
@@ -38,6 +39,7 @@ def test_the_other_systems_work_with_it_too(tmp_path: Path, model_type: str, toy
     systems: list[tuple[Any, dict[str, Any]]] = [
         (BERTML, {"dropout": 0.0, "num_layers": 2, **penalties}),
         (GACaps, capsules),
+        (FrozenEncoder, {}),
     ]
     for system, settings in systems:
         backbone, tokenizer, longest = opened(tmp_path / system.__name__, model_type)
@@ -52,11 +54,13 @@ def test_the_other_systems_work_with_it_too(tmp_path: Path, model_type: str, toy
 def test_the_other_systems_refuse_what_is_no_encoder(tmp_path: Path, model_type: str, toy_taxonomy: Taxonomy) -> None:
     shared = {name: value for name, value in ptmt_settings().items() if name in ("seed", "optimizer")}
     backbone, tokenizer, longest = opened(tmp_path, model_type)
-    with pytest.raises(ValueError, match=rf"^model=bert reads the states of an encoder, and model type '{model_type}'"):
-        BERTClassifier(
-            taxonomy=toy_taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=longest, dropout=0.0,
-            label_loss=MeanBCE(gamma=0, weight=1), **shared,
-        )  # fmt: skip
+    for system in (BERTClassifier, FrozenEncoder):
+        expected = rf"^model={system.system} reads the states of an encoder, and model type '{model_type}'"
+        with pytest.raises(ValueError, match=expected):
+            system(
+                taxonomy=toy_taxonomy, backbone=backbone, tokenizer=tokenizer, max_length=longest,
+                label_loss=MeanBCE(gamma=0, weight=1), **shared,
+            )  # fmt: skip
 
 
 def test_vowel_signs_are_part_of_a_name(tmp_path: Path) -> None:

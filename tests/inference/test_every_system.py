@@ -169,6 +169,7 @@ def test_exported_models_in_8_bits(tmp_path: Path, system: str) -> None:
 HEADS = {
     "bert": {"head.weight", "head.bias"},
     "bert_ml": {"head.weight", "head.bias"},
+    "frozen": {"head.weight", "head.bias"},
     "gacaps": {
         "convolution.weight", "convolution.bias", "graph.project.weight", "graph.query.weight", "graph.query.bias",
         "graph.key.weight", "graph.key.bias", "gate.0.weight", "gate.0.bias", "gate.2.weight", "gate.2.bias",

@@ -19,7 +19,7 @@ from ptmt_lightning.launch.run_name import register_resolvers
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.training.trainer import make_trainer
 
-SYSTEMS = ("ptmt", "bert", "bert_ml", "hbgl", "gacaps")
+SYSTEMS = ("ptmt", "bert", "bert_ml", "hbgl", "gacaps", "frozen")
 
 
 def composed(*arguments: str) -> DictConfig:
@@ -47,7 +47,8 @@ def assert_same_defaults(node: DictConfig) -> int:
         raw = OmegaConf.to_container(node, resolve=False)
         assert isinstance(raw, dict)
         if key in known and not (isinstance(raw[key], str) and "${" in raw[key]):
-            assert raw[key] == known[key], f"{node._target_}.{key}: {raw[key]} in conf/, {known[key]} in the signature"
+            default = list(known[key]) if isinstance(known[key], tuple) else known[key]  # YAML has no tuples
+            assert raw[key] == default, f"{node._target_}.{key}: {raw[key]} in conf/, {known[key]} in the signature"
             compared += 1
     return compared
 
@@ -64,6 +65,10 @@ def test_systems(system: str) -> None:
     assert {name: getattr(ours, name) for name in config.loss if name != "_target_"} == {
         name: value for name, value in OmegaConf.to_container(config.loss).items() if name != "_target_"
     }
+
+
+def test_tfidf() -> None:
+    assert assert_same_defaults(composed("model=tfidf").model) == 11
 
 
 @pytest.mark.parametrize("loss", ["wasl", "bce", "mean_bce", "cross_entropy"])

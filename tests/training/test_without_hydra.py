@@ -18,6 +18,7 @@ from ptmt_lightning.launch.resume import resumed
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.bert import BERTClassifier
 from ptmt_lightning.models.bert_ml import BERTML
+from ptmt_lightning.models.frozen import FrozenEncoder
 from ptmt_lightning.models.gacaps import GACaps
 from ptmt_lightning.models.hbgl import HBGL
 from ptmt_lightning.models.ptmt.module import PTMT
@@ -118,7 +119,7 @@ def test_without_test_batches_there_is_no_test(toy_folder: Path, tmp_path: Path)
     assert (tmp_path / "run/model").is_dir()
 
 
-@pytest.mark.parametrize("system", [BERTClassifier, BERTML, HBGL, GACaps])
+@pytest.mark.parametrize("system", [BERTClassifier, BERTML, HBGL, GACaps, FrozenEncoder])
 def test_every_system_needs_no_settings(system: type[HTCModel], toy_folder: Path, tmp_path: Path) -> None:
     data = HTCDataModule(str(toy_folder), cache_dir=str(tmp_path / "cache"))
     model = build(data, FromScratch(num_layers=3), system)

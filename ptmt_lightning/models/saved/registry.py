@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ptmt_lightning.models.networks.cls import CLSNetwork
+from ptmt_lightning.models.networks.frozen import FrozenNetwork
 from ptmt_lightning.models.networks.gacaps import GACapsNetwork
 from ptmt_lightning.models.networks.hbgl import HBGLNetwork
 from ptmt_lightning.models.saved.encoder import SavedEncoder
@@ -20,6 +21,7 @@ SYSTEMS: dict[str, Callable[[Mapping[str, Any], Taxonomy], SavedSystem]] = {
     "ptmt": SavedPTMT.read,
     "bert": partial(SavedEncoder.read, CLSNetwork),
     "bert_ml": partial(SavedEncoder.read, CLSNetwork),
+    "frozen": partial(SavedEncoder.read, FrozenNetwork),
     "gacaps": partial(SavedEncoder.read, GACapsNetwork),
     "hbgl": partial(SavedEncoder.read, HBGLNetwork),
 }
