@@ -22,7 +22,7 @@ from ptmt_lightning.decisions import DecisionRule
 from ptmt_lightning.metrics import HierarchicalMetrics, MetricValues
 from ptmt_lightning.models.tfidf import TfidfClassifier, Weights
 from ptmt_lightning.run_folder.paths import RunFolder
-from ptmt_lightning.run_folder.prediction import document_predictions
+from ptmt_lightning.run_folder.prediction import DocumentPrediction, document_predictions
 from ptmt_lightning.run_folder.result import environment, write_config
 from ptmt_lightning.thresholds import tune_thresholds
 from ptmt_lightning.training.artifacts import FinishedRun, Tested, write_run
@@ -195,7 +195,8 @@ def _test(datamodule: HTCDataModule, model: TfidfClassifier) -> Tested:
     texts, true = datamodule.labelled_texts("test")
     started = time.perf_counter()
     logits, targets = model.logits(model.vectors(texts), model.weights), torch.from_numpy(true)
-    metrics, predictions = _scores(model, model.rule, logits, targets), []
+    metrics = _scores(model, model.rule, logits, targets)
+    predictions: list[DocumentPrediction] = []
     for predicted, some_targets, probabilities in _decided(model.rule, logits, targets):
         rows = range(len(predictions), len(predictions) + len(predicted))
         predictions += document_predictions(rows, predicted, probabilities, some_targets)
