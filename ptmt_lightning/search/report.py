@@ -47,6 +47,12 @@ def write_report(shared: SharedStudy, command: Sequence[str]) -> str | None:
                 "command": shlex.join([*command, *(f"{key}={value}" for key, value in best.params.items())]),
             }
             log.info("best of %d: trial %d with %g", len(done), best.number, best.value)
+            if best.value == 0 and results["direction"] == "maximize":
+                log.warning(
+                    "all trials scored 0: no label that their models predict is right, or they predict none; train "
+                    "longer (trainer.max_epochs), search higher rates (optimizer.learning_rate), or follow "
+                    "monitor=val/h_auprc, which needs no threshold"
+                )
         write_text(folder / "optimization_results.yaml", OmegaConf.to_yaml(OmegaConf.create(results)))
         write_text(folder / "trials.csv", csv_text(study.trials_dataframe()))
         if len(done) > 1:
