@@ -144,15 +144,12 @@ class KillAt(L.Callback):
 
 def test_a_killed_run_goes_on_where_its_folder_was_moved_to(toy_folder: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"trainer": {"max_epochs": 4}, "optimizer": LIMITLESS}
+    killed = {"max_epochs": 4, "callbacks": [KillAt()]}
     if (child := os.fork()) == 0:
-        run(
-            toy_folder,
-            tmp_path,
-            tmp_path / "old",
-            optimizer=LIMITLESS,
-            trainer={"max_epochs": 4, "callbacks": [KillAt()]},
-        )
-        os._exit(1)
+        try:
+            run(toy_folder, tmp_path, tmp_path / "old", optimizer=LIMITLESS, trainer=killed)
+        finally:
+            os._exit(1)  # never back into the tests
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     shutil.copytree(tmp_path / "old", tmp_path / "stays")
     (tmp_path / "elsewhere").mkdir()
