@@ -6,6 +6,7 @@ but for the tutorial's. A page is one script: what one block leaves, the next on
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from served import free_port
 from warm import warm_python
 
 from ptmt_lightning.backbones import FromScratch
+from ptmt_lightning.data.sample import write_sample
 
 pytestmark = pytest.mark.slow
 
@@ -76,8 +78,20 @@ def as_shell(block: Block, port: int) -> str:
     return written if block.title else f'{written}\n"$WARM" {name}'
 
 
+@pytest.fixture(scope="module")
+def small_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first documents of the built-in sample."""
+    folder = tmp_path_factory.mktemp("sample") / "sample"
+    write_sample(folder)
+    for split in folder.glob("*.jsonl"):
+        with split.open() as lines:
+            first = [*itertools.islice(lines, 60)]
+        split.write_text("".join(first))
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, finished_run: Path) -> Path:
+def folder(tmp_path: Path, finished_run: Path, small_sample: Path) -> Path:
     """A working folder in which every placeholder is there."""
     folder = tmp_path / "work"
     write_toy(folder / "FOLDER")
@@ -88,7 +102,7 @@ def folder(tmp_path: Path, finished_run: Path) -> Path:
     rows = (f"{document['text']},{' | '.join(map(' > '.join, document['labels']))}" for document in TOY_DOCUMENTS * 5)
     (folder / "table.csv").write_text("\n".join(["text,labels", *rows, ""]))
     put(folder / "data/bgc", bgc_files())
-    write_toy(folder / yaml.safe_load(read("conf/dataset/sample.yaml"))["path"])  # the sample itself takes longer
+    shutil.copytree(small_sample, folder / yaml.safe_load(read("conf/dataset/sample.yaml"))["path"])
     backbone, tokenizer, _ = FromScratch(hidden_size=32, intermediate_size=64).load(texts)
     backbone.save_pretrained(folder / "NAME_OR_FOLDER")
     tokenizer.save_pretrained(folder / "NAME_OR_FOLDER")
