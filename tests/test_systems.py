@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import start
-
-from ptmt_lightning.data.document import SPLITS
-from ptmt_lightning.data.sample import write_sample
+from learnable import write_learnable
 
 SYSTEMS = {
     "ptmt": [],
@@ -36,15 +32,8 @@ def quick_for(system: str) -> list[Any]:
 
 @pytest.fixture
 def documents(tmp_path: Path) -> list[str]:
-    """Arguments for 64 documents of the built-in sample, the same in every split."""
-    write_sample(tmp_path / "sample")
-    with (tmp_path / "sample/train.jsonl").open() as file:
-        some = "".join(itertools.islice(file, 64))
-    folder = tmp_path / "data"
-    folder.mkdir()
-    shutil.copy(tmp_path / "sample/taxonomy.tsv", folder)
-    for split in SPLITS:
-        (folder / f"{split}.jsonl").write_text(some)
+    """Arguments for 64 documents, the same in every split."""
+    folder = write_learnable(tmp_path / "data")
     return ["dataset=jsonl", f"dataset.path={folder}", "dataset.name=some", "dataset.batch_size=8"]
 
 

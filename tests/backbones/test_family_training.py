@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,12 @@ import torch
 from conftest import toy_examples
 from family_backbones import make_ptmt
 from family_models import save_family
+from learnable import write_learnable
 from padded_texts import TEXTS
 from safetensors.torch import load_file
 
 from ptmt_lightning.backbones import FAMILIES, Pretrained
 from ptmt_lightning.data.document import Example, read_documents
-from ptmt_lightning.data.sample import write_sample
 from ptmt_lightning.metrics import HierarchicalMetrics
 from ptmt_lightning.models.ptmt.collator import PTMTBatch
 from ptmt_lightning.models.ptmt.module import PTMT
@@ -70,9 +69,9 @@ def test_new_rows_learn_in_a_tied_matrix_and_the_saved_folder_scores_the_same(
     ],
 )
 def test_it_learns_64_documents_by_heart(tmp_path: Path, model_type: str) -> None:
-    write_sample(tmp_path / "sample")
-    taxonomy = Taxonomy.from_tsv(tmp_path / "sample/taxonomy.tsv")
-    documents = list(itertools.islice(read_documents(tmp_path / "sample/train.jsonl", "train", taxonomy), 64))
+    folder = write_learnable(tmp_path / "data")
+    taxonomy = Taxonomy.from_tsv(folder / "taxonomy.tsv")
+    documents = list(read_documents(folder / "train.jsonl", "train", taxonomy))
     texts = [" ".join(document.text.split()[:20]) for document in documents]
     folder = save_family(tmp_path / "backbone", model_type, texts, max_position_embeddings=128)
     model = make_ptmt(folder, taxonomy, alpha=0)
