@@ -13,7 +13,7 @@ TOPS, BELOW, LEAVES = 4, 3, 2  # nodes below each node, level by level
 
 
 def write_learnable(folder: Path, size: int = 64) -> Path:
-    """A folder with the same documents in each split: several paths, some of which end early; each label has words."""
+    """A folder with the same documents in each split: several paths, some of which end early; each label has a word."""
     rng = np.random.default_rng(0)
     parts = [f"t{top}" for top in range(TOPS)]
     middle = [(top, f"{top}m{i}") for top, i in itertools.product(parts, range(BELOW))]
@@ -24,8 +24,7 @@ def write_learnable(folder: Path, size: int = 64) -> Path:
     for _ in range(size):
         paths = [_path(below, rng) for _ in range(rng.integers(1, 3))]
         labels = list(dict.fromkeys(label for path in paths for label in path))
-        words = [f"{label}w{rng.integers(3)}" for label in labels for _ in range(2)]
-        words += [f"filler{rng.integers(20)}" for _ in range(3)]
+        words = [f"{label}w" for label in labels] + [f"filler{rng.integers(20)}" for _ in range(2)]
         rng.shuffle(words)
         documents.append({"text": " ".join(words), "labels": [list(path) for path in dict.fromkeys(paths)]})
     return write_folder(folder, edges, train=documents, val=documents, test=documents)
