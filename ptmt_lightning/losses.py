@@ -102,7 +102,7 @@ class LabelLoss(nn.Module):
     Args:
         class_weights: factors of the loss where a label is true: ``balanced`` for the mean number of training documents
             of a label on its level over that of the label, or a CSV file with the columns ``label`` and ``weight``;
-            None for 1. :func:`~ptmt_lightning.class_weights.class_weights` makes them, and :meth:`weigh` takes them.
+            None for 1. :mod:`ptmt_lightning.training.class_weights` makes them, and :meth:`weigh` takes them.
 
     Attributes:
         decision: turns scores that this loss has trained into probabilities and labels.

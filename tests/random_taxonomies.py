@@ -6,8 +6,8 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 Edges = list[tuple[str, str]]
 

@@ -11,9 +11,9 @@ from conftest import TOY_DOCUMENTS, TOY_EDGES, write_folder
 from helpers import make
 from torch.nn import functional as F
 
-from ptmt_lightning.class_weights import class_weights
 from ptmt_lightning.losses import WASL, CrossEntropy, LabelLoss, MeanBCE, WeightedBCE
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.training.class_weights import class_weights
 
 SIZES = (2, 3)
 WEIGHTS = [0.5, 2.0, 1.0, 3.0, 0.0]

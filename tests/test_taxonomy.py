@@ -8,8 +8,8 @@ from conftest import SHARED
 from hypothesis import given
 from random_taxonomies import DAG_EDGES, Edges, parents_of, quick, trees_or_dags
 
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 
 def slow_level(edges: Edges, name: str) -> int:

@@ -11,8 +11,8 @@ from hypothesis import given
 from random_taxonomies import DAG_EDGES, Edges, quick, trees_or_dags
 
 from ptmt_lightning import taxonomy_files as module
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 
 def test_json_round_trip_keeps_the_node_order(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from random_taxonomies import edge_lists, parents_of, path_lists, quick
 
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 PATHS = [
     ("Laptop", "Battery", "Cells"),

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from random_taxonomies import DAG_EDGES, Edges, parents_of, quick, taxonomies_with_selections, to_tensor
 
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 # ---- nodes to paths ----
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_taxonomies import DAG_EDGES, Edges, parents_of, quick, trees_or_dags
 
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 
 @st.composite

@@ -15,8 +15,8 @@ from random_taxonomies import (
     to_tensor,
 )
 
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 # ---- prune ----
 

@@ -7,8 +7,8 @@ import torch
 from conftest import TOY_EDGES
 from random_taxonomies import DAG_EDGES, Edges, to_names
 
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 
 @pytest.mark.parametrize("method", ["prune", "augment"])

@@ -50,11 +50,11 @@ MUTATIONS = [
         "the precision-recall curve begins at the lowest score", "test_auprc.py",
     ),
     Mutation(
-        "taxonomy.py", "&= supporters > 0", "&= supporters >= 0",
+        "taxonomy/taxonomy.py", "&= supporters > 0", "&= supporters >= 0",
         "nothing is pruned", "test_taxonomy.py test_taxonomy_selections.py",
     ),
     Mutation(
-        "taxonomy.py", "if parent in selected]", "if parent in inner]",
+        "taxonomy/taxonomy.py", "if parent in selected]", "if parent in inner]",
         "paths go on above the labels that were selected", "test_taxonomy_paths.py",
     ),
     Mutation(

@@ -25,10 +25,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 
 from ptmt_lightning.backbones import FAMILIES, Backbone, word_tokenizer
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 LENGTH, VOCABULARY = 128, 30_000
 COMMON = {

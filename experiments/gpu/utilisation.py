@@ -23,11 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ptmt_lightning.backbones import FromScratch
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.losses import WASL
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 TAXONOMY = Taxonomy([(ROOT, f"top{i}") for i in range(17)] + [(f"top{i % 17}", f"leaf{i}") for i in range(85)])
 WORDS = [f"word{i}" for i in range(500)]

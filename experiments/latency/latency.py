@@ -29,7 +29,6 @@ from tqdm import tqdm
 
 from ptmt_lightning.backbones import FromScratch
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.losses import MeanBCE
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.bert import BERTClassifier
@@ -39,6 +38,7 @@ from ptmt_lightning.models.hbgl import HBGL
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 MAX_LENGTH = 512
 SHAPES = {"12x768": (12, 768, 12), "6x384": (6, 384, 12)}

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.taxonomy_files import problem_of_name
+from ptmt_lightning.taxonomy.files import problem_of_name
 from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.lines import open_lines, problem_of
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 NUM_NEIGHBOURS = 3
 _SEED = 0  # gives the same map each time

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ptmt_lightning.run_folder.prediction import DocumentPrediction
 from ptmt_lightning.taxonomy import Taxonomy
-from ptmt_lightning.taxonomy_files import STEP
+from ptmt_lightning.taxonomy.files import STEP
 
 _CHARACTERS = 500  # the table shows so many of a text
 

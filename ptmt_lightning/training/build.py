@@ -11,11 +11,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones import Backbone
-from ptmt_lightning.class_weights import class_weights
 from ptmt_lightning.data.datamodule import HTCDataModule
 from ptmt_lightning.decisions import DecisionRule
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.training.checks import check_settings
+from ptmt_lightning.training.class_weights import class_weights
 
 
 class BackboneSource(Protocol):

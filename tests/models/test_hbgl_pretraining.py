@@ -6,9 +6,9 @@ import pytest
 import torch
 from small_hbgl import make
 
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.models import hbgl
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 
 def test_a_label_begins_as_the_sum_of_its_words() -> None:

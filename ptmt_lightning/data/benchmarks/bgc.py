@@ -17,8 +17,8 @@ from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule, Published, 
 from ptmt_lightning.data.benchmarks.download import Source
 from ptmt_lightning.data.benchmarks.prepared import Labelled, node_name
 from ptmt_lightning.data.document import read_lines
-from ptmt_lightning.edges import ROOT
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.edges import ROOT
 
 _FILES = {
     split: f"BlurbGenreCollection_EN_{part}.txt"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ptmt_lightning.data.document import read_records
-from ptmt_lightning.edges import ROOT
+from ptmt_lightning.taxonomy.edges import ROOT
 from ptmt_lightning.utils.files import write_json
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from unicodedata import normalize
 
 from ptmt_lightning.data.tables.options import TableOptions
-from ptmt_lightning.taxonomy_files import problem_of_name
+from ptmt_lightning.taxonomy.files import problem_of_name
 from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.tokens import is_unicode
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
-from ptmt_lightning.edges import ROOT
+from ptmt_lightning.taxonomy.edges import ROOT
 from ptmt_lightning.utils.checks import shortened
 from ptmt_lightning.utils.files import check_file
 from ptmt_lightning.utils.lines import open_lines, problem_of

@@ -16,9 +16,9 @@ from unicodedata import normalize
 import torch
 from torch import Tensor
 
-from ptmt_lightning.edges import ROOT, check_edges, longest_path_levels
-from ptmt_lightning.label_paths import LabelPaths
-from ptmt_lightning.taxonomy_files import edges_of_paths, read_tsv, write_paths
+from ptmt_lightning.taxonomy.edges import ROOT, check_edges, longest_path_levels
+from ptmt_lightning.taxonomy.files import edges_of_paths, read_tsv, write_paths
+from ptmt_lightning.taxonomy.label_paths import LabelPaths
 from ptmt_lightning.utils.files import read_json_object
 
 

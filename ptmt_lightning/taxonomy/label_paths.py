@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from unicodedata import normalize
 
-from ptmt_lightning.edges import ROOT
-from ptmt_lightning.taxonomy_files import STEP
+from ptmt_lightning.taxonomy.edges import ROOT
+from ptmt_lightning.taxonomy.files import STEP
 from ptmt_lightning.utils.checks import shortened
 
 _SHOWN = 200  # characters of a name for which similar ones are looked up
