@@ -10,6 +10,9 @@ from conftest import TOY_DOCUMENTS, TOY_EDGES, saved_ptmt, tiny_source
 from family_models import save_family
 
 from ptmt_lightning.backbones import Pretrained
+from ptmt_lightning.inference import Classifier
+from ptmt_lightning.inference.engines import OnnxScorer, ProgramScorer
+from ptmt_lightning.inference.export import FileFormat, export_model
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.bert import BERTClassifier
 from ptmt_lightning.models.bert_ml import BERTML
@@ -19,6 +22,7 @@ from ptmt_lightning.models.hbgl import HBGL
 from ptmt_lightning.taxonomy import Taxonomy
 
 TEXTS = [str(document["text"]) for document in TOY_DOCUMENTS]
+MORE = [*TEXTS, "", "m", "m n " * 100]
 PEERS: dict[str, tuple[type[HTCModel], dict[str, Any]]] = {
     "bert": (BERTClassifier, {}),
     "bert_ml": (BERTML, {"num_layers": 2}),
@@ -46,3 +50,18 @@ def saved(folder: Path, system: str, model_type: str | None = None, **changes: A
                 parameter.normal_() if system == "frozen" else parameter.mul_(SPREAD.get(system, 20))
     model.save_pretrained(folder / "model")
     return model
+
+
+def labels(predictions: Any) -> list[list[tuple[str, ...]]]:
+    return [[path.labels for path in prediction] for prediction in predictions]
+
+
+def check_exported(folder: Path, file_format: FileFormat) -> None:
+    """Export ``folder / "model"``, and compare what it scores and predicts with the trained model."""
+    trained = Classifier.from_pretrained(folder / "model", device="cpu")
+    export_model(str(folder / "model"), folder / "exported", file_format=file_format)
+    exported = Classifier.from_pretrained(folder / "exported", trust=True)
+    assert isinstance(exported.score, OnnxScorer if file_format == "onnx" else ProgramScorer)
+    for texts in (MORE, MORE[:1], MORE[2:6], MORE * 5):  # sizes that were not traced
+        torch.testing.assert_close(exported.probabilities(texts), trained.probabilities(texts), rtol=0, atol=1e-4)
+    assert labels(exported.predict(MORE)) == labels(trained.predict(MORE))

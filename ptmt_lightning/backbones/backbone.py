@@ -62,10 +62,8 @@ class Backbone(nn.Module):
         self, model: PreTrainedModel, *, trained_head: bool, is_pretrained: bool = True, missing: Sequence[str] = ()
     ) -> None:
         super().__init__()
-        self.is_pretrained = is_pretrained
-        self.missing = tuple(missing)
+        self.trained_head, self.is_pretrained, self.missing = trained_head, is_pretrained, tuple(missing)
         self.family: Family = family_of(model.config.model_type, str(model.name_or_path))
-        self.trained_head = trained_head
         # from_pretrained gives an evaluating model, and Lightning keeps the mode: dropout would stay off in training.
         self.model = model.train()
         # They become parameters when tokens are added.

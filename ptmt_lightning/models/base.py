@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypedDict
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -25,35 +25,11 @@ from ptmt_lightning.data.document import Example
 from ptmt_lightning.decisions import DEFAULT_THRESHOLD, DecisionRule, Decoding, check_decoding, per_level
 from ptmt_lightning.losses import WASL, LabelLoss
 from ptmt_lightning.metrics import Classes, HierarchicalMetrics
+from ptmt_lightning.models.batch import Batch, Evaluated
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.thresholds import Tuning, check_tuning
 from ptmt_lightning.utils.digests import digest, model_digests
-
-
-class Batch(Protocol):
-    """The attributes that the batches of all systems have."""
-
-    @property
-    def rows(self) -> Tensor:
-        """Row of each document in its split, int64 ``[B]``."""
-
-    @property
-    def targets(self) -> Tensor:
-        """True nodes of each document, bool ``[B, V]``."""
-
-    @property
-    def num_text_tokens(self) -> int:
-        """Number of text tokens in all documents together."""
-
-
-class Evaluated(TypedDict):
-    """The output of a validation or test step, for callbacks."""
-
-    rows: Tensor  # int64 [B], row of each document in its split
-    probabilities: Tensor  # float32 [B, V]
-    predicted: Tensor  # bool [B, V]
-    targets: Tensor  # bool [B, V]
 
 
 class HTCModel(L.LightningModule):

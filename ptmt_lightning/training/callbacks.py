@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from torch.nn.utils import get_total_norm
 
-from ptmt_lightning.models.base import Batch
+from ptmt_lightning.models.batch import Batch
 
 log = logging.getLogger(__name__)
 

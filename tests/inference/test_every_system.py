@@ -13,19 +13,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import TOY_DOCUMENTS, TOY_EDGES, toy_examples, write_folder
-from every_system import PEERS, SYSTEMS, TEXTS, saved
+from every_system import MORE, PEERS, SYSTEMS, TEXTS, check_exported, labels, saved
 from safetensors.torch import load_file, save_file
 from warm import warm_ptmt
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.inference import Classifier
-from ptmt_lightning.inference.engines import OnnxScorer, ProgramScorer
-from ptmt_lightning.inference.export import FileFormat, export_model
+from ptmt_lightning.inference.export import FileFormat
 from ptmt_lightning.losses import CrossEntropy
 from ptmt_lightning.metrics import HierarchicalMetrics
 from ptmt_lightning.models.base import HTCModel
-
-MORE = [*TEXTS, "", "m", "m n " * 100]
 
 
 def expected(model: HTCModel) -> torch.Tensor:
@@ -33,10 +30,6 @@ def expected(model: HTCModel) -> torch.Tensor:
     with torch.no_grad():
         batch = model.collator(training=False)(toy_examples(model.tokenizer, model.taxonomy))
         return model.probabilities(model(batch))
-
-
-def labels(predictions: Any) -> list[list[tuple[str, ...]]]:
-    return [[path.labels for path in prediction] for prediction in predictions]
 
 
 def change_settings(folder: Path, system: str, *, keep_digest: bool = False, **changes: Any) -> None:
@@ -141,13 +134,7 @@ def test_no_training_code_is_imported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("system", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in list(PEERS)[1:])])
 def test_exported_models_score_what_the_trained_ones_do(tmp_path: Path, system: str, file_format: FileFormat) -> None:
     saved(tmp_path, system)
-    trained = Classifier.from_pretrained(tmp_path / "model", device="cpu")
-    export_model(str(tmp_path / "model"), tmp_path / "exported", file_format=file_format)
-    exported = Classifier.from_pretrained(tmp_path / "exported", trust=True)
-    assert isinstance(exported.score, OnnxScorer if file_format == "onnx" else ProgramScorer)
-    for texts in (MORE, MORE[:1], MORE[2:6], MORE * 5):  # sizes that were not traced
-        torch.testing.assert_close(exported.probabilities(texts), trained.probabilities(texts), rtol=0, atol=1e-4)
-    assert labels(exported.predict(MORE)) == labels(trained.predict(MORE))
+    check_exported(tmp_path, file_format)
     change_settings(tmp_path / "exported", system, keep_digest=True, max_length=20)
     with pytest.raises(ValueError, match=rf"exported: {system}\.json: not as version"):
         Classifier.from_pretrained(tmp_path / "exported", trust=True)

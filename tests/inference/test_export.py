@@ -10,18 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TOY_DOCUMENTS, saved_ptmt
+from conftest import saved_ptmt
+from every_system import MORE, check_exported
 from warm import warm_ptmt
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.inference import Classifier
-from ptmt_lightning.inference.engines import OnnxScorer, ProgramScorer
 from ptmt_lightning.inference.export import FileFormat, export_model
 from ptmt_lightning.taxonomy import Taxonomy
 
-TEXTS = [document["text"] for document in TOY_DOCUMENTS]
 FAMILIES_TOO = ["roberta", "deberta-v2", "modernbert", "gpt2", "llama"]
-MORE = [*TEXTS, "", "m", "m n " * 100]
 
 
 @pytest.mark.parametrize("file_format", ["onnx", "torch_export"])
@@ -39,14 +37,7 @@ def test_scores_equal_those_of_the_trained_model(
     tmp_path: Path, toy_taxonomy: Taxonomy, model_type: str | None, changes: dict[str, Any], file_format: FileFormat
 ) -> None:
     saved_ptmt(tmp_path, toy_taxonomy, model_type, **changes)
-    trained = Classifier.from_pretrained(tmp_path / "model", device="cpu")
-    export_model(str(tmp_path / "model"), tmp_path / "exported", file_format=file_format)
-    exported = Classifier.from_pretrained(tmp_path / "exported", trust=True)
-    assert isinstance(exported.score, OnnxScorer if file_format == "onnx" else ProgramScorer)
-    for texts in (MORE, MORE[:1], MORE[2:6], MORE * 5):  # sizes that were not traced
-        torch.testing.assert_close(exported.probabilities(texts), trained.probabilities(texts), rtol=0, atol=1e-4)
-    ours, theirs = trained.predict(MORE), exported.predict(MORE)
-    assert [[path.labels for path in found] for found in ours] == [[path.labels for path in found] for found in theirs]
+    check_exported(tmp_path, file_format)
 
 
 @pytest.mark.slow
