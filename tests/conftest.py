@@ -61,6 +61,12 @@ TOY_DOCUMENTS = [
 ]
 
 
+def pytest_configure() -> None:
+    """Let tests and the programs that they start be interrupted, which shells forbid to their background jobs."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @contextmanager
 def same_process_state() -> Iterator[None]:
     """Put back what a block may change for others: environment, random state, process group."""
@@ -229,7 +235,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
             [python or warm_python(), str(script), "-m", *arguments, "--config-dir", str(ROOT_DIR / "conf")],
             cwd=tmp_path, env=dict(os.environ) | environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
         )  # fmt: skip
         processes.append(process)
         return process

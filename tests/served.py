@@ -59,7 +59,6 @@ def start_server(model: Path, log: Path, *arguments: str) -> tuple[str, subproce
         process = subprocess.Popen(
             [str(Path(sys.executable).with_name("ptmt")), "serve", str(model), "--port", str(port), *arguments],
             stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=model.parent,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
         )  # fmt: skip
     return f"http://127.0.0.1:{port}", process
 

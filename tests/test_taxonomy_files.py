@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from random_taxonomies import DAG_EDGES, Edges, quick, trees_or_dags
 
-from ptmt_lightning import taxonomy_files as module
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy import files as module
 from ptmt_lightning.taxonomy.edges import ROOT
 
 

@@ -110,7 +110,6 @@ def test_signals_reach_a_fork_and_nothing_is_left_of_it(how: signal.Signals, tmp
     )
     process = subprocess.Popen(
         [warm_python(), tmp_path / "script.py"], stdout=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
     )  # fmt: skip
     assert process.stdout is not None
     fork, child = map(int, process.stdout.readline().split())
