@@ -20,13 +20,16 @@ def write_learnable(folder: Path, size: int = 64) -> Path:
     leaves = [(node, f"{node}l{i}") for (_, node), i in itertools.product(middle, range(LEAVES))]
     edges = [*(("ROOT", top) for top in parts), *middle, *leaves]
     below = {parent: [child for above, child in edges if above == parent] for parent, _ in edges}
+    syllables = map("".join, itertools.product("bdfgklmnprstvz", "aeiou"))  # one token each, whatever the tokenizer
+    words = {child: next(syllables) for _, child in edges}
+    fillers = list(itertools.islice(syllables, 20))
     documents: list[dict[str, Any]] = []
     for _ in range(size):
         paths = [_path(below, rng) for _ in range(rng.integers(1, 3))]
         labels = list(dict.fromkeys(label for path in paths for label in path))
-        words = [f"{label}w" for label in labels] + [f"filler{rng.integers(20)}" for _ in range(2)]
-        rng.shuffle(words)
-        documents.append({"text": " ".join(words), "labels": [list(path) for path in dict.fromkeys(paths)]})
+        chosen = [words[label] for label in labels] + [fillers[i] for i in rng.integers(len(fillers), size=2)]
+        rng.shuffle(chosen)
+        documents.append({"text": " ".join(chosen), "labels": [list(path) for path in dict.fromkeys(paths)]})
     return write_folder(folder, edges, train=documents, val=documents, test=documents)
 
 
