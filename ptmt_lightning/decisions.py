@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ptmt_lightning.calibration import Calibration, read_calibration
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
 
@@ -40,6 +41,10 @@ class Decision(ABC):
         """Return float32 probabilities ``[B, V]`` of scores (logits) ``[B, V]``."""
 
     @abstractmethod
+    def log_odds(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return the logarithms of ``p / (1 - p)`` of all probabilities, float32 ``[B, V]``, of scores ``[B, V]``."""
+
+    @abstractmethod
     def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
         """Return which nodes are predicted, bool ``[B, V]``, by probabilities ``[B, V]`` and one threshold a level."""
 
@@ -57,6 +62,10 @@ class Sigmoid(Decision):
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
         """Return the sigmoid of each score, float32 ``[B, V]``."""
         return logits.float().sigmoid()
+
+    def log_odds(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return the scores: they are the log odds."""
+        return logits.float()
 
     def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
         """Return the labels that are above the threshold of their level, bool ``[B, V]``."""
@@ -85,6 +94,14 @@ class LevelSoftmax(Decision):
         """Return the softmax over each level, float32 ``[B, V]``; the rest to 1 is that the path has ended."""
         levels = logits.split(list(level_sizes), dim=-1)
         return torch.cat([with_end(level).softmax(dim=-1)[..., :-1] for level in levels], dim=-1)
+
+    def log_odds(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return by how much the score of each label is above all others of its level, and the end, together."""
+        levels = []
+        for level in logits.split(list(level_sizes), dim=-1):
+            log_p = with_end(level).log_softmax(dim=-1)[..., :-1]
+            levels.append(log_p - torch.log1p(-log_p.exp().clamp_max(1 - torch.finfo(log_p.dtype).eps)))
+        return torch.cat(levels, dim=-1)
 
     def predict(self, probabilities: Tensor, level_sizes: Sequence[int], thresholds: Sequence[float]) -> Tensor:
         """Return the most probable label of each level, bool ``[B, V]``; thresholds are ignored.
@@ -121,6 +138,8 @@ class DecisionRule:
         to_leaf: with ``best_path``: whether each path leads down to a leaf.
         prune: drop predicted nodes below level 1 without a predicted parent.
         coherent: lower the probability of a node to at most that of its most probable parent.
+        calibration: corrects probabilities, before they are made coherent; None for those of the decision. Thresholds
+            are compared with corrected ones.
     """
 
     taxonomy: Taxonomy
@@ -131,6 +150,7 @@ class DecisionRule:
     to_leaf: bool = False
     prune: bool = True
     coherent: bool = False
+    calibration: Calibration | None = None
 
     @property
     def has_thresholds(self) -> bool:
@@ -139,7 +159,11 @@ class DecisionRule:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return float32 probabilities ``[B, V]`` of scores (logits) ``[B, V]``."""
-        probabilities = self.decision.probabilities(logits, self.taxonomy.level_sizes)
+        sizes = self.taxonomy.level_sizes
+        if self.calibration is None:
+            probabilities = self.decision.probabilities(logits, sizes)
+        else:
+            probabilities = self.calibration.apply(self.decision.probabilities, logits, sizes)
         return self.taxonomy.coherent(probabilities) if self.coherent else probabilities
 
     def predict(self, probabilities: Tensor) -> Tensor:
@@ -172,6 +196,7 @@ class DecisionRule:
             "to_leaf": self.to_leaf,
             "prune": self.prune,
             "coherent": self.coherent,
+            "calibration": self.calibration and self.calibration.to_json(),
         }
 
     @classmethod
@@ -179,7 +204,8 @@ class DecisionRule:
         """Return the rule whose fields :meth:`to_json` returned.
 
         Raises:
-            ValueError: the name of the decision or of the decoding is not known, or thresholds don't fit the taxonomy.
+            ValueError: the name of the decision or of the decoding is not known, or thresholds or calibration don't fit
+                the taxonomy.
         """
         name = content["decision"]
         if name not in DECISIONS:
@@ -196,6 +222,7 @@ class DecisionRule:
             to_leaf=content.get("to_leaf", False),
             prune=content["prune"],
             coherent=content["coherent"],
+            calibration=read_calibration(content.get("calibration"), taxonomy.num_levels),
         )
 
 
@@ -220,6 +247,50 @@ def check_decoding(decoding: str, top_k: int | None, *, key: str = "model.") -> 
             )
     elif decoding == "top_k":
         raise ValueError(f"{key}decoding=top_k: expected {key}top_k, the number of labels a level; set {key}top_k=1")
+
+
+def check_decision(
+    decision: Decision,
+    loss: str,
+    *,
+    decoding: str,
+    tune_threshold: str | None,
+    calibrate: str | None,
+    coherent: bool,
+) -> None:
+    """Refuse settings of a rule that do not go with each other, or with the decision of a loss.
+
+    Args:
+        decision: the decision that the loss trains scores for.
+        loss: name of the loss in error messages.
+        decoding: see :class:`DecisionRule`.
+        tune_threshold: how thresholds are tuned, or None.
+        calibrate: how probabilities are calibrated, or None.
+        coherent: see :class:`DecisionRule`.
+
+    Raises:
+        ValueError: says what to set.
+    """
+    if tune_threshold and decision.single_label:
+        raise ValueError(
+            f"model.tune_threshold={tune_threshold}: loss={loss} predicts the best label of "
+            "a level, without a threshold; set model.tune_threshold=null"
+        )
+    if tune_threshold and decoding != "threshold":
+        raise ValueError(
+            f"model.tune_threshold={tune_threshold}: model.decoding={decoding} needs no threshold; set "
+            "model.tune_threshold=null, or model.decoding=threshold"
+        )
+    if calibrate == "isotonic" and decision.single_label:
+        raise ValueError(
+            f"model.calibrate=isotonic: loss={loss} gives the labels of a level probabilities that sum to 1 at most, "
+            "which isotonic regression does not keep; set model.calibrate=temperature"
+        )
+    if coherent and decision.single_label:
+        raise ValueError(
+            f"model.coherent=true: loss={loss} compares the labels of a level with each "
+            "other; set model.coherent=false, or loss=wasl or loss=bce"
+        )
 
 
 def per_level(key: str, threshold: float | Sequence[float], num_levels: int) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ Counts are int64 ``[3, V]``: true positives, false positives, false negatives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -84,6 +84,19 @@ def average_precision(scored: Tensor) -> Tensor:
     recall = _ratio(true, true[-1:])
     gained = recall.diff(prepend=recall.new_zeros(1))
     return (gained * _ratio(true, true + other)).sum()
+
+
+def score_counts(taxonomy: Taxonomy, probabilities: Tensor, true: Tensor) -> Tensor:
+    """Count true nodes and others by their probability, made coherent: int64 ``[2, bins]``, by ascending probability.
+
+    Args:
+        taxonomy: hierarchy of the nodes.
+        probabilities: ``[B, V]``.
+        true: bool ``[B, V]``, true nodes with all of their ancestors.
+    """
+    ranked = taxonomy.raised(taxonomy.coherent(probabilities))
+    bins = (ranked * _NUM_BINS).long().clamp_(0, _NUM_BINS - 1)
+    return torch.stack([torch.bincount(scores, minlength=_NUM_BINS) for scores in (bins[true], bins[~true])])
 
 
 class Counts(NamedTuple):
@@ -181,11 +194,7 @@ class HierarchicalMetrics(Metric):
         true = self.taxonomy.augment(targets)
         self.flat_counts += count(predicted, targets)
         self.h_counts += count(self.taxonomy.augment(predicted), true)
-        ranked = self.taxonomy.raised(self.taxonomy.coherent(probabilities))
-        bins = (ranked * _NUM_BINS).long().clamp_(0, _NUM_BINS - 1)
-        self.scored += torch.stack(
-            [torch.bincount(scores, minlength=_NUM_BINS) for scores in (bins[true], bins[~true])]
-        )
+        self.scored += score_counts(self.taxonomy, probabilities, true)
         self.num_exact += (predicted == targets).all(dim=-1).sum()
         self.num_documents += predicted.shape[0]
 
@@ -240,3 +249,17 @@ def reliability(scored: Tensor, num_bins: int = 20) -> list[dict[str, float]]:
         "true": true.sum(-1).long().tolist(),
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def calibration_error(bins: Iterable[Mapping[Any, Any]]) -> float:
+    """Return the expected calibration error (Naeini et al. 2015) of all labels of all documents.
+
+    It is the mean distance between the mean probability of a range and the share of its labels that is true, weighted
+    by the number of labels.
+
+    Args:
+        bins: rows as :func:`reliability` returns them.
+    """
+    filled = [row for row in bins if row["labels"]]
+    distances = sum(abs(row["true"] - row["probability"] * row["labels"]) for row in filled)
+    return float(distances / max(1, sum(row["labels"] for row in filled)))

@@ -21,8 +21,16 @@ from transformers import PreTrainedTokenizerBase
 
 import ptmt_lightning
 from ptmt_lightning.backbones import Backbone, quiet_transformers
+from ptmt_lightning.calibration import Method, check_calibrate
 from ptmt_lightning.data.document import Example
-from ptmt_lightning.decisions import DEFAULT_THRESHOLD, DecisionRule, Decoding, check_decoding, per_level
+from ptmt_lightning.decisions import (
+    DEFAULT_THRESHOLD,
+    DecisionRule,
+    Decoding,
+    check_decision,
+    check_decoding,
+    per_level,
+)
 from ptmt_lightning.losses import WASL, LabelLoss
 from ptmt_lightning.metrics import Classes, HierarchicalMetrics
 from ptmt_lightning.models.batch import Batch, Evaluated
@@ -54,6 +62,8 @@ class HTCModel(L.LightningModule):
         top_k: with ``decoding="top_k"``, the number of labels of each level.
         tune_threshold: after training, choose thresholds on the validation documents instead: one for all levels
             (``global``), or one a level (``level``). None to keep ``threshold``.
+        calibrate: after training, correct probabilities so that they say how often labels are true, by validation
+            documents: ``temperature`` or ``isotonic``, see :mod:`ptmt_lightning.calibration`. None to leave them.
         prune: drop predicted nodes below level 1 without a predicted parent.
         coherent: score a node no higher than its highest-scored parent, in training and in prediction.
         metric_classes: the classes that macro averages run over: ``present`` ones or ``all``.
@@ -78,6 +88,7 @@ class HTCModel(L.LightningModule):
         threshold: float | Sequence[float] = DEFAULT_THRESHOLD,
         top_k: int | None = None,
         tune_threshold: Tuning | None = None,
+        calibrate: Method | None = None,
         prune: bool = True,
         coherent: bool = False,
         metric_classes: Classes = "present",
@@ -92,10 +103,16 @@ class HTCModel(L.LightningModule):
             decoding is None and top_k is None and threshold == DEFAULT_THRESHOLD and not tune_threshold
         )
         decoding = decoding or "threshold"
-        _check_decision(self.label_loss, tune_threshold, decoding, coherent=coherent)
+        check_tuning(tune_threshold)
+        check_calibrate(calibrate)
         check_decoding(decoding, top_k)
+        check_decision(
+            self.label_loss.decision, type(self.label_loss).__name__, decoding=decoding, tune_threshold=tune_threshold,
+            calibrate=calibrate, coherent=coherent,
+        )  # fmt: skip
         self.taxonomy, self.backbone, self.tokenizer = taxonomy, backbone, tokenizer
-        self.max_length, self.tune_threshold, self.seed = max_length, tune_threshold, seed
+        self.max_length, self.seed = max_length, seed
+        self.tune_threshold, self.calibrate = tune_threshold, calibrate
         self.rule = DecisionRule(
             taxonomy=taxonomy, decision=self.label_loss.decision, decoding=decoding, top_k=top_k, prune=prune,
             coherent=coherent, thresholds=per_level("model.threshold", threshold, taxonomy.num_levels),
@@ -316,33 +333,10 @@ class HTCModel(L.LightningModule):
         probabilities = self.probabilities(logits)
         predicted = self.predict_nodes(probabilities)
         metrics.update(predicted, batch.targets, probabilities)
-        return Evaluated(rows=batch.rows, probabilities=probabilities, predicted=predicted, targets=batch.targets)
+        return Evaluated(
+            rows=batch.rows, logits=logits, probabilities=probabilities, predicted=predicted, targets=batch.targets
+        )
 
     def _log_metrics(self, split: str, metrics: HierarchicalMetrics) -> None:
         # compute() has added up the counts of all ranks, so the values are the same on each.
         self.log_dict({f"{split}/{name}": value for name, value in metrics.compute().values.items()})
-
-
-def _check_decision(label_loss: LabelLoss, tune_threshold: str | None, decoding: str, *, coherent: bool) -> None:
-    """Refuse tuned thresholds and coherent scores with a loss that chooses one label a level.
-
-    Raises:
-        ValueError: one of these, or a way of tuning that is not known.
-    """
-    name = type(label_loss).__name__
-    check_tuning(tune_threshold)
-    if tune_threshold and label_loss.decision.single_label:
-        raise ValueError(
-            f"model.tune_threshold={tune_threshold}: loss={name} predicts the best label of "
-            "a level, without a threshold; set model.tune_threshold=null"
-        )
-    if tune_threshold and decoding != "threshold":
-        raise ValueError(
-            f"model.tune_threshold={tune_threshold}: model.decoding={decoding} needs no threshold; set "
-            "model.tune_threshold=null, or model.decoding=threshold"
-        )
-    if coherent and label_loss.decision.single_label:
-        raise ValueError(
-            f"model.coherent=true: loss={name} compares the labels of a level with each "
-            "other; set model.coherent=false, or loss=wasl or loss=bce"
-        )

@@ -30,6 +30,7 @@ class Evaluated(TypedDict):
     """The output of a validation or test step, for callbacks."""
 
     rows: Tensor  # int64 [B], row of each document in its split
+    logits: Tensor  # [B, V]
     probabilities: Tensor  # float32 [B, V]
     predicted: Tensor  # bool [B, V]
     targets: Tensor  # bool [B, V]

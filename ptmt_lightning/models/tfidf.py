@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 import ptmt_lightning
+from ptmt_lightning.calibration import Method, check_calibrate
 from ptmt_lightning.decisions import (
     DECISIONS,
     DEFAULT_THRESHOLD,
@@ -59,6 +60,7 @@ class TfidfClassifier:
         top_k: with ``decoding="top_k"``, the number of labels of each level.
         tune_threshold: choose thresholds on validation instead, ``global`` or by ``level``; None to keep ``threshold``.
             It has no effect with another decoding.
+        calibrate: see :class:`~ptmt_lightning.models.base.HTCModel`.
         prune: drop predicted nodes below level 1 without a predicted parent.
         coherent: score a node no higher than its highest-scored parent.
         metric_classes: the classes that macro averages run over: ``present`` ones or ``all``.
@@ -87,6 +89,7 @@ class TfidfClassifier:
         threshold: float | Sequence[float] = DEFAULT_THRESHOLD,
         top_k: int | None = None,
         tune_threshold: Tuning | None = "global",
+        calibrate: Method | None = None,
         prune: bool = True,
         coherent: bool = False,
         metric_classes: Classes = "present",
@@ -103,8 +106,10 @@ class TfidfClassifier:
         decoding = decoding or "threshold"
         check_decoding(decoding, top_k)
         check_tuning(tune_threshold)
+        check_calibrate(calibrate)
         HierarchicalMetrics(taxonomy, classes=metric_classes)  # refuses unknown ones
         self.taxonomy, self.metric_classes, self.tune_threshold = taxonomy, metric_classes, tune_threshold
+        self.calibrate = calibrate
         self.rule = DecisionRule(
             taxonomy=taxonomy, decision=DECISIONS["sigmoid"], decoding=decoding, top_k=top_k, prune=prune,
             coherent=coherent, thresholds=per_level("model.threshold", threshold, taxonomy.num_levels),

@@ -11,9 +11,10 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from ptmt_lightning.metrics import calibration_error
 from ptmt_lightning.run_folder.curves import loss_terms
 from ptmt_lightning.run_folder.paths import RunFolder
-from ptmt_lightning.utils.plots import COLOURS, MARKERS, MUTED, log_scale, styled
+from ptmt_lightning.utils.plots import MARKERS, MUTED, log_scale, styled
 from ptmt_lightning.utils.tables import read_csv
 
 _MAX_NAMED_LABELS = 160  # with more of them, names on the map would cover each other
@@ -93,26 +94,20 @@ def reliability(bins: pd.DataFrame) -> Figure:
     """Draw how often labels are true at each probability, and how many labels have it, from ``reliability.csv``."""
     figure = Figure(figsize=(5, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    filled = bins[bins["labels"] > 0]
-    upper.plot([0, 1], [0, 1], color=MUTED, linestyle=":", label="calibrated")
-    upper.plot(filled["probability"], filled["true"] / filled["labels"], marker="o", label="this run")
-    upper.set(ylabel="share that is true", xlim=(0, 1), ylim=(0, 1), title=f"expected error {calibration(bins):.4f}")
+    upper.plot([0, 1], [0, 1], color=MUTED, linestyle=":", label="as it should be")
+    upper.set(ylabel="share that is true", xlim=(0, 1), ylim=(0, 1))
+    names = bins["calibration"] if "calibration" in bins else pd.Series("none", bins.index)  # not before 0.2
+    for (name, rows), marker in zip(bins.groupby(names, sort=False), MARKERS, strict=False):
+        filled = rows[rows["labels"] > 0]
+        label = {"none": "this run", "before": "before calibration", "after": "calibrated"}[str(name)]
+        label += f": expected error {calibration_error(rows.to_dict('records')):.4f}"
+        upper.plot(filled["probability"], filled["true"] / filled["labels"], marker=marker, label=label)
+        # Dots: a bar on a logarithmic axis has no zero to start from.
+        lower.plot(filled["probability"], filled["labels"], marker, linestyle="")
     upper.legend()
-    # Dots: a bar on a logarithmic axis has no zero to start from.
-    lower.plot(filled["probability"], filled["labels"], "o", color=COLOURS[0])
     lower.set(xlabel="probability", ylabel="labels")
     log_scale(lower, "y")
     return figure
-
-
-def calibration(bins: pd.DataFrame) -> float:
-    """Return the expected calibration error of the table ``reliability.csv``.
-
-    It is the mean distance between the probability of a bin and its share of true labels, weighted by its labels.
-    """
-    filled = bins[bins["labels"] > 0]
-    distance = (filled["true"] / filled["labels"] - filled["probability"]).abs()
-    return float(np.average(distance, weights=filled["labels"]))
 
 
 @styled

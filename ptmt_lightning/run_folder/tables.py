@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
+from torch import Tensor
 
 from ptmt_lightning.metrics import MetricValues, per_label, reliability
 from ptmt_lightning.run_folder.paths import RunFolder
@@ -21,6 +22,7 @@ def write_tables(
     metrics: MetricValues,
     predictions: Sequence[DocumentPrediction],
     document_ids: Sequence[str],
+    uncalibrated: Tensor | None = None,
 ) -> pd.DataFrame:
     """Write ``predictions.jsonl``, ``per_label.csv`` and ``reliability.csv``; return the table of labels.
 
@@ -30,9 +32,13 @@ def write_tables(
         metrics: the scores of the test.
         predictions: one for each document.
         document_ids: the ids of the predictions' documents, in the same order.
+        uncalibrated: counts of scores as they would be without calibration, for a line of their own in
+            ``reliability.csv``.
     """
     write_predictions(folder.predictions, predictions, document_ids, taxonomy)
     labels = pd.DataFrame(per_label(taxonomy, metrics.flat_counts))
     write_text(folder.per_label, csv_text(labels))
-    write_text(folder.reliability, csv_text(pd.DataFrame(reliability(metrics.scored))))
+    scored = {"none": metrics.scored} if uncalibrated is None else {"before": uncalibrated, "after": metrics.scored}
+    rows = [{"calibration": name, **row} for name, counts in scored.items() for row in reliability(counts)]
+    write_text(folder.reliability, csv_text(pd.DataFrame(rows)))
     return labels

@@ -32,6 +32,12 @@ class Tested(NamedTuple):
     metrics: MetricValues
     predictions: list[DocumentPrediction]  # by row
     seconds: float
+    uncalibrated: Tensor | None = None  # counts of scores as they would be without calibration, if there is one
+
+    @property
+    def score_counts(self) -> tuple[Tensor | None, Tensor]:
+        """The counts of scores before calibration, if there is one, and those of the metrics."""
+        return self.uncalibrated, self.metrics.scored
 
 
 class FinishedModel(Protocol):
@@ -69,7 +75,10 @@ Tables = Mapping[str, pd.DataFrame]  # tables to log to W&B, by the name that th
 def _test_tables(run: FinishedRun) -> Tables:
     if run.tested is None:
         return {}
-    labels = write_tables(run.folder, run.model.taxonomy, run.tested.metrics, run.tested.predictions, run.test_ids())
+    tested = run.tested
+    labels = write_tables(
+        run.folder, run.model.taxonomy, tested.metrics, tested.predictions, run.test_ids(), tested.uncalibrated
+    )
     return {"test/per_label": labels}
 
 

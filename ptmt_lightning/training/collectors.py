@@ -14,6 +14,7 @@ from torch import Tensor
 from ptmt_lightning.metrics import MetricValues
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.run_folder.prediction import DocumentPrediction, document_predictions
+from ptmt_lightning.training.fit_rule import uncalibrated_counts
 from ptmt_lightning.training.resuming import length_of
 
 AnyCallback = TypeVar("AnyCallback", bound=L.Callback)
@@ -75,7 +76,7 @@ class RunRecord(L.Callback):
 
 
 class ScoreCollector(L.Callback):
-    """Keeps the probabilities and the true nodes of a validation, on the CPU."""
+    """Keeps the scores and the true nodes of a validation, on the CPU."""
 
     def __init__(self) -> None:
         self._batches: list[tuple[Tensor, Tensor]] = []
@@ -83,13 +84,13 @@ class ScoreCollector(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Keep the probabilities and the true nodes of a batch."""
-        self._batches.append((outputs["probabilities"].cpu(), outputs["targets"].cpu()))
+        """Keep the scores and the true nodes of a batch."""
+        self._batches.append((outputs["logits"].cpu(), outputs["targets"].cpu()))
 
     def gather(self, trainer: L.Trainer) -> tuple[Tensor, Tensor]:
-        """Return probabilities and true nodes, ``[N, V]`` each, of the ``N`` documents of all ranks."""
-        probabilities, targets = zip(*_gathered(trainer, self._batches), strict=True)
-        return torch.cat(probabilities), torch.cat(targets)
+        """Return scores (logits) and true nodes, ``[N, V]`` each, of the ``N`` documents of all ranks."""
+        logits, targets = zip(*_gathered(trainer, self._batches), strict=True)
+        return torch.cat(logits), torch.cat(targets)
 
 
 class PredictionCollector(L.Callback):
@@ -99,6 +100,7 @@ class PredictionCollector(L.Callback):
 
     def __init__(self) -> None:
         self._predictions: list[DocumentPrediction] = []
+        self._uncalibrated: list[Tensor] = []
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
@@ -106,6 +108,9 @@ class PredictionCollector(L.Callback):
         """Keep the predicted and the true nodes of each document, with their probabilities."""
         scored = (outputs[name] for name in ("predicted", "probabilities", "targets"))
         self._predictions += document_predictions(outputs["rows"].tolist(), *scored)
+        assert isinstance(pl_module, HTCModel)
+        if pl_module.rule.calibration is not None:
+            self._uncalibrated.append(uncalibrated_counts(pl_module.rule, outputs["logits"], outputs["targets"]).cpu())
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the metrics of the test."""
@@ -115,3 +120,8 @@ class PredictionCollector(L.Callback):
     def gather(self, trainer: L.Trainer) -> list[DocumentPrediction]:
         """Return the predictions for the documents of all ranks, by row."""
         return sorted(_gathered(trainer, self._predictions), key=lambda prediction: prediction.row)
+
+    def gather_uncalibrated(self, trainer: L.Trainer) -> Tensor | None:
+        """Return the uncalibrated counts of the documents of all ranks; None without calibration."""
+        counts = _gathered(trainer, self._uncalibrated)
+        return torch.stack(counts).sum(dim=0) if counts else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +23,10 @@ from ptmt_lightning.models.tfidf import TfidfClassifier, Weights
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.prediction import DocumentPrediction, document_predictions
 from ptmt_lightning.run_folder.result import environment, write_config
-from ptmt_lightning.thresholds import tune_thresholds
 from ptmt_lightning.training.artifacts import FinishedRun, Tested, write_run
 from ptmt_lightning.training.build import fit_decoding
 from ptmt_lightning.training.checks import check_settings, validation_scores
+from ptmt_lightning.training.fit_rule import calibration_summary, fit_rule, uncalibrated_counts
 from ptmt_lightning.training.loggers import RunWandbLogger
 from ptmt_lightning.utils.secrets import masked
 
@@ -116,6 +115,7 @@ def fit_tfidf(
         "C": best.C,
         "decoding": model.rule.decoding,
         "thresholds": list(model.rule.thresholds),
+        "calibration": calibration_summary(model.rule, *(tested.score_counts if tested else (None, None))),
         "label_embeddings": None,
         "best_checkpoint": None,
         "best_score": best.scores[monitor.removeprefix("val/")],
@@ -157,25 +157,16 @@ def _best_fit(datamodule: HTCDataModule, model: TfidfClassifier, score: str) -> 
     for C in model.C:
         weights = model.fitted(vectors, targets, C)
         logits, true = model.logits(val_vectors, weights), torch.from_numpy(val_targets)
-        rule = _tuned(model, logits, true)
+        rule = fit_rule(
+            model.rule, logits, true, tuning=model.tune_threshold, calibrate=model.calibrate,
+            classes=model.metric_classes,
+        )  # fmt: skip
         fits.append(_Fit(C, weights, rule, _scores(model, rule, logits, true).values))
         log.info(
             "C=%g: val/%s %.4f, thresholds %s", C, score, fits[-1].scores[score],
             ", ".join(f"{threshold:g}" for threshold in rule.thresholds),
         )  # fmt: skip
     return max(fits, key=lambda fit: fit.scores[score])
-
-
-def _tuned(model: TfidfClassifier, logits: Tensor, targets: Tensor) -> DecisionRule:
-    """Return the model's rule with thresholds that are chosen on scores and true nodes ``[N, V]``, if it has any."""
-    if model.tune_threshold is None or not model.rule.has_thresholds:
-        return model.rule
-    probabilities = model.rule.probabilities(logits)
-    thresholds = tune_thresholds(
-        probabilities, targets, model.taxonomy, tuning=model.tune_threshold, prune=model.rule.prune,
-        classes=model.metric_classes,
-    )  # fmt: skip
-    return replace(model.rule, thresholds=tuple(thresholds))
 
 
 def _decided(rule: DecisionRule, logits: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -201,4 +192,8 @@ def _test(datamodule: HTCDataModule, model: TfidfClassifier) -> Tested:
     for predicted, some_targets, probabilities in _decided(model.rule, logits, targets):
         rows = range(len(predictions), len(predictions) + len(predicted))
         predictions += document_predictions(rows, predicted, probabilities, some_targets)
-    return Tested(metrics, predictions, round(time.perf_counter() - started, 2))
+    seconds = round(time.perf_counter() - started, 2)
+    calibrated = model.rule.calibration is not None
+    return Tested(
+        metrics, predictions, seconds, uncalibrated_counts(model.rule, logits, targets) if calibrated else None
+    )

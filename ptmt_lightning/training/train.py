@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +21,11 @@ from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.run_folder import label_embeddings
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.result import environment, write_config
-from ptmt_lightning.thresholds import tune_thresholds
 from ptmt_lightning.training.advice import advice
 from ptmt_lightning.training.artifacts import FinishedRun, Tested, write_run
 from ptmt_lightning.training.checks import check_run
 from ptmt_lightning.training.collectors import PredictionCollector, RunRecord, ScoreCollector, attached
+from ptmt_lightning.training.fit_rule import calibration_summary, fit_rule
 from ptmt_lightning.training.loggers import RunWandbLogger
 from ptmt_lightning.training.quiet import quiet_libraries
 from ptmt_lightning.training.resuming import prepare_to_resume
@@ -91,8 +91,8 @@ def train(
     if trainer.is_global_zero:
         _log_beginning(trainer, datamodule, model, folder)
     fitted = _fit(trainer, datamodule, model, record, checkpoint)
-    if model.tune_threshold:
-        record.val_results = _tune(trainer, model, datamodule)
+    if model.tune_threshold or model.calibrate:
+        record.val_results = _fit_rule(trainer, model, datamodule)
     elif not record.val_results:  # max_steps came before the first validation
         trainer.validate(model, datamodule, verbose=False)
     tested = _test(trainer, model, datamodule) if test and datamodule.has_split("test") else None
@@ -107,6 +107,7 @@ def train(
         "test": tested.metrics.values if tested else {},
         "decoding": model.rule.decoding,
         "thresholds": list(model.rule.thresholds),
+        "calibration": calibration_summary(model.rule, *(tested.score_counts if tested else (None, None))),
         "label_embeddings": embeddings and label_embeddings.summary(*embeddings, datamodule.taxonomy),
         "best_checkpoint": fitted.best_checkpoint,
         "best_score": fitted.best_score,
@@ -223,23 +224,24 @@ def _test(trainer: L.Trainer, model: HTCModel, datamodule: HTCDataModule) -> Tes
         trainer.test(model, datamodule, verbose=False)
     if collector.metrics is None:  # trainer.limit_test_batches=0
         return None
-    return Tested(collector.metrics, collector.gather(trainer), round(time.perf_counter() - started, 2))
+    seconds = round(time.perf_counter() - started, 2)
+    return Tested(collector.metrics, collector.gather(trainer), seconds, collector.gather_uncalibrated(trainer))
 
 
-def _tune(trainer: L.Trainer, model: HTCModel, datamodule: HTCDataModule) -> dict[str, float]:
-    """Put thresholds chosen on validation into the model, and return the scores that they reach there."""
-    assert model.tune_threshold is not None
+def _fit_rule(trainer: L.Trainer, model: HTCModel, datamodule: HTCDataModule) -> dict[str, float]:
+    """Let validation choose thresholds and calibration, as settings ask, and return the scores reached there."""
     loggers, trainer.loggers = trainer.loggers, []  # the curves have this checkpoint's validation already
     with attached(trainer, ScoreCollector()) as collector:
         trainer.validate(model, datamodule, verbose=False)
     trainer.loggers = loggers
-    probabilities, targets = collector.gather(trainer)
+    logits, targets = collector.gather(trainer)
     classes = model.val_metrics.classes
-    thresholds = tune_thresholds(
-        probabilities, targets, model.taxonomy, tuning=model.tune_threshold, prune=model.rule.prune, classes=classes
+    model.rule = fit_rule(
+        model.rule, logits, targets, tuning=model.tune_threshold, calibrate=model.calibrate, classes=classes
     )
-    model.rule = replace(model.rule, thresholds=tuple(thresholds))
     metrics = HierarchicalMetrics(model.taxonomy, classes=classes)
+    probabilities = model.probabilities(logits)
     metrics.update(model.predict_nodes(probabilities), targets, probabilities)
-    log.info("thresholds, chosen on validation: %s", ", ".join(f"{threshold:g}" for threshold in thresholds))
+    thresholds = ", ".join(f"{threshold:.4g}" for threshold in model.rule.thresholds)
+    log.info("chosen on validation: thresholds %s, calibration %s", thresholds, model.calibrate or "none")
     return metrics.compute().values

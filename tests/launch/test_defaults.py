@@ -68,7 +68,7 @@ def test_systems(system: str) -> None:
 
 
 def test_tfidf() -> None:
-    assert assert_same_defaults(composed("model=tfidf").model) == 11
+    assert assert_same_defaults(composed("model=tfidf").model) == 12
 
 
 @pytest.mark.parametrize("loss", ["wasl", "bce", "mean_bce", "cross_entropy"])

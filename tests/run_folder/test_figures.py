@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from ptmt_lightning.metrics import calibration_error
 from ptmt_lightning.run_folder import figures
 from ptmt_lightning.run_folder.paths import RunFolder
 
@@ -69,7 +70,7 @@ def test_reliability_shows_the_share_that_is_true() -> None:
     np.testing.assert_allclose(upper.lines[1].get_ydata(), [0.2, 0.8])
     assert not lower.patches  # a bar on a logarithmic axis would start above zero
     assert lower.lines[0].get_ydata().tolist() == [30, 10]
-    assert figures.calibration(BINS) == pytest.approx((30 * 0.1 + 10 * 0) / 40)
+    assert calibration_error(BINS.to_dict("records")) == pytest.approx((30 * 0.1 + 10 * 0) / 40)
 
 
 def test_the_map_shows_the_levels_below_the_first_by_parent() -> None:
