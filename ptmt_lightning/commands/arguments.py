@@ -16,12 +16,17 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=32, help="texts at a time (default: %(default)s)")
     parser.add_argument("--trust", action="store_true", help="open model.pt2, which can run code")
+    add_device_arguments(parser)
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the model runs on to a subcommand's parser."""
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
 
 
 def open_model(options: argparse.Namespace) -> Classifier:
-    """Return the model of :func:`add_model_arguments`.
+    """Return the model of a subcommand's arguments.
 
     Raises:
         ValueError: there is no such model, or it can't be run as the arguments say.

@@ -22,7 +22,8 @@ class FrozenNetwork(TextNetwork):
         """Return the scores (logits) of all nodes, ``[B, V]``."""
         mask_BL1 = batch.attention_mask[..., None]
         everywhere = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device).expand_as(batch.input_ids)
-        with torch.no_grad():
+        # In training nothing below the head learns; of a trained model, explanations want gradients.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
             states_BLH = self.backbone.states(batch.input_ids, batch.attention_mask, everywhere)
             means_BH = (states_BLH * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)
         logits: Tensor = self.head(means_BH)

@@ -47,8 +47,7 @@ class HBGLNetwork(TextNetwork):
 
     def _embed_text(self, input_ids: Tensor) -> Tensor:
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
-        tokens = F.embedding(input_ids, self.backbone.token_embeddings)
-        return self.backbone.embed(tokens, positions, torch.zeros_like(input_ids))
+        return self.backbone.embed(self.backbone.embed_tokens(input_ids), positions, torch.zeros_like(input_ids))
 
     def _embed_slots(self, contents: Tensor, positions: Tensor) -> Tensor:
         return self.backbone.embed(contents, positions, torch.ones_like(positions))
