@@ -136,7 +136,8 @@ class Explainer:
             values = self._method(log_odds).attribute(
                 embedded, without, target=node, n_steps=_STEPS, internal_batch_size=_TEXTS_AT_ONCE
             )
-        return values[0, place].sum(dim=-1).float().cpu()
+        summed: Tensor = values[0, place].sum(dim=-1)
+        return summed.float().cpu()
 
 
 def describe(found: Sequence[LabelExplanation], number: int = 5) -> str:
@@ -165,7 +166,7 @@ def _reading(backbone: Backbone, input_ids: Tensor, embeddings: Tensor) -> Itera
         is_text = ids.shape[1:] == input_ids.shape[1:] and bool((ids == input_ids).all())
         return embeddings if is_text else embed_tokens(ids)
 
-    backbone.embed_tokens = given  # type: ignore[method-assign]
+    backbone.embed_tokens = given  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:
