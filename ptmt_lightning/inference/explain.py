@@ -28,6 +28,7 @@ from ptmt_lightning.taxonomy.files import STEP
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+|[^\w\s]")
 _STEPS = 32  # texts between unknown words and the text
 _TEXTS_AT_ONCE = 8
+_MOST = 20  # predicted labels that are explained, if no labels are named
 
 
 class Word(NamedTuple):
@@ -84,8 +85,8 @@ class Explainer:
 
         Args:
             text: the text.
-            labels: paths of labels, from the top level down, each to be explained in its last label; None for every
-                label that the model predicts.
+            labels: paths of labels, from the top level down, each to be explained in its last label; None for the
+                labels that the model predicts, of more than 20 the most probable ones.
 
         Returns:
             An explanation for each label, from the top level down. None where nothing is predicted.
@@ -97,7 +98,8 @@ class Explainer:
         probabilities = self.classifier.probabilities(text)
         taxonomy = self.classifier.taxonomy
         if labels is None:
-            nodes = self.classifier.rule.predict(probabilities).nonzero()[:, 1].tolist()
+            predicted = self.classifier.rule.predict(probabilities).nonzero()[:, 1].tolist()
+            nodes = sorted(sorted(predicted, key=lambda node: -probabilities[0, node].item())[:_MOST])
         else:
             nodes = sorted({taxonomy.encode([path])[-1] for path in labels})
         words = _words(self.classifier, text, len(ids))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,15 @@ def make_app(
     of_texts = schema.problems(texts=True)
     app.add_api_route("/predict", predict, methods=["POST"], response_model=schema.PredictResponse, responses=of_texts)
 
+    if info["model"]["explains"]:
+
+        @app.post("/explain", response_model=schema.ExplainResponse, responses=of_texts)
+        async def explain(request: Request, content: schema.ExplainRequest) -> Response:
+            """Return which words speak for and against labels of a text; as slow as hundreds of predictions."""
+            request.state.log["texts"] = 1
+            status, body = await predictor.predict([content.text], {"explain": content.labels})
+            return Response(body, status, media_type="application/json")
+
     @app.get("/taxonomy", response_model=schema.Taxonomy, **json)
     async def edges() -> Response:
         """Return the taxonomy of the model's labels: its edges from parent to child, and the name of the root."""
@@ -107,7 +117,8 @@ def _info(folder: ModelFolder, predictor: Predictor, max_pending: int, timeout: 
     model = {
         "name": "/".join(folder.path.resolve().parts[-2:]), "version": __version__,
         "levels": list(folder.taxonomy.level_sizes),
-        "thresholds": rule.thresholds if rule.has_thresholds else None, "prune": rule.prune, "limits": limits,
+        "thresholds": rule.thresholds if rule.has_thresholds else None, "prune": rule.prune,
+        "explains": not folder.is_exported and find_spec("captum") is not None, "limits": limits,
     }  # fmt: skip
     settings = {"batch_size": predictor.settings["batch_size"], "max_pending": max_pending, "timeout": timeout}
     return {"model": model, "server": settings}

@@ -73,7 +73,8 @@ class Predictor:
 
         Args:
             texts: the texts.
-            options: ``threshold``, ``top_k`` and ``prune``, as :meth:`.Classifier.predict` takes them.
+            options: ``threshold``, ``top_k`` and ``prune``, as :meth:`.Classifier.predict` takes them; or ``explain``
+                with the labels that :meth:`.Explainer.explain` takes, for one text.
 
         Raises:
             WorkerError: the process that predicts died of the request, or can't be started again.

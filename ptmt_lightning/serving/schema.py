@@ -10,6 +10,7 @@ from ptmt_lightning.serving.limits import MAX_BODY, MAX_HEAD
 
 MAX_TEXTS = 256  # in a request
 MAX_CHARACTERS = 100_000  # in a text
+MAX_EXPLAINED = 20  # labels of a text that are explained at a time
 
 Threshold = Annotated[float, Field(ge=0, le=1)]
 
@@ -45,6 +46,37 @@ class PredictResponse(BaseModel):
     predictions: list[list[Path]]
 
 
+class ExplainRequest(BaseModel):
+    """A text whose labels are to be explained: those that are given, each as a path, or those that are predicted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str = Field(max_length=MAX_CHARACTERS)
+    labels: list[Annotated[list[str], Field(min_length=1)]] | None = Field(None, min_length=1, max_length=MAX_EXPLAINED)
+
+
+class Word(BaseModel):
+    """A word of a text, the place of its first character, and by how much it raises the log odds of the label."""
+
+    word: str
+    start: int
+    value: float
+
+
+class ExplainedLabel(BaseModel):
+    """A label as a path from the top level down, and the words of the text in their order."""
+
+    path: list[str]
+    probability: float
+    words: list[Word]
+
+
+class ExplainResponse(BaseModel):
+    """The explained labels, from the top level down."""
+
+    labels: list[ExplainedLabel]
+
+
 class Taxonomy(BaseModel):
     """The taxonomy of the model's labels: its edges from parent to child, and the name of the root.
 
@@ -68,7 +100,7 @@ class ModelInfo(BaseModel):
     """The model that is served: numbers of labels and thresholds of its levels, from the top level down.
 
     ``thresholds`` is null if the model predicts the most probable labels or path, without any; ``prune`` is what holds
-    for requests that do not say so themselves.
+    for requests that do not say so themselves. ``explains`` says whether there is ``/explain``.
     """
 
     name: str
@@ -76,6 +108,7 @@ class ModelInfo(BaseModel):
     levels: list[int]
     thresholds: list[float] | None
     prune: bool
+    explains: bool
     limits: Limits
 
 

@@ -1,8 +1,9 @@
 """The process that predicts: it reads batches of requests from a socket, and writes the answers.
 
 A message is a line of JSON. To this process: batches, each a list of requests ``{"texts", "options"}``; an empty one
-asks for a sign of life, by a prediction. From it: ``{"ready": true}`` or ``{"error": "..."}``, then ``{"sign": true}``
-after each forward pass and ``{"answers": [[status, bytes], ...]}``, which the bodies of the answers follow.
+asks for a sign of life, by a prediction; with the option ``explain``, one text is explained instead. From it:
+``{"ready": true}`` or ``{"error": "..."}``, then ``{"sign": true}`` after each forward pass and
+``{"answers": [[status, bytes], ...]}``, which the bodies of the answers follow.
 """
 
 from __future__ import annotations
@@ -53,14 +54,7 @@ def main(server: socket, settings: dict[str, Any]) -> None:
     except (ValueError, OSError) as error:
         _tell(answers, {"error": str(error)})
         raise SystemExit(1) from None
-    score = classifier.score
-
-    def score_and_tell(batch: Any) -> Any:
-        found = score(batch)
-        _tell(answers, {"sign": True})
-        return found
-
-    classifier.score = score_and_tell
+    _tell_of_scores(classifier, answers)
     _tell(answers, {"ready": True})
     while True:
         requests = inbox.get()
@@ -89,6 +83,10 @@ def answer(classifier: Classifier, requests: list[dict[str, Any]], batch_size: i
         alike.setdefault(json.dumps(request["options"], sort_keys=True), []).append(row)
     for rows in alike.values():
         options = requests[rows[0]]["options"]
+        if "explain" in options:
+            for row in rows:
+                outcomes[row] = _explained(classifier, requests[row]["texts"][0], options["explain"])
+            continue
         status = 422
         try:
             classifier.predict(iter(()), **options)  # checks the options alone
@@ -104,9 +102,36 @@ def answer(classifier: Classifier, requests: list[dict[str, Any]], batch_size: i
     return outcomes
 
 
+def _explained(classifier: Classifier, text: str, labels: list[list[str]] | None) -> tuple[int, dict[str, Any]]:
+    from ptmt_lightning.inference.explain import Explainer  # needs the extra "explain"
+
+    try:
+        found = Explainer(classifier).explain(text, labels)
+    except ValueError as error:
+        return 422, {"detail": shortened(str(error))}
+    return 200, {"labels": [label.to_json() for label in found]}
+
+
 def shortened(reason: str) -> str:
     """Return a message, without its middle if it is long, as it may echo what the client sent."""
     return reason if len(reason) <= 500 else f"{reason[:200]} ... {reason[-250:]}"
+
+
+def _tell_of_scores(classifier: Classifier, answers: BinaryIO) -> None:
+    """Tell the server of each forward pass, which is a sign of life."""
+    import torch
+
+    score = classifier.score
+    if isinstance(score, torch.nn.Module):  # remains itself, as explanations need its parts
+        score.register_forward_hook(lambda *_: _tell(answers, {"sign": True}))
+        return
+
+    def score_and_tell(batch: Any) -> Any:
+        found = score(batch)
+        _tell(answers, {"sign": True})
+        return found
+
+    classifier.score = score_and_tell
 
 
 def _tell(answers: BinaryIO, message: dict[str, Any], *bodies: bytes) -> None:
