@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
+from ptmt_lightning.reporting.errors import errors_of
 from ptmt_lightning.reporting.findings import COSTS, MOST_COMPARED, Finding, findings, interval
 from ptmt_lightning.reporting.panels import MOST_DRAWN, dashed, panels
 from ptmt_lightning.reporting.report import scored_runs
@@ -84,7 +85,10 @@ def _part(finding: Finding, rows: Sequence[dict[str, Any]], look: dict[str, tupl
         for one, dash in dashed(finding.configurations[:MOST_DRAWN])
     ]
     drawn = [(Markup(panel.svg), panel.caption) for panel in panels(finding, by_name, look)]
-    return {"finding": finding, "sentences": finding.sentences(), "legend": legend, "panels": drawn}
+    errors = errors_of(finding.configurations[0].runs[0]) if finding.split == "test" else None
+    return {
+        "finding": finding, "sentences": finding.sentences(), "legend": legend, "panels": drawn, "errors": errors,
+    }  # fmt: skip
 
 
 def _title(num_runs: int, num_systems: int, found: Sequence[Finding]) -> str:

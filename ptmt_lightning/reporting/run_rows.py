@@ -80,6 +80,7 @@ def _label_f1(run: Run, split: str) -> tuple[tuple[str, ...], list[float]]:
     table = _read(RunFolder(run.folder).per_label, ["label", "f1"], ["f1"], keep_default_na=False, dtype={"label": str})
     if split != "test" or table.empty:
         return (), []
+    table = table.sort_values("label", kind="stable")  # runs of a data set share one list of labels
     return tuple(table["label"]), _rounded(table["f1"])
 
 

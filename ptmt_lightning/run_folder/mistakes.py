@@ -19,7 +19,7 @@ def wrong_predictions(
     texts: Iterable[str],
     taxonomy: Taxonomy,
     *,
-    limit: int = 100,
+    limit: int = 1000,
 ) -> pd.DataFrame:
     """Return a table of wrongly predicted documents: ``id, text, true, true_probability, predicted, probability, f1``.
 

@@ -59,8 +59,13 @@ class RunFolder:
 
     @property
     def per_label(self) -> Path:
-        """Support, precision, recall and F1 of each label on the test split."""
+        """Support, precision, recall and F1 of each label on the test split, the most mistaken labels first."""
         return self.path / "per_label.csv"
+
+    @property
+    def mistakes(self) -> Path:
+        """Test documents that were predicted wrongly, the worst first, with their texts."""
+        return self.path / "mistakes.csv"
 
     @property
     def reliability(self) -> Path:
@@ -180,7 +185,7 @@ class RunFolder:
     @property
     def _files(self) -> tuple[Path, ...]:
         return (
-            self.config, self.result, self.metrics, self.predictions, self.per_label, self.reliability,
+            self.config, self.result, self.metrics, self.predictions, self.per_label, self.mistakes, self.reliability,
             self.label_embeddings,
         )  # fmt: skip
 

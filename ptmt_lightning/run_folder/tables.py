@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -26,6 +27,8 @@ def write_tables(
 ) -> pd.DataFrame:
     """Write ``predictions.jsonl``, ``per_label.csv`` and ``reliability.csv``; return the table of labels.
 
+    The labels with the most mistakes (predicted but wrong, or missed) come first.
+
     Args:
         folder: where the files are written.
         taxonomy: the taxonomy of the predicted nodes.
@@ -36,7 +39,9 @@ def write_tables(
             ``reliability.csv``.
     """
     write_predictions(folder.predictions, predictions, document_ids, taxonomy)
-    labels = pd.DataFrame(per_label(taxonomy, metrics.flat_counts))
+    _, wrong, missed = metrics.flat_counts.cpu()
+    labels = pd.DataFrame(per_label(taxonomy, metrics.flat_counts)).round(4)
+    labels = labels.iloc[np.argsort(-(wrong + missed).numpy(), kind="stable")]
     write_text(folder.per_label, csv_text(labels))
     scored = {"none": metrics.scored} if uncalibrated is None else {"before": uncalibrated, "after": metrics.scored}
     rows = [{"calibration": name, **row} for name, counts in scored.items() for row in reliability(counts)]

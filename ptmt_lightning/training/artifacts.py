@@ -25,6 +25,8 @@ from ptmt_lightning.training.wandb_summary import log_finished
 from ptmt_lightning.utils.files import write_json, write_text
 from ptmt_lightning.utils.tables import csv_text
 
+_WANDB_MISTAKES = 100  # documents in the table that W&B keeps
+
 
 class Tested(NamedTuple):
     """The outcome of a test."""
@@ -82,6 +84,15 @@ def _test_tables(run: FinishedRun) -> Tables:
     return {"test/per_label": labels}
 
 
+def _mistakes(run: FinishedRun) -> Tables:
+    if run.tested is None:
+        return {}
+    texts = run.datamodule.texts("test")
+    table = wrong_predictions(run.tested.predictions, run.test_ids(), texts, run.model.taxonomy)
+    write_text(run.folder.mistakes, csv_text(table))
+    return {"test/wrong_predictions": table.head(_WANDB_MISTAKES)}
+
+
 def _label_embeddings(run: FinishedRun) -> Tables:
     embeddings = run.model.label_embeddings()
     if embeddings is None:
@@ -107,7 +118,13 @@ def _model(run: FinishedRun) -> Tables:
 
 
 # What a run leaves, in this order; result.json comes last. To add an output, add a function that writes it.
-OUTPUTS: tuple[Callable[[FinishedRun], Tables | None], ...] = (_test_tables, _label_embeddings, _figures, _model)
+OUTPUTS: tuple[Callable[[FinishedRun], Tables | None], ...] = (
+    _test_tables,
+    _mistakes,
+    _label_embeddings,
+    _figures,
+    _model,
+)
 
 
 def write_run(run: FinishedRun, wandb_logger: RunWandbLogger | None) -> None:
@@ -115,8 +132,4 @@ def write_run(run: FinishedRun, wandb_logger: RunWandbLogger | None) -> None:
     tables = {name: table for output in OUTPUTS for name, table in (output(run) or {}).items()}
     write_json(run.folder.result, run.result)  # last: a folder with it is complete
     if wandb_logger:
-        if run.tested:
-            texts = run.datamodule.texts("test")
-            wrong = wrong_predictions(run.tested.predictions, run.test_ids(), texts, run.model.taxonomy)
-            tables["test/wrong_predictions"] = wrong
         log_finished(wandb_logger, run.folder, run.result, tables, run.datamodule.split_ids())

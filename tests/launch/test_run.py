@@ -24,8 +24,8 @@ def test_whole_run_with_csv_and_wandb_offline(toy_folder: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     run_dir = only_run(tmp_path)
     assert {path.name for path in run_dir.iterdir()} == {
-        "checkpoints", "config.yaml", "figures", "label_embeddings.csv", "metrics.csv", "model", "per_label.csv",
-        "predictions.jsonl", "reliability.csv", "result.json",
+        "checkpoints", "config.yaml", "figures", "label_embeddings.csv", "metrics.csv", "mistakes.csv", "model",
+        "per_label.csv", "predictions.jsonl", "reliability.csv", "result.json",
         "wandb",
     }  # fmt: skip
     assert f"run: {run_dir}" in done.stdout

@@ -113,7 +113,8 @@ def test_run_folder(toy_folder: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     result, model = run(toy_folder, tmp_path, run_dir, optimizer=FAST, trainer={"max_epochs": 10})
     assert {path.name for path in run_dir.iterdir()} == {
-        "checkpoints", "config.yaml", "figures", "label_embeddings.csv", "model", "per_label.csv", "predictions.jsonl",
+        "checkpoints", "config.yaml", "figures", "label_embeddings.csv", "mistakes.csv", "model", "per_label.csv",
+        "predictions.jsonl",
         "reliability.csv", "result.json",
     }  # fmt: skip
     assert json.loads((run_dir / "result.json").read_text()) == result
@@ -130,7 +131,15 @@ def test_run_folder(toy_folder: Path, tmp_path: Path) -> None:
         for path in line["predicted"]
     )
     table = pd.read_csv(run_dir / "per_label.csv")
-    assert table["label"].tolist() == list(model.taxonomy.names)
+    assert sorted(table["label"]) == sorted(model.taxonomy.names)
+    right = table["recall"] * table["support"]
+    mistakes = (table["support"] + table["predicted"] - 2 * right).round()
+    assert mistakes.is_monotonic_decreasing
+    wrong = pd.read_csv(run_dir / "mistakes.csv")
+    assert len(wrong) == sum(
+        sorted(line["labels"]) != sorted(path["path"] for path in line["predicted"]) for line in lines
+    )
+    assert wrong["f1"].is_monotonic_increasing
     assert table["support"].sum() == sum(len(model.taxonomy.encode(line["labels"])) for line in lines)
     assert isinstance(AutoModelForMaskedLM.from_pretrained(run_dir / "model"), torch.nn.Module)
 

@@ -39,7 +39,7 @@ def test_a_run_with_defaults(toy_folder: Path, tmp_path: Path, monkeypatch: pyte
     result = train(datamodule=data, model=model, run_dir=run_dir, trainer=trainer)
     assert (result["dataset"], result["model"], result["loss"]) == ("toy", "ptmt", "wasl")
     assert {path.name for path in run_dir.iterdir()} == {
-        "config.yaml", "figures", "label_embeddings.csv", "metrics.csv", "model", "per_label.csv",
+        "config.yaml", "figures", "label_embeddings.csv", "metrics.csv", "mistakes.csv", "model", "per_label.csv",
         "predictions.jsonl", "reliability.csv", "result.json",
     }  # fmt: skip
     [found], left_out = find_runs([tmp_path])
