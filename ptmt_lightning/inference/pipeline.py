@@ -57,10 +57,8 @@ class HierarchicalTextClassificationPipeline(Pipeline):  # type: ignore[misc]
         device: as in other pipelines; None for a GPU where there is one, and for the one that an open model is on.
         dtype: number format of weights and computation; ``auto`` for float32.
         batch_size: texts in a batch.
-        settings: further ones of pipelines, and those of a call.
-
-    A call takes ``threshold``, ``top_k`` and ``prune`` in the sense of :meth:`.Classifier.predict`, where ``top_k`` is a
-    number of labels on each level.
+        settings: ``threshold``, ``top_k`` (labels on each level) and ``prune`` of :meth:`.Classifier.predict`, which a
+            call takes, too; and further settings of pipelines.
 
     Raises:
         ValueError: the model can't be opened, or not on this device; an entry is no text, or an option is not valid.

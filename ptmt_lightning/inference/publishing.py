@@ -55,8 +55,9 @@ def push_model(folder: ModelFolder, name: str, *, private: bool = False) -> str:
     from huggingface_hub import HfApi  # imported only here, as local folders do not need it
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         HFValidationError,
-        HTTPError,
+        HTTPError,  # the hub client's own
         LocalTokenNotFoundError,
+        OfflineModeIsEnabled,
     )
 
     api = HfApi()
@@ -68,7 +69,7 @@ def push_model(folder: ModelFolder, name: str, *, private: bool = False) -> str:
             delete_patterns=[*WANTED, PROGRAM_FILE],
             commit_message="Model of ptmt_lightning",
         )  # fmt: skip
-    except (HFValidationError, HTTPError, LocalTokenNotFoundError) as error:  # HTTPError is the hub client's own
+    except (HFValidationError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{name}: the hub did not take it: {reason}; check the name, and log in with HF_TOKEN"
