@@ -287,10 +287,10 @@ class PTMTClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return Pretrained(MINILM if self.backbone == "minilm" else self.backbone)
 
     def _build_model(self) -> BuildModel:
-        model = SYSTEMS[self.model] if isinstance(self.model, str) else self.model
+        model: Any = SYSTEMS[self.model] if isinstance(self.model, str) else self.model
         if self.learning_rate is None:
-            return model
-        system: Any = getattr(model, "func", model)  # of a partial
+            return model  # type: ignore[no-any-return]
+        system = getattr(model, "func", model)  # of a partial
         optimizer = getattr(model, "keywords", {}).get("optimizer") or system.published_optimizer()
         return partial(model, optimizer=replace(optimizer, learning_rate=self.learning_rate))
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.base import Pipeline
 
 from ptmt_lightning.inference.classifier import Classifier
 from ptmt_lightning.utils.checks import shortened
@@ -45,7 +46,7 @@ class _Model:
         return False
 
 
-class HierarchicalTextClassificationPipeline(Pipeline):  # type: ignore[misc]
+class HierarchicalTextClassificationPipeline(Pipeline):
     """Predicts the label paths of texts, the same as :meth:`.Classifier.predict`, in the form of Transformers.
 
     Called with a text, it returns a list with a dictionary a path, the most probable last label first: ``label``, the
@@ -64,7 +65,11 @@ class HierarchicalTextClassificationPipeline(Pipeline):  # type: ignore[misc]
         ValueError: the model can't be opened, or not on this device; an entry is no text, or an option is not valid.
     """
 
-    _load_processor = _load_image_processor = _load_video_processor = _load_feature_extractor = _load_tokenizer = False
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = False
 
     def __init__(
         self,
@@ -83,16 +88,16 @@ class HierarchicalTextClassificationPipeline(Pipeline):  # type: ignore[misc]
         elif not isinstance(model, Classifier):
             raise ValueError(f"model: expected a saved model, or an open Classifier, got {type(model).__name__}")
         self.classifier = model
-        wrapped = _Model(model)
+        wrapped: Any = _Model(model)
         super().__init__(model=wrapped, device=wrapped.device, batch_size=batch_size, **settings)
 
-    def _sanitize_parameters(
+    def _sanitize_parameters(  # type: ignore[override] # other parameters are refused
         self, threshold: Any = None, top_k: int | None = None, prune: bool | None = None
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         options = {"threshold": threshold, "top_k": top_k, "prune": prune}
         return {}, {name: value for name, value in options.items() if value is not None}, {}
 
-    def preprocess(self, input_: Any) -> dict[str, Any]:
+    def preprocess(self, input_: Any, **_: Any) -> dict[str, Any]:
         """Take one text.
 
         Raises:
@@ -103,10 +108,10 @@ class HierarchicalTextClassificationPipeline(Pipeline):  # type: ignore[misc]
             raise ValueError(f"expected a text, or a list, a generator or a data set of texts, got {shown}")
         return {"text": input_}
 
-    def _forward(self, input_tensors: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    def _forward(self, input_tensors: Mapping[str, Any], **options: Any) -> Any:
         return {"prediction": self.classifier.predict(input_tensors["text"], **options)}
 
-    def postprocess(self, model_outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def postprocess(self, model_outputs: Mapping[str, Any], **_: Any) -> list[dict[str, Any]]:
         """Return the predicted paths of one text as dictionaries."""
         return [
             {"label": labels[-1], "score": probabilities[-1], "path": list(labels)}
@@ -130,7 +135,9 @@ class HierarchicalTextClassificationPipeline(Pipeline):  # type: ignore[misc]
         """Copy the model's files into a new folder, and no code; see :meth:`.Classifier.save_pretrained`."""
         self.classifier.save_pretrained(Path(save_directory))
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, **_: Any) -> str:
+    def push_to_hub(  # type: ignore[override] # the hub is sent the files as they are
+        self, repo_id: str, *, private: bool = False
+    ) -> str:
         """Upload the model's files to a model hub; see :meth:`.Classifier.push_to_hub`."""
         return self.classifier.push_to_hub(repo_id, private=private)
 

@@ -62,7 +62,7 @@ def fitted() -> PTMTClassifier:
 
 @estimator_checks.parametrize_with_checks([made()])
 def test_checks_for_every_estimator(estimator: PTMTClassifier, check: Any) -> None:
-    """For estimators of texts, scikit-learn has no check that fits them; what those ask is asked below."""
+    """Of estimators of texts, scikit-learn checks little else: all of it is asked in test_sklearn_checks.py."""
     check(estimator)
 
 
