@@ -161,7 +161,8 @@ class PTMTClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 run_dir, patience=self.patience, max_epochs=self.max_epochs, max_steps=self.max_steps,
                 enable_progress_bar=self.verbose, **self._hardware(),
             )  # fmt: skip
-            self.result_ = train(datamodule=datamodule, model=model, run_dir=run_dir, trainer=trainer)
+            draw = self.run_dir is not None
+            self.result_ = train(datamodule=datamodule, model=model, run_dir=run_dir, trainer=trainer, draw=draw)
             self._open({path.name: path for path in RunFolder(run_dir).model.iterdir()})
         return self
 
@@ -172,7 +173,7 @@ class PTMTClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: an entry is no text.
         """
         check_is_fitted(self)
-        found = self.classifier_.predict(entries(X, "X"))
+        found = list(self.classifier_.predict(iter(entries(X, "X"))))  # without a progress bar
         shaped = np.empty(len(found), dtype=object)
         for row, prediction in enumerate(found):  # NumPy would make a table of lists of one length
             shaped[row] = self.label_form_.shaped([path.labels for path in prediction])

@@ -211,6 +211,7 @@ def test_copies_predict_the_same_and_leave_nothing(fitted: PTMTClassifier, tmp_p
 def test_a_run_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
     estimator = made(run_dir=tmp_path / "run").fit(TEXTS, LABELS)
     assert (tmp_path / "run/result.json").exists()
+    assert [*(tmp_path / "run/figures").iterdir()]
     found = Classifier.from_pretrained(tmp_path / "run/model").probabilities(TEXTS)
     np.testing.assert_array_equal(found, estimator.predict_proba(TEXTS))
     with pytest.raises(ValueError, match=r"^run_dir='.*/run': there is something in it; give a new folder"):

@@ -16,7 +16,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from ptmt_lightning.inference import Classifier
 from ptmt_lightning.inference.export import FileFormat, export_model
-from ptmt_lightning.inference.pipeline import TASK, HierarchicalTextClassificationPipeline
+from ptmt_lightning.inference.pipeline import TASK, HierarchicalTextClassificationPipeline, _SavedModel
 
 
 def opened(model: Any, **settings: Any) -> HierarchicalTextClassificationPipeline:
@@ -77,6 +77,12 @@ def test_a_stream_is_read_as_it_is_used(tmp_path: Path) -> None:
     classify = opened(tmp_path / "model", batch_size=2)
     assert_same([next(classify(texts()))], [classify(TEXTS[0])])
     assert len(read) < 200
+
+
+def test_a_revision_is_that_of_the_hub(tmp_path: Path) -> None:
+    assert _SavedModel.from_pretrained("team/topics", revision="v2", dtype="auto").name == "team/topics@v2"
+    assert _SavedModel.from_pretrained("team/topics", revision=None).name == "team/topics"
+    assert _SavedModel.from_pretrained(str(tmp_path), revision="v2").name == str(tmp_path)
 
 
 def test_a_copy_has_the_models_files_and_no_code(tmp_path: Path) -> None:
