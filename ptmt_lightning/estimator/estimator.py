@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -137,7 +137,7 @@ class PTMTClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         return tags
 
-    def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> PTMTClassifier:
+    def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> Self:
         """Train on texts and their label paths.
 
         Args:
@@ -153,8 +153,12 @@ class PTMTClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._check_settings()
         seed = self._seed()
+        given = self._labelled(X, y)
+        if not any(given.paths):
+            raise ValueError("y: expected a label path of at least one text, got none; add the labels")
+        more = None if validation is None else self._labelled(*validation, ("validation[0]", "validation[1]"))
         with tempfile.TemporaryDirectory(prefix="ptmt-") as work, isolate_rng():
-            datamodule = self._datamodule(X, y, validation, seed, Path(work))
+            datamodule = self._datamodule(given, more, seed, Path(work))
             model = build(datamodule, self._backbone(), self._build_model(), seed=seed)
             run_dir = Path(work, "run") if self.run_dir is None else Path(self.run_dir)
             trainer = make_trainer(
@@ -162,8 +166,9 @@ class PTMTClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 enable_progress_bar=self.verbose, **self._hardware(),
             )  # fmt: skip
             draw = self.run_dir is not None
-            self.result_ = train(datamodule=datamodule, model=model, run_dir=run_dir, trainer=trainer, draw=draw)
+            result = train(datamodule=datamodule, model=model, run_dir=run_dir, trainer=trainer, draw=draw)
             self._open({path.name: path for path in RunFolder(run_dir).model.iterdir()})
+        self.result_, self.label_form_ = result, given.form
         return self
 
     def predict(self, X: Any) -> npt.NDArray[np.object_]:
@@ -252,18 +257,15 @@ class PTMTClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_consistent_length(labelled.texts, labelled.paths)
         return labelled
 
-    def _datamodule(self, X: Any, y: Any, validation: tuple[Any, Any] | None, seed: int, work: Path) -> TableDataModule:
-        texts, paths, self.label_form_ = self._labelled(X, y)
-        if not any(paths):
-            raise ValueError("y: expected a label path of at least one text, got none; add the labels")
+    def _datamodule(self, given: Labelled, validation: Labelled | None, seed: int, work: Path) -> TableDataModule:
+        texts, paths = given.texts, given.paths
         taxonomy = self._taxonomy_file(work)
         if taxonomy is not None:
             nodes_of(Taxonomy.from_tsv(taxonomy), paths, "y")  # refuses others
         splits = ["train"] * len(texts)
         if validation is not None:
-            more = self._labelled(*validation, ("validation[0]", "validation[1]"))
-            texts, paths = texts + more.texts, paths + more.paths
-            splits += ["val"] * len(more.texts)
+            texts, paths = texts + validation.texts, paths + validation.paths
+            splits += ["val"] * len(validation.texts)
         return TableDataModule(
             pd.DataFrame({"text": texts, "labels": paths, "split": splits}),
             text="text", paths="labels", split_column=None if validation is None else "split", taxonomy=taxonomy,

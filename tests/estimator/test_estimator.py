@@ -214,6 +214,9 @@ def test_a_run_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
     assert [*(tmp_path / "run/figures").iterdir()]
     found = Classifier.from_pretrained(tmp_path / "run/model").probabilities(TEXTS)
     np.testing.assert_array_equal(found, estimator.predict_proba(TEXTS))
+    with pytest.raises(ValueError, match=r"^y\[0\]=3: "):
+        estimator.set_params(run_dir=None).fit(TEXTS, [3] * len(TEXTS))
+    assert estimator.set_params(run_dir=tmp_path / "run").predict(TEXTS[:1]).shape == (1,)  # as it was before
     with pytest.raises(ValueError, match=r"^run_dir='.*/run': there is something in it; give a new folder"):
         estimator.fit(TEXTS, LABELS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +31,12 @@ class OnNumbers(PTMTClassifier):
         tags.classifier_tags.poor_score = True  # of a few steps
         return tags
 
-    def fit(self, X: Any, y: Any) -> OnNumbers:  # type: ignore[override]
+    def fit(self, X: Any, y: Any) -> Self:  # type: ignore[override]
         X, y = validate_data(self, X, y)
         check_classification_targets(y)
         self.labels_ = {f"label {label}": label for label in y.tolist()}
         self.dtype_ = y.dtype
-        super().fit(texts(X), [f"label {label}" for label in y.tolist()])
-        return self
+        return super().fit(texts(X), [f"label {label}" for label in y.tolist()])
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         found = super().predict(self._texts(X))
