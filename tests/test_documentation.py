@@ -23,7 +23,7 @@ from ptmt_lightning.launch.overrides import arguments_for_hydra
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 SHELL = [block for block in BLOCKS if block.language == "sh"]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
-OTHER_PROGRAMS = {"cat", "curl", "find", "mkdir", "printf", "source", "srun", "torchrun"}
+OTHER_PROGRAMS = {"cat", "curl", "docker", "find", "mkdir", "printf", "source", "srun", "torchrun"}
 LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
 
 

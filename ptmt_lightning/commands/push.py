@@ -14,28 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _push(options: argparse.Namespace) -> None:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]
-        HFValidationError,
-        HTTPError,
-        LocalTokenNotFoundError,
-    )
+    from ptmt_lightning.inference.model_folder import ModelFolder
+    from ptmt_lightning.inference.publishing import push_model
 
-    from ptmt_lightning.inference.model_folder import PROGRAM_FILE, WANTED, ModelFolder
-
-    folder = ModelFolder.open(options.model)
-    api = HfApi()
-    try:
-        url = api.create_repo(options.name, private=options.private or None, exist_ok=True)
-        api.upload_folder(
-            repo_id=options.name, folder_path=folder.path, allow_patterns=[*WANTED, "README.md"],
-            # An exported file of an earlier model would be taken for this one's.
-            delete_patterns=[*WANTED, PROGRAM_FILE],
-            commit_message="Model of ptmt_lightning",
-        )  # fmt: skip
-    except (HFValidationError, HTTPError, LocalTokenNotFoundError) as error:  # HTTPError is the hub client's own
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{options.name}: the hub did not take it: {reason}; check the name, and log in with HF_TOKEN"
-        ) from error
+    url = push_model(ModelFolder.open(options.model), options.name, private=options.private)
     print(f"{url}: opens with Classifier.from_pretrained({options.name!r})")

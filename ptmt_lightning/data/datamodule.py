@@ -235,7 +235,8 @@ class HTCDataModule(L.LightningDataModule):
         labels = csr_array((np.ones(len(rows)), (rows, nodes)), shape=(self.num_documents(split), size))
         has_child = labels @ parent_of  # above 0 where a document has a child of the node
         is_inner = np.isin(nodes, parents)
-        return bool((has_child[rows[is_inner], nodes[is_inner]] > 0).all())
+        inner = has_child[rows[is_inner], nodes[is_inner]] if is_inner.any() else np.empty(0)  # SciPy's would be sparse
+        return bool((inner > 0).all())
 
     def text_lengths(self, split: str) -> npt.NDArray[np.int64]:
         """Return the number of tokens of each text, at most the ``max_tokens`` that :meth:`connect` was given."""

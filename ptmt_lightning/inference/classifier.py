@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.decisions import DecisionRule, per_level
 from ptmt_lightning.inference.model_folder import ModelFolder, Precision
+from ptmt_lightning.inference.publishing import copy_model, push_model
 from ptmt_lightning.utils.checks import check_range
 from ptmt_lightning.utils.tokens import is_unicode, text_token_ids
 
@@ -84,7 +85,8 @@ class Classifier:
         """Open a saved model: the ``model/`` folder of a run, an exported folder, or a copy of either on a model hub.
 
         Args:
-            name: path of the folder, or name of the model on the hub.
+            name: path of the folder, or name of the model on the hub, ``OWNER/NAME``; ``OWNER/NAME@REVISION`` for one
+                commit, branch or tag.
             device: device to run on; None for a GPU where there is one. An exported model runs on the CPU only.
             precision: number format of weights and computation. An exported model takes ``float32`` only.
             trust: open ``model.pt2`` where there is nothing else, a file that can run code; yours alone.
@@ -112,6 +114,29 @@ class Classifier:
             for parameter in trained.parameters():  # not buffers: angles of positions, for one, need full precision
                 parameter.data = parameter.data.to(getattr(torch, precision))
         return cls(score, folder, tokenizer, precision)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Copy the model's files, as they were opened, into a new folder, which :meth:`from_pretrained` opens.
+
+        Args:
+            save_directory: the folder to be made.
+
+        Raises:
+            ValueError: there is such a folder already, or the files have gone since they were opened.
+        """
+        copy_model(self.folder, Path(save_directory).expanduser())
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
+        """Upload the model's files to a model hub, as ``ptmt push`` does, and return their address.
+
+        Args:
+            repo_id: ``OWNER/NAME`` of the hub's repository; it is made where there is none.
+            private: where the repository is made, whether it is for its owner alone.
+
+        Raises:
+            ValueError: the hub did not take the model; the message says why.
+        """
+        return push_model(self.folder, repo_id, private=private)
 
     def predict(
         self,

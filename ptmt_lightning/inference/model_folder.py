@@ -151,11 +151,20 @@ class ModelFolder(NamedTuple):
             return torch.device("cpu")
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            torch.empty(0, device=device).tolist()  # a device without storage has nothing to give
-        except (RuntimeError, AssertionError) as error:  # PyTorch raises either for a device that is not there
-            raise ValueError(f"device={device!r}: not there ({str(error).splitlines()[0]}); leave it out") from error
-        return torch.device(device)
+        return present_device(device)
+
+
+def present_device(device: str | torch.device) -> torch.device:
+    """Return a device of PyTorch.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    try:
+        torch.empty(0, device=device).tolist()  # a device without storage has nothing to give
+    except (RuntimeError, AssertionError) as error:  # PyTorch raises either for a device that is not there
+        raise ValueError(f"device={device!r}: not there ({str(error).splitlines()[0]}); leave it out") from error
+    return torch.device(device)
 
 
 def _path(name: str) -> Path:

@@ -127,9 +127,16 @@ OUTPUTS: tuple[Callable[[FinishedRun], Tables | None], ...] = (
 )
 
 
-def write_run(run: FinishedRun, wandb_logger: RunWandbLogger | None) -> None:
-    """Write all outputs of a run, and log to W&B what it keeps of them."""
-    tables = {name: table for output in OUTPUTS for name, table in (output(run) or {}).items()}
+def write_run(run: FinishedRun, wandb_logger: RunWandbLogger | None, *, draw: bool = True) -> None:
+    """Write all outputs of a run, and log to W&B what it keeps of them.
+
+    Args:
+        run: the finished run.
+        wandb_logger: its W&B logger; None without one.
+        draw: whether to draw the pictures, which takes as long as a small training.
+    """
+    outputs = [output for output in OUTPUTS if draw or output is not _figures]
+    tables = {name: table for output in outputs for name, table in (output(run) or {}).items()}
     write_json(run.folder.result, run.result)  # last: a folder with it is complete
     if wandb_logger:
         log_finished(wandb_logger, run.folder, run.result, tables, run.datamodule.split_ids())

@@ -45,6 +45,7 @@ def train(
     test: bool = True,
     keep_checkpoints: bool = False,
     resume: bool = False,
+    draw: bool = True,
 ) -> dict[str, Any]:
     """Train a model, test its best checkpoint, and write the run folder.
 
@@ -61,6 +62,7 @@ def train(
         resume: go on from the newest checkpoint in ``run_dir`` that can be read. The trainer may have another
             ``max_epochs`` or ``max_steps`` than before: the optimiser's state is kept, and the learning rate follows
             the schedule of the new length.
+        draw: draw the pictures of the run.
 
     Returns:
         The content of ``result.json``.
@@ -123,7 +125,7 @@ def train(
         **environment(model.device),
     }
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        write_run(FinishedRun(folder, datamodule, model, result, tested), wandb_logger)
+        write_run(FinishedRun(folder, datamodule, model, result, tested), wandb_logger, draw=draw)
         if not keep_checkpoints:
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
     _hint_at_zero(result, model)

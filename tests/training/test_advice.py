@@ -69,6 +69,14 @@ def test_paths_end_at_leaves_or_above(tmp_path: Path) -> None:
     assert not model.rule.to_leaf
 
 
+def test_all_paths_end_at_leaves_where_there_is_one_level(tmp_path: Path) -> None:
+    documents = [{"text": "m n", "labels": [["A"]]}, {"text": "x y", "labels": [["B"]]}]
+    folder = write_folder(tmp_path / "data", [("ROOT", "A"), ("ROOT", "B")], train=documents, val=documents)
+    module, model = make(folder, tmp_path)
+    assert module.ends_at_leaves("train")
+    assert (model.rule.decoding, model.rule.to_leaf) == ("best_path", True)
+
+
 @pytest.mark.parametrize(
     ("documents", "settings", "decoding"),
     [
