@@ -24,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--int8", action="store_true", help="matrix products in 8 bits: smaller, on most CPUs faster")
     parser.add_argument(
         "--texts", metavar="FILE",
-        help="texts like those to be predicted (.txt, .csv, .jsonl, .parquet): the fastest is measured with them, and "
-        "OpenVINO's 8 bits are fitted to them; without, to texts made up of names of labels",
+        help="texts like those to be predicted (.txt, .csv, .jsonl, .parquet): the fastest is measured with them "
+        "(without: with texts made up of names of labels), and OpenVINO's 8 bits are fitted to them (without: only "
+        "weights are in 8 bits)",
     )  # fmt: skip
     parser.add_argument("--text-column", default="text", help="column or key of the text (default: %(default)s)")
     parser.set_defaults(run=_export)

@@ -97,11 +97,11 @@ class OnnxScorer:
 class OpenVinoScorer:
     """An exported model in OpenVINO's format, run on as many CPU threads as PyTorch would take.
 
-    The format is data: layers with code of their own would need an extension of OpenVINO, and none is ever loaded.
+    The format is data: layers with code of their own would need an extension of OpenVINO, and none is loaded.
 
     Args:
         path: path of the file with the layers; the one with the weights lies beside it.
-        bfloat16: compute in bfloat16, where this CPU can, what is not in 8 bits.
+        bfloat16: compute in bfloat16, if this CPU can, what is not in 8 bits.
 
     Raises:
         ValueError: openvino is not installed, or the files are none that it can run.
@@ -110,21 +110,22 @@ class OpenVinoScorer:
     def __init__(self, path: Path, *, bfloat16: bool = False) -> None:
         try:
             import openvino  # comes with the extra "openvino"
+            from openvino.frontend import FrontEndManager
         except ImportError as error:
             raise ValueError(
                 f"{path} needs the package openvino; install it with pip install 'ptmt_lightning[openvino]'"
             ) from error
         options = {
-            # Without, it would choose by the machine.
-            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 and computes_bfloat16() else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",  # else it would choose by the machine
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # processes that share cores would be bound to the same ones
         }
+        reader = FrontEndManager().load_by_framework("ir")  # left to choose, it would try those of other formats
         try:
-            self.model = openvino.Core().compile_model(str(path), "CPU", options)
+            self.model = openvino.Core().compile_model(reader.convert(reader.load(str(path))), "CPU", options)
         except RuntimeError as error:  # the base of its own kinds
-            reason = shortened(" ".join(str(error).split()))
+            reason = shortened((str(error).split("\n\n")[0].splitlines() or ["no reason given"])[-1])
             raise ValueError(
                 f"{path}: not an OpenVINO file that can be run ({reason}); export the model again"
             ) from error

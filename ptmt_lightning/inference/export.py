@@ -25,13 +25,12 @@ from ptmt_lightning.inference.classifier import Classifier
 from ptmt_lightning.inference.engines import TorchScorer, open_exported
 from ptmt_lightning.inference.model_folder import ONNX_FILE, OPENVINO_FILE, PROGRAM_FILE, ModelFolder
 from ptmt_lightning.inference.openvino_export import write_openvino
-from ptmt_lightning.inference.sample_texts import made_up
 from ptmt_lightning.utils.digests import model_digests
 from ptmt_lightning.utils.files import new_folder, write_json
 
 FileFormat = Literal["onnx", "openvino", "torch_export"]
 
-NUM_CALIBRATION = 300  # texts that fit 8-bit numbers; NNCF's own default
+_NUM_CALIBRATION = 300  # texts that fit 8-bit numbers; NNCF's own default
 _COPIED = ("config.json", "tokenizer.json", "taxonomy.json", "README.md")
 _CLOSE = 1e-3  # largest difference of probabilities between float32 in two engines that is rounding
 
@@ -76,8 +75,9 @@ def export_model(
         target: the folder to make.
         file_format: ``onnx`` for onnxruntime; ``openvino`` for OpenVINO; ``torch_export`` for ``torch.export.load``.
         int8: compute matrix products with 8-bit numbers. ONNX converts weights now and activations when the model
-            runs; OpenVINO fixes the ranges of activations now, by ``texts``. Not for ``torch_export``.
-        texts: texts like those to be predicted, for OpenVINO in 8 bits; without, some are made up of names of labels.
+            runs. OpenVINO fixes the ranges of activations now, by ``texts``; without any, only weights are in 8 bits.
+            Not for ``torch_export``.
+        texts: texts like those to be predicted, for OpenVINO in 8 bits; 300 are enough.
 
     Raises:
         ValueError: ``target`` exists, the model can't be exported, an option is not valid, or a package is missing.
@@ -139,9 +139,8 @@ def write_exported(
         if form.file_format == "onnx":
             _write_onnx(program, folder / ONNX_FILE, classifier, int8=form.int8)
         elif form.file_format == "openvino":
-            calibration = _calibration(classifier, texts) if form.fits_texts else None
-            inputs = list(classifier.folder.system.inputs)
-            write_openvino(program, folder / OPENVINO_FILE, inputs, calibration=calibration)
+            inputs, calibration = list(classifier.folder.system.inputs), _calibration(classifier, texts)
+            write_openvino(program, folder / OPENVINO_FILE, inputs, int8=form.int8, calibration=calibration)
         else:
             buffer = io.BytesIO()  # given a path, PyTorch aborts the process where the disk is full
             torch.export.save(program, buffer)
@@ -186,10 +185,8 @@ def _batch(classifier: Classifier, texts: Sequence[str]) -> Any:
 
 def _calibration(classifier: Classifier, texts: Sequence[str]) -> list[dict[str, Any]]:
     """Return batches of one text each: there is no padding, whose states would stretch the ranges."""
-    system = classifier.folder.system
-    texts = texts[:NUM_CALIBRATION] or made_up(classifier.taxonomy, NUM_CALIBRATION, system.text_budget)
-    batches = (_batch(classifier, [text]) for text in texts)
-    return [{name: getattr(batch, name).numpy() for name in system.inputs} for batch in batches]
+    batches = (_batch(classifier, [text]) for text in texts[:_NUM_CALIBRATION])
+    return [{name: getattr(batch, name).numpy() for name in classifier.folder.system.inputs} for batch in batches]
 
 
 def _check_scores(classifier: Classifier, folder: Path, form: Form) -> None:

@@ -49,8 +49,9 @@ def export_fastest(model: str, target: Path, *, texts: Sequence[str] = ()) -> tu
     Args:
         model: folder of a trained model, or its name on a hub.
         target: the folder to make.
-        texts: texts like those to be predicted, at least two; without, some are made up of names of labels, which
-            tells less.
+        texts: texts like those to be predicted, which half of them are fitted to and the others measured with;
+            without, it is measured with some that are made up of names of labels, and none is fitted to them, as they
+            are too different.
 
     Returns:
         The form that was taken, and what was measured of all, the trained model first.
@@ -67,7 +68,7 @@ def export_fastest(model: str, target: Path, *, texts: Sequence[str] = ()) -> tu
         for name, form in forms.items():
             (folder / name).mkdir()
             try:
-                write_exported(classifier, program, folder / name, form, fitting if form.fits_texts else ())
+                write_exported(classifier, program, folder / name, form, fitting if texts and form.fits_texts else ())
                 opened[name] = Classifier.from_pretrained(folder / name)
             except ValueError as error:
                 problems[name] = f"left out: {error}"

@@ -18,7 +18,7 @@ Inputs = Mapping[str, npt.NDArray[np.int64]]  # what the layers read of a batch,
 
 
 def write_openvino(
-    program: ExportedProgram, path: Path, inputs: Sequence[str], *, calibration: Sequence[Inputs] | None = None
+    program: ExportedProgram, path: Path, inputs: Sequence[str], *, int8: bool, calibration: Sequence[Inputs]
 ) -> None:
     """Convert traced layers, and write them.
 
@@ -26,7 +26,8 @@ def write_openvino(
         program: the layers; their result is the logits ``[B, V]``.
         path: path of the file with the layers; the one with the weights is written beside it.
         inputs: names of the tensors that the layers read, in their order.
-        calibration: batches by which the ranges of 8-bit numbers are chosen; None for no 8-bit numbers.
+        int8: whether to use 8-bit numbers.
+        calibration: batches by which their ranges are chosen for activations; without, weights alone are in 8 bits.
 
     Raises:
         ValueError: a package is missing, or the layers can't be converted.
@@ -35,7 +36,7 @@ def write_openvino(
         try:
             import openvino  # comes with the extra "openvino", as does nncf
 
-            if calibration is not None:
+            if int8:
                 import nncf
         except ImportError as error:
             raise ValueError(
@@ -44,13 +45,15 @@ def write_openvino(
         try:
             model = openvino.convert_model(program)
         except RuntimeError as error:  # the base of its own kinds
-            reason = shortened(" ".join(str(error).split()))
+            reason = shortened(str(error).strip().splitlines()[-1])
             raise ValueError(f"format='openvino': the layers can't be converted ({reason}); try onnx") from error
         for port, name in zip(model.inputs, inputs, strict=True):
             port.get_tensor().set_names({name})
         model.output(0).get_tensor().set_names({"logits"})
-        if calibration is not None:
-            # For transformers it smooths activations into weights, and leaves out what is sensitive in attention.
+        if int8 and not calibration:
+            model = nncf.compress_weights(model)
+        elif int8:
+            # For transformers it moves outliers of activations into weights, and leaves out what is sensitive.
             model = nncf.quantize(
                 model, nncf.Dataset(calibration), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration)
             )
