@@ -57,7 +57,12 @@ def write_openvino(
             model = nncf.quantize(
                 model, nncf.Dataset(calibration), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration)
             )
-        openvino.save_model(model, path, compress_to_fp16=False)
+        try:
+            openvino.save_model(model, path, compress_to_fp16=False)
+        except RuntimeError:  # of a full disk, for one, which it does not say
+            with path.with_suffix(".bin").open("ab") as file:
+                file.write(bytes(2**20))  # Python does
+            raise
 
 
 @contextmanager

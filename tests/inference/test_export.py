@@ -37,6 +37,11 @@ def test_scores_equal_those_of_the_trained_model(
     tmp_path: Path, toy_taxonomy: Taxonomy, model_type: str | None, changes: dict[str, Any], file_format: FileFormat
 ) -> None:
     saved_ptmt(tmp_path, toy_taxonomy, model_type, **changes)
+    if (model_type, file_format) == ("modernbert", "openvino"):
+        with pytest.raises(ValueError, match=r"^format='openvino': probabilities .* differ by nan, so .*; try onnx"):
+            export_model(str(tmp_path / "model"), tmp_path / "exported", file_format=file_format)
+        assert [path.name for path in tmp_path.iterdir() if "exported" in path.name] == []
+        return
     check_exported(tmp_path, file_format)
 
 
