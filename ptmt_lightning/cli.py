@@ -19,7 +19,7 @@ _COMMANDS = {
     "data": "make a data folder from a table; what is in it; download a benchmark",
     "evaluate": "score a saved model on labelled data",
     "explain": "which words of a text speak for and against its labels",
-    "export": "write a trained model as one file: ONNX, or a program of PyTorch",
+    "export": "write a trained model for CPUs: ONNX, OpenVINO or the faster of them; or a program of PyTorch",
     "push": "send a trained model to a model hub",
     "predict": "label paths for the texts of a file",
     "serve": "answer over HTTP, with a page to try it",

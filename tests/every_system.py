@@ -11,7 +11,7 @@ from family_models import save_family
 
 from ptmt_lightning.backbones import Pretrained
 from ptmt_lightning.inference import Classifier
-from ptmt_lightning.inference.engines import OnnxScorer, ProgramScorer
+from ptmt_lightning.inference.engines import OnnxScorer, OpenVinoScorer, ProgramScorer
 from ptmt_lightning.inference.export import FileFormat, export_model
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.bert import BERTClassifier
@@ -31,6 +31,7 @@ PEERS: dict[str, tuple[type[HTCModel], dict[str, Any]]] = {
     "hbgl": (HBGL, {"pretraining_steps": 0}),
 }
 SYSTEMS = ("ptmt", *PEERS)
+ENGINES = {"onnx": OnnxScorer, "openvino": OpenVinoScorer, "torch_export": ProgramScorer}
 SPREAD = {"hbgl": 30, "gacaps": 1.5}  # factors by which scores of layers at their start are spread out
 
 
@@ -61,7 +62,7 @@ def check_exported(folder: Path, file_format: FileFormat) -> None:
     trained = Classifier.from_pretrained(folder / "model", device="cpu")
     export_model(str(folder / "model"), folder / "exported", file_format=file_format)
     exported = Classifier.from_pretrained(folder / "exported", trust=True)
-    assert isinstance(exported.score, OnnxScorer if file_format == "onnx" else ProgramScorer)
+    assert isinstance(exported.score, ENGINES[file_format])
     for texts in (MORE, MORE[:1], MORE[2:6], MORE * 5):  # sizes that were not traced
         torch.testing.assert_close(exported.probabilities(texts), trained.probabilities(texts), rtol=0, atol=1e-4)
     assert labels(exported.predict(MORE)) == labels(trained.predict(MORE))

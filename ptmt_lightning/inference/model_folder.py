@@ -20,11 +20,11 @@ from ptmt_lightning.utils.hub import hub_source
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
+ONNX_FILE, OPENVINO_FILE, PROGRAM_FILE = "model.onnx", "openvino_model.xml", "model.pt2"
 Precision = Literal["float32", "bfloat16", "float16"]
 
 # The files of a model that are taken from a hub's repository, and sent there: none that can run code.
-WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*"]
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", f"{ONNX_FILE}*", OPENVINO_FILE, "openvino_model.bin"]
 
 
 class ModelFolder(NamedTuple):
@@ -101,7 +101,7 @@ class ModelFolder(NamedTuple):
         Raises:
             ValueError: says how to open the folder all the same.
         """
-        if self.has_weights or (self.path / ONNX_FILE).exists():
+        if self.has_weights or any((self.path / name).exists() for name in (ONNX_FILE, OPENVINO_FILE)):
             return
         if not (self.path / PROGRAM_FILE).exists():
             pickled = next((file.name for file in sorted(self.path.glob("*.bin"))), None)
@@ -129,7 +129,8 @@ class ModelFolder(NamedTuple):
     @property
     def is_exported(self) -> bool:
         """Whether ``ptmt export`` wrote the folder: it holds an exported file, and no plain weights."""
-        return not self.has_weights and any((self.path / name).exists() for name in (ONNX_FILE, PROGRAM_FILE))
+        names = (ONNX_FILE, OPENVINO_FILE, PROGRAM_FILE)
+        return not self.has_weights and any((self.path / name).exists() for name in names)
 
     def device(self, device: str | torch.device | None, precision: Precision) -> torch.device:
         """Return the device to run the model on, after checks that it is there and goes with the model.
@@ -198,8 +199,8 @@ def _settings_file(folder: Path, name: str) -> Path:
 
 
 def _check_flags(settings: Mapping[str, Any]) -> None:
-    for name in ("prune", "coherent", "to_leaf"):
-        if not isinstance(value := settings.get(name, False), bool):  # to_leaf: versions before 0.2 have none
+    for name in ("prune", "coherent", "to_leaf", "bfloat16"):
+        if not isinstance(value := settings.get(name, False), bool):  # not all of them are in every folder
             raise ValueError(f"{name}={shortened(repr(value))}: expected true or false")
 
 

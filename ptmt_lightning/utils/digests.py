@@ -22,8 +22,9 @@ _CHANGEABLE = {
 }
 # Files of a model that are read when it is opened, by the ends of their names.
 _READ = (
-    ".safetensors", ".safetensors.index.json", ".onnx", ".onnx.data", ".pt2", ".model", "config.json", "tokenizer.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
+    ".safetensors", ".safetensors.index.json", ".onnx", ".onnx.data", "openvino_model.xml", "openvino_model.bin",
+    ".pt2", ".model", "config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
+    "vocab.json", "merges.txt",
 )  # fmt: skip
 
 

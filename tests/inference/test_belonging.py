@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,21 @@ def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved_ptmt(folder, Taxonomy(TOY_EDGES))
     export_model(str(folder / "model"), folder / "exported")
     return folder / "exported"
+
+
+@pytest.fixture(scope="module")
+def openvino_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An OpenVINO model, to copy."""
+    folder = tmp_path_factory.mktemp("openvino")
+    saved_ptmt(folder, Taxonomy(TOY_EDGES))
+    export_model(str(folder / "model"), folder / "exported", file_format="openvino")
+    return folder / "exported"
+
+
+@pytest.fixture
+def openvino(openvino_once: Path, tmp_path: Path) -> Path:
+    """A copy of an OpenVINO model."""
+    return Path(shutil.copytree(openvino_once, tmp_path / "openvino"))
 
 
 @pytest.fixture
@@ -223,6 +239,60 @@ def test_garbage_in_place_of_an_onnx_file_is_one_line(exported: Path) -> None:
         ValueError, match=r"model\.onnx: not an ONNX file that can be run \(.*\); export the model again"
     ):
         Classifier.from_pretrained(exported)
+
+
+def replaced(name: str, old: str, new: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(re.sub(old, new, (folder / name).read_text()))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: (m / "openvino_model.xml").write_bytes(b"no layers" * 100), "No document element found"),
+        (lambda m: (m / "openvino_model.bin").unlink(), "Empty weights data"),
+        (lambda m: (m / "openvino_model.bin").write_bytes(b"0" * 100), "Incorrect weights in bin file"),
+        (replaced("openvino_model.xml", r'offset="\d+"', 'offset="99999999999"'), "Incorrect weights in bin file"),
+        # A layer with code of its own, and a library that has it, as its maker might hope to have loaded.
+        (replaced("openvino_model.xml", 'type="Gelu" version="opset7"', 'type="Mine" version="extension"'), "opset"),
+    ],
+)
+def test_damaged_openvino_files_are_one_line(
+    openvino: Path, change: Callable[[Path], object], reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (openvino / "libextension.so").write_bytes(b"no library")
+    assert Classifier.from_pretrained(openvino).predict("m n", top_k=1)
+    change(openvino)
+    with pytest.raises(ValueError, match=r"/openvino: openvino_model\.(xml|bin): not as version \S+ of ptmt_lightning"):
+        Classifier.from_pretrained(openvino)
+    drop_digest(openvino)
+    with pytest.raises(
+        ValueError, match=rf"^\S+\.xml: not an OpenVINO file that can be run \(.*{reason}.*\); export the model again$"
+    ):
+        Classifier.from_pretrained(openvino)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("form", ["exported", "openvino"])
+def test_an_exported_file_of_another_model_is_refused(
+    form: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """As of a model that was trained on another taxonomy: a leaf less."""
+    folder = request.getfixturevalue(form)
+    saved_ptmt(tmp_path / "other", Taxonomy([edge for edge in TOY_EDGES if edge[1] != "BC"]))
+    for name in ("ptmt.json", "taxonomy.json", "tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copyfile(tmp_path / "other/model" / name, folder / name)
+    drop_digest(folder)
+    with pytest.raises(
+        ValueError, match=r"/(model\.onnx|openvino_model\.xml): scores 11 labels, taxonomy\.json has 10; "
+    ):
+        Classifier.from_pretrained(folder)
+
+
+def test_inputs_that_no_batch_has_are_refused(openvino: Path) -> None:
+    replaced("openvino_model.xml", "attention_mask", "elsewhere")(openvino)
+    drop_digest(openvino)
+    with pytest.raises(ValueError, match=r"openvino_model\.xml: reads 'elsewhere', of input_ids, attention_mask, "):
+        Classifier.from_pretrained(openvino)
 
 
 # ---- nothing that is opened runs code ----

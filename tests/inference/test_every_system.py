@@ -130,7 +130,7 @@ def test_no_training_code_is_imported(tmp_path: Path) -> None:
 # ---- exported models ----
 
 
-@pytest.mark.parametrize("file_format", ["onnx", "torch_export"])
+@pytest.mark.parametrize("file_format", ["onnx", pytest.param("openvino", marks=pytest.mark.slow), "torch_export"])
 @pytest.mark.parametrize("system", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in list(PEERS)[1:])])
 def test_exported_models_score_what_the_trained_ones_do(tmp_path: Path, system: str, file_format: FileFormat) -> None:
     saved(tmp_path, system)
@@ -141,11 +141,12 @@ def test_exported_models_score_what_the_trained_ones_do(tmp_path: Path, system: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["onnx", "openvino"])
 @pytest.mark.parametrize("system", PEERS)
-def test_exported_models_in_8_bits(tmp_path: Path, system: str) -> None:
+def test_exported_models_in_8_bits(tmp_path: Path, system: str, file_format: FileFormat) -> None:
     saved(tmp_path, system)
     trained = Classifier.from_pretrained(tmp_path / "model", device="cpu").probabilities(MORE)
-    main(["export", str(tmp_path / "model"), "-o", str(tmp_path / "int8"), "--int8"])
+    main(["export", str(tmp_path / "model"), "-o", str(tmp_path / "int8"), "--int8", "--format", file_format])
     reduced = Classifier.from_pretrained(tmp_path / "int8").probabilities(MORE)
     assert not torch.allclose(reduced, trained, rtol=0, atol=1e-5)
     assert (reduced - trained).abs().mean() < 0.05

@@ -42,7 +42,7 @@ def test_a_cache_that_does_not_fit_is_named_and_not_left(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file_format", ["torch_export", "onnx"])
+@pytest.mark.parametrize("file_format", ["torch_export", "onnx", "openvino"])
 def test_an_export_that_does_not_fit_is_one_line_and_not_left(
     file_format: str, tmp_path: Path, toy_taxonomy: Taxonomy, small_files: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
