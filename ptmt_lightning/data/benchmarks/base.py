@@ -294,11 +294,12 @@ class FoldedDataModule(BenchmarkDataModule):
             ValueError: the split had other documents at an earlier start.
         """
         classes = np.load(self.path / "classes.npy")
-        validation = {"seed": self.val_seed, "stratified": self.val_stratified}
         if self.is_published:
-            kind, rows = "published", published_rows(classes, np.load(self.path / "in_test.npy"), **validation)
+            kind, in_test = "published", np.load(self.path / "in_test.npy")
+            rows = published_rows(classes, in_test, seed=self.val_seed, stratified=self.val_stratified)
         else:
-            kind, rows = f"fold{self.fold or 0}", make_fold(classes, self.fold or 0, **validation)
+            kind = f"fold{self.fold or 0}"
+            rows = make_fold(classes, self.fold or 0, seed=self.val_seed, stratified=self.val_stratified)
         if (self.val_seed, self.val_stratified) != (VALIDATION_SEED, True):
             kind += f"-val{self.val_seed}{'' if self.val_stratified else 'u'}"
         ids = {split: [f"all:{row + 1}" for row in rows[split].tolist()] for split in SPLITS}
