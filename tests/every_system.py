@@ -49,6 +49,9 @@ def saved(folder: Path, system: str, model_type: str | None = None, **changes: A
         for name, parameter in model.named_parameters():
             if not name.startswith("backbone.") and not name.endswith("bias"):
                 parameter.normal_() if system == "frozen" else parameter.mul_(SPREAD.get(system, 20))
+        for name, buffer in model.named_buffers():
+            if name == "capsules.vote_scale":  # which a validation would have measured
+                buffer.fill_(1.3)
     model.save_pretrained(folder / "model")
     return model
 

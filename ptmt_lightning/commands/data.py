@@ -50,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("--cache-dir", default="data/cache", help="where a converted table, or a fold's ids, are kept")
     add_table_arguments(info)
     _add_benchmark_arguments(info.add_argument_group("of a benchmark"))
-    info.add_argument("--fold", type=int, default=0, choices=range(NUM_FOLDS), help="not for bgc (default: 0)")
+    info.add_argument(
+        "--split", choices=("published", "folds"), help="not for bgc (default: published where both files are there)"
+    )
+    info.add_argument("--fold", type=int, choices=range(NUM_FOLDS), help="not for bgc (default: none, or 0)")
     info.set_defaults(run=_info)
 
 
@@ -79,7 +82,8 @@ def _benchmark(options: argparse.Namespace) -> BenchmarkDataModule:
     from ptmt_lightning.data.benchmarks.base import FoldedDataModule
 
     kind = benchmark_class(options.name)
-    settings = {"fold": options.fold} if issubclass(kind, FoldedDataModule) and "fold" in options else {}
+    folded = issubclass(kind, FoldedDataModule) and "fold" in options
+    settings = {"split": options.split, "fold": options.fold} if folded else {}
     return kind(
         name=options.name,
         path=options.path or f"data/{options.name}",
@@ -115,5 +119,6 @@ def _info(options: argparse.Namespace) -> None:
         table.add_row(*map(escape, row))
     console = Console()
     console.print(table)
+    console.print(f"splits: {escape(data.protocol)}")
     for reason, count in data.summary["dropped"].items():
         console.print(f"left out: {count:,} document(s), {escape(reason)}")

@@ -176,6 +176,11 @@ class HTCDataModule(L.LightningDataModule):
         splits = {split: documents.digest for split, documents in self._splits.items()}
         return digest([self.taxonomy.fingerprint, splits])[:16]
 
+    @property
+    def protocol(self) -> str:
+        """How the splits were made, in words, for ``result.json``."""
+        return "splits of the data folder"
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the data: their fingerprint."""
         return {"fingerprint": self.fingerprint}

@@ -65,7 +65,25 @@ class TextClassifier(TextNetwork, HTCModel):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that are needed to rebuild the saved system, as plain types."""
-        return {"max_length": self.max_length}
+        return {"max_length": self.max_length, "layout": self.layout}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down the version of the layers, besides what all systems do."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["layout"] = self.layout
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of an earlier version of the layers, besides what all systems refuse.
+
+        Raises:
+            ValueError: says what has changed.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint.get("layout", 1) != self.layout:
+            raise ValueError(
+                f"the checkpoint is of an earlier version of model={self.system}, whose layers were others; go on with "
+                "the version that began the run, or start the run anew"
+            )
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return all parameters beside the backbone's, under ``head``."""

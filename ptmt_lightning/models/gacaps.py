@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ptmt_lightning.losses import LabelLoss, MeanBCE
@@ -20,10 +21,13 @@ from ptmt_lightning.utils.checks import check_range
 class GACaps(GACapsNetwork, TextClassifier):
     """Represents labels by a convolution over the text, relates them by graph attention, and routes them to capsules.
 
-    Two defects of the published code are not reproduced: it freezes and thaws the encoder on alternate epochs, and it
-    stops routing on a criterion of the whole batch, so that a prediction depends on the rest of its batch. One effect
-    is kept: as dropout comes before a maximum, probabilities are lower in evaluation than in training, which
-    ``tune_threshold`` makes up for.
+    Dropout before a maximum makes votes longer in training than in evaluation. As published, each validation begins by
+    measuring the ratio on its first batch, by which votes are then scaled (``capsules.vote_scale``).
+
+    Defects of the published code that are not reproduced: it freezes and thaws the encoder on alternate epochs; it
+    stops routing on a criterion of the whole batch, so that a prediction depends on the rest of its batch; and it
+    measures the scale once more on the first batch of the test, where here the one of the best checkpoint's validation
+    is kept, so that the saved model predicts what the test did.
 
     Args:
         num_features: size of the representation of a label.
@@ -69,6 +73,29 @@ class GACaps(GACapsNetwork, TextClassifier):
         # requires_grad=False would not do: distributed training expects the same gradients at every step.
         if self.current_epoch < self.frozen_epochs:
             self.backbone.zero_grad(set_to_none=True)
+
+    def on_validation_batch_start(self, batch: TextBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure the scale of votes by the first batch of a validation, as long as the model is trained."""
+        # A training may end before its first validation; the one that follows then measures.
+        if batch_idx == 0 and (self.trainer.state.fn == TrainerFn.FITTING or self.capsules.vote_scale == 1):
+            self.measure_vote_scale(batch)
+
+    def measure_vote_scale(self, batch: TextBatch) -> None:
+        """Set the scale of votes to the ratio of their norms over a batch, with dropout to without it."""
+        torch.manual_seed(self.seed)  # what is drawn afterwards is seeded anew, see on_train_batch_start
+        with torch.no_grad():
+            evaluated = self.capsules.votes(self.label_representations(batch)).float().norm()
+            self.train()
+            trained = self.capsules.votes(self.label_representations(batch)).float().norm()
+            self.eval()
+        if trained > 0 and evaluated > 0:
+            self.capsules.vote_scale.copy_(trained / evaluated)
+
+    def on_validation_epoch_end(self) -> None:
+        """Give all ranks the scale of the first, which is saved, and log the metrics of the validation."""
+        scale = self.trainer.strategy.broadcast(self.capsules.vote_scale.cpu())
+        self.capsules.vote_scale.copy_(scale)
+        super().on_validation_epoch_end()
 
     def loss_terms(self, batch: TextBatch) -> dict[str, Tensor]:
         """Return ``loss`` and its terms: ``label``, and the unweighted penalty ``gaps``."""

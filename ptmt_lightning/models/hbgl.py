@@ -79,6 +79,7 @@ class HBGL(HBGLNetwork, TextClassifier):
         rows_VH = name_embeddings(self.backbone, self.tokenizer, self.taxonomy.words(), reduction="sum")
         self._initial_rows_VH = rows_VH.clone()
         self.label_rows = nn.Parameter(rows_VH)
+        self.output_bias = nn.Parameter(self._initial_bias())
 
     @staticmethod
     def published_loss() -> LabelLoss:
@@ -89,6 +90,15 @@ class HBGL(HBGLNetwork, TextClassifier):
     def published_optimizer() -> LinearAdamW:
         """Return AdamW with linear decay after a warm-up of 5 % of all steps; the published warm-up is 500 steps."""
         return LinearAdamW(learning_rate=3e-5, new_rate_factor=1)
+
+    def _initial_bias(self) -> Tensor:
+        """Return the biases ``[X]`` before training: those of all systems for labels, the pretrained one for the end.
+
+        Published are zeros for labels: with these, training begins by pushing all labels down.
+        """
+        pretrained = self.backbone.output_bias
+        end = torch.zeros(1) if pretrained is None else pretrained.detach()[[self.tokenizer.sep_token_id]].cpu()
+        return torch.cat([self.rule.decision.initial_logits(self.taxonomy.level_sizes), end])
 
     def label_embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the embeddings of nodes before training and now, ``[V, H]`` each on the CPU."""
@@ -181,22 +191,26 @@ def three_streams(text_mask_BL: Tensor, num_slots: int) -> Tensor:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def _with_dropout(module: nn.Module, seed: int) -> Iterator[None]:
+    """Put a module into training mode; what it draws is seeded, and leaves no trace on what others draw."""
     training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module.train()
+        try:
+            yield
+        finally:
+            module.train(training)
 
 
 def graph_mask(taxonomy: Taxonomy) -> Tensor:
     """Return the attention mask of ``[CLS]``, all nodes and ``[SEP]``: bool ``[V + 2, V + 2]``.
 
-    ``[CLS]`` stands for the root. Parent and child attend to each other, and each position to itself.
+    ``[CLS]`` stands for the root. Parent and child attend to each other, and no label attends to itself.
     """
     size = len(taxonomy) + 2
-    mask = torch.eye(size, dtype=torch.bool)
+    mask = torch.zeros(size, size, dtype=torch.bool)
+    mask[[0, -1], [0, -1]] = True
     for node in range(len(taxonomy)):
         above = [parent + 1 for parent in taxonomy.parents[node]] + [0] * (node in taxonomy.tops)
         mask[node + 1, above] = True
@@ -232,7 +246,7 @@ def pretrain_labels(
     rate: float,
     seed: int,
 ) -> list[float]:
-    """Train the label embeddings, and nothing else, to predict masked nodes of the label graph.
+    """Train the label embeddings, and nothing else, to predict masked nodes of the label graph, with dropout.
 
     Args:
         backbone: reads the graph; not changed.
@@ -241,7 +255,7 @@ def pretrain_labels(
         token: returns the embedding ``[H]`` of ``cls``, ``sep`` or ``mask``.
         steps: number of batches.
         rate: learning rate.
-        seed: seeds the drawing of masks.
+        seed: seeds the drawing of masks and dropout.
 
     Returns:
         The loss of each step; steps that mask no node are left out.
@@ -254,7 +268,7 @@ def pretrain_labels(
     positions = torch.tensor([0, *taxonomy.levels, taxonomy.num_levels + 1], device=device).expand(_COPIES, -1)
     cls, sep, mask = (token(name).detach() for name in ("cls", "sep", "mask"))
     losses = []
-    with _evaluating(backbone), torch.enable_grad():
+    with _with_dropout(backbone, seed), torch.enable_grad():
         for _ in range(steps):
             masked_NV = (torch.rand(_COPIES, num_nodes, generator=draw) < _LABEL_MASK_PROBABILITY).to(device)
             if not masked_NV.any():

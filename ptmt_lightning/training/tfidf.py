@@ -107,6 +107,7 @@ def fit_tfidf(
     result = {
         "dataset": datamodule.name,
         "dataset_fingerprint": datamodule.fingerprint,
+        "dataset_protocol": datamodule.protocol,
         **config.get("run", {}),
         "seed": datamodule.seed,
         "train_fraction": datamodule.train_fraction,

@@ -102,6 +102,7 @@ def train(
     result = {
         "dataset": datamodule.name,
         "dataset_fingerprint": datamodule.fingerprint,
+        "dataset_protocol": datamodule.protocol,
         **config.get("run", {}),
         "seed": model.seed,
         "train_fraction": datamodule.train_fraction,

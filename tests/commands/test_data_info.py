@@ -55,6 +55,7 @@ def test_info_sets_the_figures_beside_the_papers(
     assert out.startswith(" ")
     assert "bgc, from the books in" in out
     assert "Table 2" in out
+    assert out.endswith("splits: official splits\n")
     characters = len("The keeper, part 0. She lit the lamp 0 times.")
     assert rows_of(out) == {
         "documents": ("6", "91,894", UNEXPLAINED),

@@ -60,7 +60,8 @@ def test_predictions_equal_the_trained_models(
     classifier = Classifier.from_pretrained(tmp_path / "model", device="cpu")
     probabilities = expected(model)
     assert probabilities.std() > 0.02
-    torch.testing.assert_close(classifier.probabilities(TEXTS), probabilities, rtol=1e-5, atol=1e-6)
+    scale = 20 if system == "gacaps" else 1  # whose routing multiplies the rounding of another batch
+    torch.testing.assert_close(classifier.probabilities(TEXTS), probabilities, rtol=scale * 1e-5, atol=scale * 1e-6)
     nodes = [{classifier.taxonomy.index[name] for path in p for name in path.labels} for p in classifier.predict(TEXTS)]
     assert nodes == [set(row.nonzero().flatten().tolist()) for row in model.predict_nodes(probabilities)]
     assert any(nodes)
@@ -159,16 +160,16 @@ HEADS = {
     "bert_ml": {"head.weight", "head.bias"},
     "frozen": {"head.weight", "head.bias"},
     "gacaps": {
-        "convolution.weight", "convolution.bias", "graph.project.weight", "graph.query.weight", "graph.query.bias",
-        "graph.key.weight", "graph.key.bias", "gate.0.weight", "gate.0.bias", "gate.2.weight", "gate.2.bias",
-        "capsules.weight",
+        "convolution.weight", "convolution.bias", "graph.project.weight", "graph.project.bias", "graph.query.weight",
+        "graph.key.weight", "gate.inner.weight", "gate.inner.bias", "gate.outer.weight", "gate.outer.bias",
+        "capsules.weight", "capsules.bias", "capsules.vote_scale",
     },
-    "hbgl": {"label_rows"},
+    "hbgl": {"label_rows", "output_bias"},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("system", PEERS)
-def test_names_in_saved_folders_stay_those_of_earlier_versions(tmp_path: Path, system: str) -> None:
+def test_names_in_saved_folders_are_those_of_the_layout(tmp_path: Path, system: str) -> None:
     model = saved(tmp_path, system)
     assert load_file(tmp_path / "model/head.safetensors").keys() == HEADS[system]
     assert {name for name in model.state_dict() if not name.startswith("backbone.")} == HEADS[system]
@@ -222,6 +223,7 @@ def test_whatever_decides_the_scores_must_be_as_it_was_saved(tmp_path: Path, sys
         ("gacaps", {"num_features": 10**9}, r"gacaps\.json: num_features=10+: expected an integer in \[1, 65536\]"),
         ("gacaps", {"num_features": 65_536, "capsule_size": 65_536}, r"head\.safetensors: does not fit the model \("),
         ("gacaps", {"capsule_size": True}, r"gacaps\.json: capsule_size=True: expected an integer"),
+        ("gacaps", {"layout": 1}, r"gacaps\.json: layout=1: the layers of this system have changed since \(now 2\)"),
         ("hbgl", {"max_length": 6}, r"hbgl\.json: max_length=6: expected an integer in \[7, "),
         ("hbgl", {"coherent": "no"}, r"hbgl\.json: coherent='no': expected true or false"),
     ],

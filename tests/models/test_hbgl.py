@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from conftest import TOY_DOCUMENTS, toy_examples
@@ -129,7 +131,7 @@ def test_loss_is_the_mean_over_the_slots_that_count() -> None:
         loss = model.loss_terms(batch)["loss"]
         states = model.slot_states(batch, targets)
         rows = torch.cat([model.label_rows, model.backbone.token_embeddings[[model.tokenizer.sep_token_id]]]).double()
-        logits = model.backbone.transform(states).double() @ rows.T
+        logits = model.backbone.transform(states).double() @ rows.T + model.output_bias
     terms = [
         -(p.sigmoid().log() if y else (-p).sigmoid().log()).item()
         for document, keep in zip(zip(logits, targets, strict=True), counted, strict=True)
@@ -179,14 +181,15 @@ def decode_without_cache(model: HBGL, batch: TextBatch) -> Tensor:
     """All slots anew at each step, through the three streams of training."""
     num_documents, num_nodes = batch.targets.shape
     labels = torch.zeros(num_documents, model.num_slots, num_nodes + 1, dtype=torch.bool)
-    best = torch.full((num_documents, num_nodes), -30.0)
-    going = torch.ones(num_documents, dtype=torch.bool)
+    best = torch.zeros(num_documents, num_nodes).double()
+    going = [1.0] * num_documents
     for slot in range(model.num_slots):
-        scores = model._scores(model.slot_states(batch, labels))[:, slot]
+        scores = model._scores(model.slot_states(batch, labels))[:, slot].double()
         for row in range(num_documents):
-            going[row] &= scores[row, -1] <= 0
-            if going[row]:
-                best[row] = torch.maximum(best[row], scores[row, :-1])
+            if going[row] < 1 or scores[row, -1] > 0:
+                going[row] *= 1 / (1 + math.exp(scores[row, -1]))
+            for node in range(num_nodes):
+                best[row, node] = max(best[row, node], going[row] / (1 + math.exp(-scores[row, node])))
         labels[:, slot, :-1] = scores[:, :-1] > 0
     return best
 
@@ -200,9 +203,10 @@ def test_decoding_with_cache_equals_decoding_without(seed: int) -> None:
             parameter.add_(0.3 * torch.randn_like(parameter))
         if seed % 2:
             model._token("sep").zero_()  # a score of 0 is no end
+            model.output_bias[-1] = 0
         batch = toy_batch(model)
         scores = model(batch)
-        torch.testing.assert_close(scores, decode_without_cache(model, batch), atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(scores.double().sigmoid(), decode_without_cache(model, batch), atol=1e-5, rtol=1e-3)
     assert (scores > 0).any() or seed % 2 == 0
 
 
@@ -228,7 +232,32 @@ def test_an_end_at_once_predicts_nothing_and_without_an_end_the_last_level_count
         predicted = model.predict_nodes(model.probabilities(model(toy_batch(model))))
     starts = {model.taxonomy.level_slices[level].start for level in expected}
     assert [set(row.nonzero().flatten().tolist()) for row in predicted] == [starts] * len(TOY_DOCUMENTS)
-    assert len(calls) == (1 if not expected else 4)
+    assert len(calls) == 4
+
+
+def test_labels_after_a_predicted_end_keep_an_order_below_one_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make()
+    logits = torch.linspace(-3, 3, 11)
+    end = 2.0
+    monkeypatch.setattr(model, "_scores", lambda states: torch.cat([logits, torch.tensor([end])]).expand(6, 12))
+    with torch.no_grad():
+        found = model(toy_batch(model)).sigmoid()
+    expected = logits.sigmoid() * (1 - torch.tensor(end).sigmoid())
+    torch.testing.assert_close(found, expected.expand_as(found))
+    assert (found[0].argsort() == torch.arange(11)).all()
+    assert not model.predict_nodes(found).any()
+
+
+def test_biases_begin_at_one_label_a_level_and_at_the_pretrained_end() -> None:
+    model = make()
+    sep = model.tokenizer.sep_token_id
+    with torch.no_grad():
+        model.backbone.output_bias[sep] = 0.7
+    bias = model._initial_bias()
+    assert [bias[:-1].sigmoid()[nodes].sum().item() for nodes in model.taxonomy.level_slices] == pytest.approx(
+        [1 / (1 + 1 / size) for size in model.taxonomy.level_sizes]
+    )
+    assert bias[-1].item() == pytest.approx(0.7)
 
 
 @pytest.mark.slow

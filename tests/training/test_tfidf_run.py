@@ -44,6 +44,7 @@ def test_the_folder_is_that_of_a_trained_system_and_is_reported_beside_it(
     for part in ("val", "test", "seconds", "num_documents", "versions"):
         assert result[part].keys() == trained[part].keys()
     assert result["dataset_fingerprint"] == trained["dataset_fingerprint"]
+    assert result["dataset_protocol"] == trained["dataset_protocol"] == "splits of the data folder"
     ours, theirs = ({path.name for path in there.iterdir()} for there in (folder.path, finished_run))
     assert theirs - ours <= {"metrics.csv", "checkpoints", "label_embeddings.csv"}
     assert ours <= theirs

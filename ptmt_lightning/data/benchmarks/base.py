@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from filelock import FileLock
@@ -26,7 +26,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.data.benchmarks.archives import extract_archives
 from ptmt_lightning.data.benchmarks.download import Source, check_downloads, download, is_unfinished, raw_files
-from ptmt_lightning.data.benchmarks.folds import NUM_FOLDS, Rows, make_fold
+from ptmt_lightning.data.benchmarks.folds import (
+    NUM_FOLDS,
+    VALIDATION_SEED,
+    Rows,
+    make_fold,
+    published_rows,
+)
 from ptmt_lightning.data.benchmarks.prepared import Labelled, PreparedWriter
 from ptmt_lightning.data.cache import TokenizedDocuments
 from ptmt_lightning.data.datamodule import HTCDataModule
@@ -36,7 +42,9 @@ from ptmt_lightning.utils.files import new_folder, remove_abandoned, write_text
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # version of the prepared form; part of its key
+Split = Literal["published", "folds"]
+
+_VERSION = 2  # version of the prepared form; part of its key
 
 
 class Published(NamedTuple):
@@ -186,6 +194,11 @@ class BenchmarkDataModule(HTCDataModule):
         content: dict[str, Any] = json.loads((self.path / "prepared.json").read_text(encoding="utf-8"))
         return content
 
+    @property
+    def protocol(self) -> str:
+        """How the splits were made, in words, for ``result.json``."""
+        return "official splits"
+
     def split_sizes(self) -> dict[str, int]:
         """Return the number of documents of each split."""
         sizes: dict[str, int] = self.summary["documents"]
@@ -193,50 +206,104 @@ class BenchmarkDataModule(HTCDataModule):
 
 
 class FoldedDataModule(BenchmarkDataModule):
-    """A benchmark without official splits, divided into one of six folds by :mod:`.folds`.
+    """A benchmark of one path a document, with the publisher's test file, or divided into one of six folds.
 
-    All folds share one cache of tokens. The ids of a fold's documents are written beside it, to
-    ``<cache_dir>/<name>-fold<fold>-<key>.json``.
+    The publisher's ``<name>_train.jsonl`` and ``<name>_test.jsonl`` are one fixed split; :mod:`.folds` makes others. Of
+    the folds of merged files most hold published test documents in training. All splits share one cache of tokens. The
+    ids of a split's documents are written beside it, to ``<cache_dir>/<name>-<split>-<key>.json``.
 
     Args:
-        fold: 0 to 5.
+        split: ``published`` for the publisher's two files, ``folds`` for cross-validation; None for ``published`` where
+            both files are there and no fold is given, else ``folds``.
+        fold: 0 to 5; None for 0.
+        val_seed: seeds the drawing of the validation documents.
+        val_stratified: whether validation has the same share of each class.
         shared: see :class:`BenchmarkDataModule`.
+
+    Raises:
+        ValueError: a setting is out of its range, or a fold of the published split.
     """
 
-    def __init__(self, *, fold: int = 0, **shared: Any) -> None:
+    def __init__(
+        self,
+        *,
+        split: Split | None = None,
+        fold: int | None = None,
+        val_seed: int = VALIDATION_SEED,
+        val_stratified: bool = True,
+        **shared: Any,
+    ) -> None:
         super().__init__(**shared)
-        check_range("dataset.fold", fold, 0, NUM_FOLDS - 1, integer=True)
-        self.fold = fold
+        if split is not None and split not in get_args(Split):
+            raise ValueError(f"dataset.split={split!r}: expected published or folds; set dataset.split to one of these")
+        if fold is not None:
+            check_range("dataset.fold", fold, 0, NUM_FOLDS - 1, integer=True)
+            if split == "published":
+                raise ValueError(
+                    f"dataset.fold={fold}: the published split has no folds; leave it out, or set dataset.split=folds"
+                )
+        check_range("dataset.val_seed", val_seed, 0, 2**32 - 1, integer=True)
+        self.split, self.fold, self.val_seed, self.val_stratified = split, fold, val_seed, val_stratified
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the test split is the publisher's.
+
+        Raises:
+            ValueError: it is asked for, and its files are not there.
+        """
+        there = (self.path / "in_test.npy").exists()
+        if self.split == "published" and not there:
+            raise ValueError(
+                f"dataset.split=published: expected {self.short_name}_train.jsonl and {self.short_name}_test.jsonl in "
+                f"{self.folder / 'raw'}, found {self.summary['form']}; put them there, or set dataset.split=folds"
+            )
+        return there and self.split != "folds" and self.fold is None
+
+    @property
+    def protocol(self) -> str:
+        """How the splits were made, in words, for ``result.json``."""
+        test = "published test file" if self.is_published else f"fold {self.fold or 0} of {NUM_FOLDS}"
+        stratified = "stratified" if self.val_stratified else "not stratified"
+        return f"{test}; validation: 20 % of the rest, {stratified}, seed {self.val_seed}"
 
     def has_split(self, split: str) -> bool:
-        """Return True: a fold has all three splits."""
+        """Return True: there are all three splits."""
         return True
 
     def split_sizes(self) -> dict[str, int]:
-        """Return the number of documents of each split of the fold."""
-        return {split: len(rows) for split, rows in self._fold_rows.items()}
+        """Return the number of documents of each split."""
+        return {split: len(rows) for split, rows in self._split_rows.items()}
 
     def texts(self, split: str) -> Iterator[str]:
-        """Return an iterator over the raw texts of a split of the fold."""
+        """Return an iterator over the raw texts of a split."""
         wanted = np.zeros(self.summary["documents"]["all"], dtype=bool)
-        wanted[self._fold_rows[split]] = True
+        wanted[self._split_rows[split]] = True
         documents = read_documents(self.path / "all.jsonl", "all", self.taxonomy)
         return (document.text for document in itertools.compress(documents, wanted))
 
     def _tokenized_splits(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> dict[str, TokenizedDocuments]:
         documents = self._tokenized(self.path / "all.jsonl", "all", tokenizer, max_tokens)
-        return {split: documents.select(rows) for split, rows in self._fold_rows.items()}
+        return {split: documents.select(rows) for split, rows in self._split_rows.items()}
 
     @cached_property
-    def _fold_rows(self) -> dict[str, Rows]:
+    def _split_rows(self) -> dict[str, Rows]:
         """The rows of each split, ascending; row ``i`` of the prepared file has the id ``all:<i + 1>``.
 
         Raises:
-            ValueError: the fold had other documents at an earlier start.
+            ValueError: the split had other documents at an earlier start.
         """
-        rows = make_fold(np.load(self.path / "classes.npy"), self.fold)
+        classes = np.load(self.path / "classes.npy")
+        if self.is_published:
+            kind, in_test = "published", np.load(self.path / "in_test.npy")
+            rows = published_rows(classes, in_test, seed=self.val_seed, stratified=self.val_stratified)
+        else:
+            kind = f"fold{self.fold or 0}"
+            rows = make_fold(classes, self.fold or 0, seed=self.val_seed, stratified=self.val_stratified)
+        if (self.val_seed, self.val_stratified) != (VALIDATION_SEED, True):
+            kind += f"-val{self.val_seed}{'' if self.val_stratified else 'u'}"
         ids = {split: [f"all:{row + 1}" for row in rows[split].tolist()] for split in SPLITS}
-        path = self.cache_dir / f"{self.name}-fold{self.fold}-{self.path.name.removeprefix('prepared-')}.json"
+        path = self.cache_dir / f"{self.name}-{kind}-{self.path.name.removeprefix('prepared-')}.json"
         text = json.dumps(ids)
         if not path.exists():
             self.cache_dir.mkdir(parents=True, exist_ok=True)

@@ -123,7 +123,9 @@ def _lines_and_end(path: Path) -> Iterator[str]:
 def clean(reports: list[Report], min_documents: int, dropped: Counter[str]) -> list[Report]:
     """Return the reports without those that lack a field, occur more than once, or have a rare label.
 
-    Of reports with the same title and message none is kept. Those left out are counted in ``dropped``, by reason.
+    Of reports with the same title and message none is kept. As in the authors' code, a product that is rare takes the
+    reports with it whose component has its name, and a rare component those whose product has its name. Those left out
+    are counted in ``dropped``, by reason.
     """
 
     def keep(reports: list[Report], kept: list[Report], reason: str) -> list[Report]:
@@ -139,14 +141,21 @@ def clean(reports: list[Report], min_documents: int, dropped: Counter[str]) -> l
     reports = keep(reports, [r for r in reports if _NULL.isdisjoint(r)], "a field without a value")
     for field in ("product", "component"):
         counts = Counter(_name(getattr(r, field)) for r in reports)
-        kept = [r for r in reports if counts[_name(getattr(r, field))] >= min_documents]
-        reports = keep(reports, kept, f"{field} with fewer than {min_documents} documents")
+        rare = {name for name, count in counts.items() if count < min_documents}
+        kept = [r for r in reports if rare.isdisjoint(_names(r))]
+        reports = keep(reports, kept, f"named as a {field} with fewer than {min_documents} documents")
     return reports
 
 
 def _document(report: Report) -> Labelled:
+    product, _, both = _names(report)
+    return Labelled(f"{report.title} {report.message}", [[product, both]], report.where)
+
+
+def _names(report: Report) -> tuple[str, str, str]:
+    """Return the names of product and component, and of both together."""
     product, component = _name(report.product), _name(report.component)
-    return Labelled(f"{report.title} {report.message}", [[product, f"{product}_{component}"]], report.where)
+    return product, component, f"{product}_{component}"
 
 
 def _name(name: str) -> str:

@@ -23,6 +23,7 @@ class Labelled(NamedTuple):
     text: str
     paths: list[list[str]]
     where: str  # file and line, for messages
+    in_test: bool = False  # whether the publisher has it in the test file
 
 
 class PreparedWriter:
@@ -43,12 +44,13 @@ class PreparedWriter:
         """Write the documents to ``<name>.jsonl``.
 
         ``all`` is a file whose splits are made later. For it, write ``classes.npy`` as well: the label that ends each
-        document's path, as a number in alphabetical order.
+        document's path, as a number in alphabetical order. Where the publisher has a test file, ``in_test.npy`` says
+        which documents are from it.
 
         Raises:
             ValueError: a label has two parents or is no usable name, or a text is not Unicode; the message says where.
         """
-        ends = []
+        ends, in_test = [], []
         with (self.folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for document in documents:
                 if not document.text.strip():
@@ -57,6 +59,7 @@ class PreparedWriter:
                 self._learn_edges(document)
                 self.num_characters += len(document.text)
                 ends.append(document.paths[0][-1])
+                in_test.append(document.in_test)
                 record = {"text": document.text, "labels": document.paths}
                 try:
                     file.write(json.dumps(record, ensure_ascii=False) + "\n")
@@ -68,6 +71,8 @@ class PreparedWriter:
         if name == "all":
             index = {label: number for number, label in enumerate(sorted(self.parent_of))}
             np.save(self.folder / "classes.npy", np.array([index[label] for label in ends], dtype=np.int32))
+            if any(in_test):
+                np.save(self.folder / "in_test.npy", np.array(in_test))
 
     def _learn_edges(self, document: Labelled) -> None:
         for path in document.paths:
@@ -116,10 +121,13 @@ def without_rare(documents: Sequence[Labelled], min_documents: int, dropped: Cou
 def read_jsonl(paths: Sequence[Path]) -> Iterator[Labelled]:
     """Yield documents in the published form: ``{"text": ..., "labels": [level-1 node, level-2 node]}`` on each line.
 
+    Args:
+        paths: one file with all documents, or the training and the test file.
+
     Raises:
         ValueError: a line is not in that form; the message names file and line.
     """
-    for path in paths:
+    for number, path in enumerate(paths):
         for _, where, record in read_records(path):
             labels = record["labels"]
             if isinstance(labels, list) and len(labels) == 1 and isinstance(labels[0], list):
@@ -128,4 +136,4 @@ def read_jsonl(paths: Sequence[Path]) -> Iterator[Labelled]:
                 raise ValueError(
                     f'{where}: labels={json.dumps(record["labels"])}: expected one path, such as ["level 1", "level 2"]'
                 )
-            yield Labelled(record["text"], [[label.strip() for label in labels]], where)
+            yield Labelled(record["text"], [[label.strip() for label in labels]], where, in_test=number == 1)

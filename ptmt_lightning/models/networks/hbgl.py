@@ -6,6 +6,8 @@ Shape legend: ``B`` documents, ``L`` sequence length of the text, ``S`` slots (l
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,14 +15,14 @@ from torch import Tensor, nn
 from ptmt_lightning.models.networks.text import TextBatch, TextNetwork
 from ptmt_lightning.taxonomy import Taxonomy
 
-_UNREACHED_LOGIT = -30.0  # logit of labels on levels after the end
-
 
 class HBGLNetwork(TextNetwork):
     """Predicts the labels of a level from the text and the labels of the levels above, by embeddings of labels."""
 
     model_types = ("bert",)
+    layout: ClassVar[int] = 2  # the first had no output bias, and no order of labels after the end
     label_rows: nn.Parameter  # [V, H]
+    output_bias: nn.Parameter  # [X]
 
     @staticmethod
     def num_reserved(taxonomy: Taxonomy) -> int:
@@ -28,8 +30,9 @@ class HBGLNetwork(TextNetwork):
         return taxonomy.num_levels + 1
 
     def add_layers(self) -> None:
-        """Add the embeddings of labels."""
+        """Add the embeddings of labels, and the biases of labels and the end."""
         self.label_rows = nn.Parameter(torch.empty(len(self.taxonomy), self.backbone.hidden_size))
+        self.output_bias = nn.Parameter(torch.empty(len(self.taxonomy) + 1))
 
     @property
     def num_slots(self) -> int:
@@ -55,10 +58,14 @@ class HBGLNetwork(TextNetwork):
     def _scores(self, states: Tensor) -> Tensor:
         """Return the logits ``[..., X]`` of all labels and the end, for states ``[..., H]``."""
         rows = torch.cat([self.label_rows, self._token("sep")[None]])
-        return self.backbone.transform(states) @ rows.T
+        return self.backbone.transform(states) @ rows.T + self.output_bias
 
     def forward(self, batch: TextBatch) -> Tensor:
-        """Return the highest logit of each label over the slots before the end, ``[B, V]``."""
+        """Return the highest logit of each label over the slots, ``[B, V]``.
+
+        From a slot on at which the end is predicted, the probability of a label is multiplied by those that the path
+        goes on after all. It is then below 1/2, so that the label is not predicted, but labels keep an order.
+        """
         text_mask_BL = batch.attention_mask.bool()
         lengths_B = text_mask_BL.sum(dim=1)
         text = self._embed_text(batch.input_ids)
@@ -66,8 +73,8 @@ class HBGLNetwork(TextNetwork):
         seen_BP = text_mask_BL
         num_documents = text.shape[0]  # len() of a tensor would fix it in an exported model
         pseudo_B1H = self._token("mask").expand(num_documents, 1, -1)
-        best_BV = torch.full((num_documents, len(self.taxonomy)), _UNREACHED_LOGIT, device=text.device)
-        going_B = torch.ones_like(lengths_B, dtype=torch.bool)
+        best_BV = torch.full((num_documents, len(self.taxonomy)), -torch.inf, device=text.device)
+        log_going_B = torch.zeros(num_documents, device=text.device)  # 0 up to the end
         labels_BX: Tensor | None = None
         for slot in range(self.num_slots):
             # Read the labels of the slot before, where there is one, and the [MASK] of this slot.
@@ -85,9 +92,15 @@ class HBGLNetwork(TextNetwork):
                 ]
                 seen_BP = F.pad(seen_BP, (0, 1), value=True)
             scores_BX = self._scores(states[:, -1]).float()
-            going_B = going_B & (scores_BX[:, -1] <= 0)
-            best_BV = torch.where(going_B[:, None], torch.maximum(best_BV, scores_BX[:, :-1]), best_BV)
-            if not torch.compiler.is_exporting() and not going_B.any():  # further slots would change nothing
-                break
+            has_ended_B = (log_going_B < 0) | (scores_BX[:, -1] > 0)
+            log_going_B = torch.where(has_ended_B, log_going_B + F.logsigmoid(-scores_BX[:, -1]), 0.0)
+            log_p_BV = F.logsigmoid(scores_BX[:, :-1]) + log_going_B[:, None]
+            reached_BV = torch.where(has_ended_B[:, None], _logit_of_log(log_p_BV), scores_BX[:, :-1])
+            best_BV = torch.maximum(best_BV, reached_BV)
             labels_BX = F.pad(scores_BX[:, :-1] > 0, (0, 1))
         return best_BV
+
+
+def _logit_of_log(log_p: Tensor) -> Tensor:
+    """Return the logits of probabilities up to 1/2, from their logarithms."""
+    return log_p - torch.log1p(-log_p.clamp_max(-0.5).exp())

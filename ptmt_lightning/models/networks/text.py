@@ -77,10 +77,12 @@ class TextNetwork(nn.Module):
     Attributes:
         sizes: highest value of each saved setting that :meth:`add_layers` takes.
         model_types: types of backbones that it can read with; empty for all encoders.
+        layout: version of the layers; a change that gives saved parameters another meaning raises it.
     """
 
     sizes: ClassVar[dict[str, int]] = {}
     model_types: ClassVar[tuple[str, ...]] = ()
+    layout: ClassVar[int] = 1
     backbone: Backbone
     tokenizer: PreTrainedTokenizerBase
     taxonomy: Taxonomy

@@ -54,6 +54,13 @@ class SavedEncoder(SavedSystem):
             KeyError: a setting is missing.
             ValueError: a setting is out of range.
         """
+        layout = settings.get("layout", 1)
+        if layout != layers.layout:
+            raise ValueError(
+                f"layout={shortened(repr(layout))}: the layers of this system have changed since (now "
+                f"{layers.layout}), and would misread its parameters; open it with the version that wrote it, or train "
+                "it anew"
+            )
         reserved = layers.num_reserved(taxonomy)
         check_range("max_length", settings["max_length"], reserved + NUM_SPECIAL + 1, _LONGEST, integer=True)
         for name, most in layers.sizes.items():

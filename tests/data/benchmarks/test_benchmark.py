@@ -48,7 +48,7 @@ def test_examples_are_the_tokens_and_nodes_of_their_documents(name: str, tmp_pat
 def test_a_share_of_the_training_documents_is_part_of_a_larger_one(tmp_path: Path) -> None:
     used = {}
     for fraction in (0.25, 0.5, 1.0):
-        data = connected(benchmark("amazon", tmp_path, train_fraction=fraction))
+        data = connected(benchmark("amazon", tmp_path, fold=0, train_fraction=fraction))
         used[fraction] = {data.document_ids("train", [example.row])[0] for example in examples(data, "train")}
         assert len(used[fraction]) == data.num_documents("train") == round(fraction * data.split_sizes()["train"])
     assert used[0.25] < used[0.5] < used[1.0]
@@ -103,7 +103,7 @@ def test_a_benchmark_trains_from_its_official_files(name: str, arguments: list[s
     assert f"{name}: reading " in done.stdout
     assert len(list(folder.glob("prepared-*"))) == 1
     ids = [path.name.split("-")[1] for path in (tmp_path / "data/cache").glob("*.json")]
-    assert ids == {"wos": ["fold5"], "bgc": [], "amazon": ["fold0"]}[name]
+    assert ids == {"wos": ["fold5"], "bgc": [], "amazon": ["published"]}[name]
     assert len(list((tmp_path / "data/cache").rglob("*.arrow"))) == (3 if name == "bgc" else 1)
 
 

@@ -11,6 +11,7 @@ import pytest
 from benchmark_modules import FOLDED, SPLITS, connected, folds
 from conftest import tiny_source
 from raw import AMAZON_LABELS, benchmark, module, prepared, published, put
+from sklearn.model_selection import train_test_split
 
 from ptmt_lightning.data.benchmarks.amazon import AmazonDataModule
 from ptmt_lightning.data.benchmarks.folds import make_fold
@@ -111,7 +112,7 @@ def test_ids_that_differ_from_the_fold_are_refused(change: str, tmp_path: Path) 
 
 
 def test_other_data_have_folds_of_their_own(tmp_path: Path) -> None:
-    for value in (1, 11):
+    for value in (2, 11):
         connected(benchmark("wos", tmp_path, min_documents=value))
     assert len(list((tmp_path / "cache").glob("wos-fold0-*.json"))) == 2
 
@@ -123,8 +124,70 @@ def test_bad_folds_are_refused(fold: object, tmp_path: Path) -> None:
 
 
 def test_data_too_small_for_folds_are_refused(tmp_path: Path) -> None:
-    data = module(AmazonDataModule, put(tmp_path / "amazon", {**published("amazon", AMAZON_LABELS, each=7)}))
+    data = module(AmazonDataModule, put(tmp_path / "amazon", {**published("amazon", AMAZON_LABELS, each=2)}), fold=0)
     data.prepare_data()
-    with pytest.raises(ValueError, match="the most frequent label has 7 document"):
+    with pytest.raises(ValueError, match="the most frequent label has 2 document"):
         data.split_sizes()
     assert not folds(data)
+
+
+# ---- the published split ----
+
+
+def test_no_published_test_document_is_trained_on(tmp_path: Path) -> None:
+    data = benchmark("amazon", tmp_path)
+    data.prepare_data()
+    raw = {name: (tmp_path / "amazon/raw" / f"amazon_{name}.jsonl").read_text() for name in ("train", "test")}
+    texts = {name: [json.loads(line)["text"] for line in lines.splitlines()] for name, lines in raw.items()}
+    assert list(data.texts("test")) == texts["test"]  # in the order of the file
+    assert sorted([*data.texts("train"), *data.texts("val")]) == sorted(texts["train"])
+    assert data.protocol == "published test file; validation: 20 % of the rest, stratified, seed 936818217"
+    [path] = data.cache_dir.glob("amazon-*.json")
+    assert path.name.startswith("amazon-published-")
+    order = [texts["train"].index(text) for text in data.texts("train")]
+    assert order == sorted(order)
+    labels = [json.loads(line)["labels"][-1] for line in raw["train"].splitlines()]
+    train, val = train_test_split(texts["train"], test_size=0.2, random_state=936818217, stratify=labels)
+    assert (set(data.texts("train")), set(data.texts("val"))) == (set(train), set(val))
+
+
+def test_folds_of_published_files_are_made_on_demand(tmp_path: Path) -> None:
+    published_test = set(benchmark_texts(tmp_path, split="published"))
+    assert set(benchmark_texts(tmp_path)) == published_test
+    folds_of = [set(benchmark_texts(tmp_path, **change)) for change in ({"split": "folds"}, {"fold": 0}, {"fold": 1})]
+    assert folds_of[0] == folds_of[1] != folds_of[2]
+    assert published_test not in folds_of
+
+
+def benchmark_texts(tmp_path: Path, **changes: object) -> list[str]:
+    data = benchmark("amazon", tmp_path, **changes)
+    data.prepare_data()
+    return list(data.texts("test"))
+
+
+def test_validation_as_in_the_scripts_of_two_systems(tmp_path: Path) -> None:
+    first = benchmark("amazon", tmp_path)
+    other = benchmark("amazon", tmp_path, val_seed=7, val_stratified=False)
+    for data in (first, other):
+        data.prepare_data()
+    assert list(first.texts("test")) == list(other.texts("test"))
+    assert list(first.texts("val")) != list(other.texts("val"))
+    assert other.protocol == "published test file; validation: 20 % of the rest, not stratified, seed 7"
+    assert len(list(other.cache_dir.glob("amazon-published-val7u-*.json"))) == 1
+
+
+def test_a_published_split_without_its_files_is_refused(tmp_path: Path) -> None:
+    data = benchmark("wos", tmp_path, split="published")
+    data.prepare_data()
+    message = (
+        r"^dataset\.split=published: expected wos_train\.jsonl and wos_test\.jsonl in .*raw, found the sheet .*; put"
+    )
+    with pytest.raises(ValueError, match=message):
+        data.split_sizes()
+    with pytest.raises(ValueError, match=r"^dataset\.fold=1: the published split has no folds; leave it out, or set"):
+        benchmark("wos", tmp_path, split="published", fold=1)
+    with pytest.raises(
+        ValueError, match=r"^dataset\.split='official': expected published or folds; set dataset\.split"
+    ):
+        benchmark("wos", tmp_path, split="official")
+    assert benchmark("wos", tmp_path).split is None

@@ -138,7 +138,11 @@ def test_packed_halves_are_read(tmp_path: Path) -> None:
     ("name", "files", "message"),
     [
         ("wos", {"Data.xlsx": sheet(wos_rows()[:5])}, "5 left out: label with fewer than 10 documents"),
-        ("bugs", {"linux_bugs.csv": table(bugs_rows()[:3])}, "3 left out: product with fewer than 5 documents"),
+        (
+            "bugs",
+            {"linux_bugs.csv": table(bugs_rows()[:3])},
+            "3 left out: named as a product with fewer than 5 documents",
+        ),
         ("bugs", {"linux_bugs.csv": table([])}, "no document in linux_bugs.csv"),
         ("amazon", {"amazon_train.jsonl": "", "amazon_test.jsonl": "\n"}, "no document in amazon_train.jsonl"),
         ("bgc", bgc_files(dev=""), "(val)"),
