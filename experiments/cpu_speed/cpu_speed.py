@@ -3,7 +3,7 @@
 All read the same texts; tokenising counts. The encoder takes the texts in their order, 32 at a time, cut to the model's
 length and padded to the longest. The forms take turns, so that other load on the machine affects all alike.
 
-    python experiments/cpu_speed/speed.py RUN/model DATA/newsgroups
+    python experiments/cpu_speed/cpu_speed.py RUN/model DATA/newsgroups
 """
 
 from __future__ import annotations
