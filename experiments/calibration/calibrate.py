@@ -13,6 +13,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
@@ -71,8 +73,8 @@ def _scored(classifier: Classifier, data: Path, split: str) -> tuple[Tensor, Ten
     return logits, targets
 
 
-def _array(values: list[int]) -> object:
-    return torch.tensor(values, dtype=torch.int32).numpy()
+def _array(values: list[int]) -> npt.NDArray[np.int32]:
+    return np.array(values, dtype=np.int32)
 
 
 def _measured(rule: DecisionRule, logits: Tensor, targets: Tensor, before: Tensor) -> dict[str, float]:

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--documents", type=int, default=200)
+    parser.add_argument("--most-words", type=int, default=60, help="longer texts are left out (default: %(default)s)")
     parser.add_argument("--split", default="val")
     parser.add_argument("--csv", type=Path, required=True)
     options = parser.parse_args()
@@ -40,7 +41,7 @@ def main() -> None:
     rows, done = [], 0
     with tqdm(total=options.documents) as bar:
         for row in random.permutation(len(texts)):
-            paths = classifier.predict(texts[row])
+            paths = classifier.predict(texts[row]) if len(texts[row].split()) <= options.most_words else []
             if not paths:
                 continue
             path = max(paths, key=lambda path: len(path.labels)).labels

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -97,13 +97,13 @@ def _levels(pairs: Iterable[tuple[set[Label], set[Label]]]) -> list[Level]:
 def _worst(path: Path) -> list[dict[str, str]]:
     try:
         table = read_csv(path, keep_default_na=False, dtype=str)
-        rows: list[dict[str, Any]] = table[["text", "true", "predicted"]].head(_DOCUMENTS).to_dict("records")
+        rows = table[["text", "true", "predicted"]].head(_DOCUMENTS).to_dict("records")
     except (FileNotFoundError, pd.errors.EmptyDataError):  # runs of versions before 0.2 have none
         return []
     except (ValueError, OSError, KeyError) as error:
         log.warning("%s is broken (%s), and not shown", path, error)
         return []
-    return [row | {"text": _shortened(row["text"])} for row in rows]
+    return [{str(name): cell for name, cell in row.items()} | {"text": _shortened(row["text"])} for row in rows]
 
 
 def _shortened(text: str) -> str:
