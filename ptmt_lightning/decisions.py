@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ptmt_lightning.siblings import Siblings
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
 
@@ -34,6 +35,10 @@ class Decision(ABC):
 
     name: ClassVar[str]
     single_label: ClassVar[bool]
+
+    def for_taxonomy(self, taxonomy: Taxonomy) -> Decision:
+        """Return the decision for scores of a taxonomy's nodes; most need to know no more than the sizes of levels."""
+        return self
 
     @abstractmethod
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
@@ -103,7 +108,34 @@ class LevelSoftmax(Decision):
         return torch.zeros(sum(level_sizes))
 
 
-DECISIONS: dict[str, Decision] = {decision.name: decision for decision in (Sigmoid(), LevelSoftmax())}
+class ConditionalSoftmax(LevelSoftmax):
+    """Chooses at most one label on each level, by a softmax over the children of each parent and "the path has ended".
+
+    The probability of a node is the product down the path to it; in a DAG, the sum of these over all paths to it
+    (Plaud et al. 2024, who have trees).
+
+    Args:
+        siblings: of the taxonomy, see :meth:`for_taxonomy`.
+    """
+
+    name = "conditional_softmax"
+
+    def __init__(self, siblings: Siblings | None = None) -> None:
+        self.siblings = siblings
+
+    def for_taxonomy(self, taxonomy: Taxonomy) -> ConditionalSoftmax:
+        """Return the decision for scores of a taxonomy's nodes."""
+        return ConditionalSoftmax(Siblings(taxonomy))
+
+    def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return the probability of a path through each node, float32 ``[B, V]``."""
+        assert self.siblings is not None
+        return self.siblings.to(logits.device).probabilities(logits)
+
+
+DECISIONS: dict[str, Decision] = {
+    decision.name: decision for decision in (Sigmoid(), LevelSoftmax(), ConditionalSoftmax())
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +221,7 @@ class DecisionRule:
         check_decoding(decoding, top_k, key="")
         return cls(
             taxonomy=taxonomy,
-            decision=DECISIONS[name],
+            decision=DECISIONS[name].for_taxonomy(taxonomy),
             decoding=decoding,
             thresholds=per_level("thresholds", content["thresholds"] or [], taxonomy.num_levels),
             top_k=top_k,
