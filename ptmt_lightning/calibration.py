@@ -85,18 +85,22 @@ class Temperature(Calibration):
     def fit(
         cls, probabilities: Probabilities, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]
     ) -> Temperature:
-        """Choose the temperature of each level with the lowest binary cross-entropy."""
+        """Choose the temperature of each level with the lowest binary cross-entropy, from the top level down.
+
+        A level's probabilities may depend on those above it, but on none below.
+        """
         from scipy.optimize import minimize_scalar  # imported only here, as saved models need no SciPy
 
-        found = []
-        for scores, true in _by_level(logits.float(), targets, level_sizes):
+        found = [1.0] * len(level_sizes)
+        for level, true in enumerate(targets.split(list(level_sizes), dim=-1)):
 
-            def loss(logarithm: float, scores: Tensor = scores, true: Tensor = true) -> float:
-                scaled = probabilities(scores / math.exp(logarithm), [true.shape[1]])
+            def loss(logarithm: float, level: int = level, true: Tensor = true) -> float:
+                tried = cls((*found[:level], math.exp(logarithm), *found[level + 1 :]))
+                scaled = tried.apply(probabilities, logits, level_sizes).split(list(level_sizes), dim=-1)[level]
                 return torch.nn.functional.binary_cross_entropy(scaled.double(), true.double()).item()
 
-            found.append(math.exp(minimize_scalar(loss, bounds=_RANGE, method="bounded").x))
-        return cls(tuple(round(temperature, 6) for temperature in found))
+            found[level] = round(math.exp(minimize_scalar(loss, bounds=_RANGE, method="bounded").x), 6)
+        return cls(tuple(found))
 
     def apply(self, probabilities: Probabilities, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
         """Return the probabilities of the divided scores."""

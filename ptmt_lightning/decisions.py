@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ptmt_lightning.calibration import Calibration, read_calibration
 from ptmt_lightning.taxonomy import Taxonomy
+from ptmt_lightning.taxonomy.siblings import Siblings
 from ptmt_lightning.utils.checks import check_range
 
 DEFAULT_THRESHOLD = 0.5
@@ -35,6 +36,10 @@ class Decision(ABC):
 
     name: ClassVar[str]
     single_label: ClassVar[bool]
+
+    def for_taxonomy(self, taxonomy: Taxonomy) -> Decision:
+        """Return the decision for scores of a taxonomy's nodes; most need to know no more than the sizes of levels."""
+        return self
 
     @abstractmethod
     def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
@@ -120,7 +125,38 @@ class LevelSoftmax(Decision):
         return torch.zeros(sum(level_sizes))
 
 
-DECISIONS: dict[str, Decision] = {decision.name: decision for decision in (Sigmoid(), LevelSoftmax())}
+class ConditionalSoftmax(LevelSoftmax):
+    """Chooses at most one label on each level, by a softmax over the children of each parent and "the path has ended".
+
+    The probability of a node is the product down the path to it; in a DAG, the sum of these over all paths to it
+    (Plaud et al. 2024, who have trees).
+
+    Args:
+        siblings: of the taxonomy, see :meth:`for_taxonomy`.
+    """
+
+    name = "conditional_softmax"
+
+    def __init__(self, siblings: Siblings | None = None) -> None:
+        self.siblings = siblings
+
+    def for_taxonomy(self, taxonomy: Taxonomy) -> ConditionalSoftmax:
+        """Return the decision for scores of a taxonomy's nodes."""
+        return ConditionalSoftmax(Siblings(taxonomy))
+
+    def probabilities(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return the probability of a path through each node, float32 ``[B, V]``."""
+        assert self.siblings is not None
+        return self.siblings.to(logits.device).probabilities(logits)
+
+    def log_odds(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return the log odds of a path through each node, float32 ``[B, V]``."""
+        return self.probabilities(logits, level_sizes).logit(eps=torch.finfo(torch.float32).eps)
+
+
+DECISIONS: dict[str, Decision] = {
+    decision.name: decision for decision in (Sigmoid(), LevelSoftmax(), ConditionalSoftmax())
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +240,7 @@ class DecisionRule:
         """Return the rule whose fields :meth:`to_json` returned.
 
         Raises:
-            ValueError: the name of the decision or of the decoding is not known, or thresholds or calibration don't fit
-                the taxonomy.
+            ValueError: the decision or decoding is not known, or thresholds or calibration don't fit the taxonomy.
         """
         name = content["decision"]
         if name not in DECISIONS:
@@ -215,7 +250,7 @@ class DecisionRule:
         check_decoding(decoding, top_k, key="")
         return cls(
             taxonomy=taxonomy,
-            decision=DECISIONS[name],
+            decision=DECISIONS[name].for_taxonomy(taxonomy),
             decoding=decoding,
             thresholds=per_level("thresholds", content["thresholds"] or [], taxonomy.num_levels),
             top_k=top_k,
@@ -250,31 +285,17 @@ def check_decoding(decoding: str, top_k: int | None, *, key: str = "model.") -> 
 
 
 def check_decision(
-    decision: Decision,
-    loss: str,
-    *,
-    decoding: str,
-    tune_threshold: str | None,
-    calibrate: str | None,
-    coherent: bool,
+    decision: Decision, loss: str, *, decoding: str, tune_threshold: str | None, calibrate: str | None, coherent: bool
 ) -> None:
-    """Refuse settings of a rule that do not go with each other, or with the decision of a loss.
-
-    Args:
-        decision: the decision that the loss trains scores for.
-        loss: name of the loss in error messages.
-        decoding: see :class:`DecisionRule`.
-        tune_threshold: how thresholds are tuned, or None.
-        calibrate: how probabilities are calibrated, or None.
-        coherent: see :class:`DecisionRule`.
+    """Refuse settings of a rule that do not go with each other, or with the decision of a loss of that name.
 
     Raises:
         ValueError: says what to set.
     """
     if tune_threshold and decision.single_label:
         raise ValueError(
-            f"model.tune_threshold={tune_threshold}: loss={loss} predicts the best label of "
-            "a level, without a threshold; set model.tune_threshold=null"
+            f"model.tune_threshold={tune_threshold}: loss={loss} predicts the best label of a level, without a "
+            "threshold; set model.tune_threshold=null"
         )
     if tune_threshold and decoding != "threshold":
         raise ValueError(

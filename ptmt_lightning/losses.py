@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptmt_lightning.decisions import DECISIONS, Decision, per_node, with_end
+from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import check_range
 
 CountScope = Literal["level", "all"]
@@ -120,6 +121,13 @@ class LabelLoss(nn.Module):
     def weigh(self, weights: Sequence[float]) -> None:
         """Take over the factors of the loss where a label is true, one a node."""
         self.node_weights = torch.tensor(weights, dtype=torch.float32)
+
+    def connect(self, taxonomy: Taxonomy) -> Decision:
+        """Take over the taxonomy of the nodes, and return the decision for their scores."""
+        return self.decision.for_taxonomy(taxonomy)
+
+    def count(self, counts: Sequence[int], num_documents: int) -> None:
+        """Take over how many training documents each node and all together have; most losses have no use for it."""
 
     @abstractmethod
     def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
@@ -231,6 +239,30 @@ class MeanBCE(LabelLoss):
             logits, targets, gamma_pos=self.gamma, gamma_neg=self.gamma, margin=0.0, weight=self.node_weights
         )
         return level_sums(loss_BV, level_sizes) * (self.weight / sum(level_sizes))
+
+
+class ZMLCE(LabelLoss):
+    """Zero-bounded log-sum-exp and cross-entropy, a level at a time: the loss of HPT (Wang et al. 2022).
+
+    ``log(1 + sum over true labels of exp(-s)) + log(1 + sum over others of exp(s))``: scores of true labels are pushed
+    above 0, others below, the worst the most. At threshold 1/2 a score of 0 decides, as published.
+
+    Args:
+        class_weights: factor of ``exp(-s)`` of each label; see :class:`LabelLoss`.
+    """
+
+    def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return the loss of each document and level, ``[B, D]``, of logits and targets ``[B, V]``."""
+        weighted = -logits.float() + self.node_weights.log()
+        true, other = weighted.where(targets.bool(), -torch.inf), logits.float().masked_fill(targets.bool(), -torch.inf)
+        sizes = list(level_sizes)
+        return torch.stack(
+            [
+                with_end(positive).logsumexp(dim=-1) + with_end(negative).logsumexp(dim=-1)
+                for positive, negative in zip(true.split(sizes, dim=-1), other.split(sizes, dim=-1), strict=True)
+            ],
+            dim=-1,
+        )
 
 
 class CrossEntropy(LabelLoss):

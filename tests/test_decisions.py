@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptmt_lightning.decisions import DECISIONS, LevelSoftmax, Sigmoid, per_node
+from ptmt_lightning.decisions import DECISIONS, ConditionalSoftmax, LevelSoftmax, Sigmoid, per_node
 from ptmt_lightning.losses import level_sums
 
 LEVEL_SIZES = (2, 3)
@@ -23,9 +23,9 @@ def test_values_of_levels_are_repeated_for_their_nodes() -> None:
 
 def test_decisions_are_found_by_their_names() -> None:
     assert {name: type(decision) for name, decision in DECISIONS.items()} == {
-        "sigmoid": Sigmoid, "level_softmax": LevelSoftmax,
+        "sigmoid": Sigmoid, "level_softmax": LevelSoftmax, "conditional_softmax": ConditionalSoftmax,
     }  # fmt: skip
-    assert [decision.single_label for decision in DECISIONS.values()] == [False, True]
+    assert [decision.single_label for decision in DECISIONS.values()] == [False, True, True]
 
 
 def test_sigmoid_predicts_above_the_threshold_of_the_level() -> None:
@@ -52,7 +52,7 @@ def test_each_level_has_its_own_threshold_which_must_be_exceeded() -> None:
 
 
 def test_scores_start_as_if_each_level_had_one_label() -> None:
-    for decision in DECISIONS.values():
+    for decision in (Sigmoid(), LevelSoftmax()):
         start = decision.initial_logits(LEVEL_SIZES)[None]
         expected = level_sums(decision.probabilities(start, LEVEL_SIZES), LEVEL_SIZES)
         assert ((expected > 0.6) & (expected <= 1)).all()

@@ -39,7 +39,7 @@ def documents(tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("system", quick_for("ptmt"))
 def test_it_learns_64_documents_by_heart(system: str, documents: list[str], tmp_path: Path) -> None:
-    epochs = {"hbgl": 200, "gacaps": 160}.get(system, 80)
+    epochs = {"hbgl": 200, "gacaps": 240}.get(system, 80)
     length = [f"trainer.max_epochs={epochs}", "trainer.check_val_every_n_epoch=40"]
     done = start(tmp_path, *documents, *SETTINGS, *length, f"model={system}", *SYSTEMS[system])
     assert done.returncode == 0, done.stderr

@@ -114,7 +114,7 @@ class HTCModel(L.LightningModule):
         self.max_length, self.seed = max_length, seed
         self.tune_threshold, self.calibrate = tune_threshold, calibrate
         self.rule = DecisionRule(
-            taxonomy=taxonomy, decision=self.label_loss.decision, decoding=decoding, top_k=top_k, prune=prune,
+            taxonomy=taxonomy, decision=self.label_loss.connect(taxonomy), decoding=decoding, top_k=top_k, prune=prune,
             coherent=coherent, thresholds=per_level("model.threshold", threshold, taxonomy.num_levels),
         )  # fmt: skip
         self.val_metrics = HierarchicalMetrics(taxonomy, classes=metric_classes)

@@ -55,13 +55,8 @@ class Finding(NamedTuple):
             rival = self.configurations[1]
             difference = Difference(*map(_turned, rival.difference))
             lead = best.mean - rival.mean
-        chances = [found for found in difference if found is not None]
-        if not chances:
-            verb = "is ahead, which is not tested,"
-        else:
-            verb = "wins" if all(found.low > 0 for found in chances) else "is ahead, but within the range of chance,"
         return [
-            f"{best.name} {verb} with {place}: {lead:.4f} more than {rival.name}.",
+            f"{best.name} {_verb(difference)} with {place}: {lead:.4f} more than {rival.name}.",
             *_chances(difference, min(len(best.runs), len(rival.runs))),
             _costs(best, rival),
         ]
@@ -162,6 +157,19 @@ def _second(ordered: Sequence[Values], names: Mapping[Values, tuple[str, str]]) 
 
 def _turned(found: Comparison | None) -> Comparison | None:
     return found and Comparison(-found.difference, -found.high, -found.low, found.p)
+
+
+def _verb(difference: Difference) -> str:
+    """Return what a configuration in front does; it wins only where both kinds of chance were tested."""
+    chances = [found for found in difference if found is not None]
+    if not chances:
+        return "is ahead, which is not tested,"
+    if any(found.low <= 0 for found in chances):
+        return "is ahead, but within the range of chance,"
+    if len(chances) == len(difference):
+        return "wins"
+    tested, other = ("documents", "seeds") if difference.documents else ("seeds", "documents")
+    return f"is ahead beyond the chance of {tested}, while that of {other} is not tested,"
 
 
 def _chances(difference: Difference, num_seeds: int) -> list[str]:

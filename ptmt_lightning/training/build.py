@@ -66,6 +66,7 @@ def build(
         train_collator=model.collator(training=True, pad_to_multiple_of=datamodule.pad_to_multiple_of),
         eval_collator=model.collator(training=False, pad_to_multiple_of=datamodule.pad_to_multiple_of),
     )
+    model.label_loss.count(datamodule.label_counts("train").tolist(), datamodule.num_documents("train"))
     # One call on empty targets refuses settings that don't fit the taxonomy, here and not at the first step.
     nothing = torch.zeros(1, len(model.taxonomy))
     model.label_loss(nothing, nothing.bool(), model.taxonomy.level_sizes)

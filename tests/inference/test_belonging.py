@@ -126,7 +126,10 @@ def test_another_tokenizer_is_refused(model: Path, change: Callable[[Any], Any])
         ({"thresholds": None}, "expected a number, or 3 numbers"),
         ({"coherent": "false"}, "coherent='false': expected true or false"),
         ({"prune": "no"}, "prune='no': expected true or false"),
-        ({"decision": "argmax"}, "decision 'argmax' is not known; expected one of sigmoid, level_softmax"),
+        (
+            {"decision": "argmax"},
+            "decision 'argmax' is not known; expected one of sigmoid, level_softmax, conditional_softmax",
+        ),
         ({"template": []}, "lacks what this one needs"),
         ({"template": None}, "lacks what this one needs"),
     ],

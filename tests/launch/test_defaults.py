@@ -71,7 +71,7 @@ def test_tfidf() -> None:
     assert assert_same_defaults(composed("model=tfidf").model) == 12
 
 
-@pytest.mark.parametrize("loss", ["wasl", "bce", "mean_bce", "cross_entropy"])
+@pytest.mark.parametrize("loss", ["wasl", "bce", "mean_bce", "cross_entropy", "zmlce", "conditional_softmax"])
 def test_losses(loss: str) -> None:
     config = composed(f"loss={loss}")
     assert assert_same_defaults(config.loss) == len(config.loss) - 1
@@ -108,3 +108,25 @@ def test_trainer_and_callbacks(tmp_path: Path) -> None:
         config.mode,
         config.callbacks.checkpoint.filename,
     )
+
+
+def test_the_paper_as_printed() -> None:
+    config = composed("experiment=paper")
+    assert (config.model.alpha, config.model.alpha_l1, config.model.label_init) == (0.7, 1, "random")
+    assert (config.optimizer.new_rate_factor, config.callbacks.early_stopping.patience) == (1, 10)
+
+
+def test_table_4_is_searched_and_nothing_else() -> None:
+    register_resolvers()
+    with initialize_config_dir(str(ROOT_DIR / "conf"), version_base="1.3"):
+        config = compose("config", ["search=table4"], return_hydra_config=True)
+    assert dict(config.hydra.sweeper.params) == {
+        "model.alpha": "interval(0.7,1.0)", "loss.gamma_pos": "range(1,11)", "loss.gamma_neg": "range(1,11)",
+        "loss.margin": "interval(0.02,0.1)", "optimizer.learning_rate": "tag(log,interval(1e-6,1e-2))",
+        "model.num_prompt_tokens": "range(2,11)", "dataset.batch_size": "range(2,33)",
+    }  # fmt: skip
+    paper = composed("experiment=paper")
+    for key in ("alpha_l1", "label_init", "p_label"):
+        assert config.model[key] == paper.model[key]
+    assert config.optimizer == paper.optimizer
+    assert config.hydra.sweeper.sampler == "gp"

@@ -57,6 +57,24 @@ def test_long_texts_are_cut_and_padding_reaches_the_multiple() -> None:
     assert toy_batch(make(), pad_to_multiple_of=8).input_ids.shape[1] % 8 == 0
 
 
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_pooled_scores_are_a_linear_layer_over_all_stock_states(pooling: str) -> None:
+    model = make(pooling=pooling, num_layers=2)
+    batch = toy_batch(model)
+    encoder = model.backbone.model.base_model
+    with torch.no_grad():
+        found = encoder(batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True).hidden_states
+        states = torch.cat(found[-2:], dim=-1)
+        for row, mask in enumerate(batch.attention_mask.bool()):
+            own = states[row, mask]
+            pooled = own.mean(dim=0) if pooling == "mean" else own.max(dim=0).values
+            expected = model.head.weight @ pooled + model.head.bias
+            torch.testing.assert_close(model(batch)[row], expected, atol=1e-5, rtol=1e-5)
+    assert model.settings()["pooling"] == pooling
+    with pytest.raises(ValueError, match=r"^model\.pooling='first': expected cls, mean or max; set model\.pooling"):
+        make(pooling="first")
+
+
 def test_scores_are_a_linear_layer_over_the_stock_state_of_cls() -> None:
     model = make()
     batch = toy_batch(model)

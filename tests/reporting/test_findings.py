@@ -89,6 +89,26 @@ def test_what_is_within_chance_is_not_said_to_win(tmp_path: Path) -> None:
     assert " is ahead, but within the range of chance, with " in toy.sentences()[0]
 
 
+def test_a_lead_over_documents_or_seeds_alone_is_not_said_to_win(tmp_path: Path) -> None:
+    for model, right in (("ptmt", 9), ("bert", 2)):
+        scored(tmp_path / "one" / model, right, 0, run__model=model)
+    assert (
+        found(tmp_path / "one")[0]
+        .sentences()[0]
+        .startswith("ptmt is ahead beyond the chance of documents, while that of seeds is not tested, with h_f1_macro ")
+    )
+    for seed in (0, 1, 2):
+        for model, score in (("ptmt", 0.6), ("bert", 0.5)):
+            write_run(
+                tmp_path / "two" / f"{model}{seed}", score + 0.001 * seed * (model == "bert"), seed, run__model=model
+            )
+    assert (
+        found(tmp_path / "two")[0]
+        .sentences()[0]
+        .startswith("ptmt is ahead beyond the chance of seeds, while that of documents is not tested, with h_f1_macro ")
+    )
+
+
 def test_a_lead_without_predictions_and_seeds_is_not_tested(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for model, score in (("ptmt", 0.6), ("bert", 0.5)):
         write_run(tmp_path / model, score, run__model=model)

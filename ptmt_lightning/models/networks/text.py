@@ -76,11 +76,13 @@ class TextNetwork(nn.Module):
 
     Attributes:
         sizes: highest value of each saved setting that :meth:`add_layers` takes.
+        choices: values of each other one, of which the first stands where a saved folder names none.
         model_types: types of backbones that it can read with; empty for all encoders.
         layout: version of the layers; a change that gives saved parameters another meaning raises it.
     """
 
     sizes: ClassVar[dict[str, int]] = {}
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
     model_types: ClassVar[tuple[str, ...]] = ()
     layout: ClassVar[int] = 1
     backbone: Backbone
@@ -88,14 +90,14 @@ class TextNetwork(nn.Module):
     taxonomy: Taxonomy
 
     @classmethod
-    def assemble(cls, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, taxonomy: Taxonomy, **sizes: int) -> Self:
+    def assemble(cls, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, taxonomy: Taxonomy, **sizes: Any) -> Self:
         """Return the layers over a backbone, with weights that are to be loaded.
 
         Args:
             backbone: reads the texts.
             tokenizer: of the backbone.
             taxonomy: hierarchy of the labels.
-            sizes: the settings that ``sizes`` names.
+            sizes: the settings that ``sizes`` and ``choices`` name.
         """
         network = cls()
         network.backbone, network.tokenizer, network.taxonomy = backbone, tokenizer, taxonomy

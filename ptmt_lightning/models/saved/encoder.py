@@ -44,7 +44,7 @@ class SavedEncoder(SavedSystem):
     max_length: int
     num_nodes: int
     num_reserved: int
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, Any]
 
     @classmethod
     def read(cls, layers: type[TextNetwork], settings: Mapping[str, Any], taxonomy: Taxonomy) -> Self:
@@ -66,6 +66,10 @@ class SavedEncoder(SavedSystem):
         for name, most in layers.sizes.items():
             check_range(name, settings[name], 1, most, integer=True)
         sizes = {name: settings[name] for name in layers.sizes}
+        for name, known in layers.choices.items():
+            sizes[name] = settings.get(name, known[0])
+            if sizes[name] not in known:
+                raise ValueError(f"{name}={shortened(repr(sizes[name]))}: expected one of {', '.join(known)}")
         return cls(layers, settings["max_length"], len(taxonomy), reserved, sizes)
 
     @property
