@@ -63,7 +63,8 @@ def main() -> None:
         texts = _texts(test[:: max(1, len(test) // options.timed)][: options.timed])
         rows = _timings(options, classifiers, texts)
         for split, documents in (("val", val), ("test", test)):
-            _score(rows, classifiers, documents[: options.scored], split)
+            step = max(1, len(documents) // (options.scored or len(documents)))  # a file may be sorted by label
+            _score(rows, classifiers, documents[::step][: options.scored], split)
         for name, path in folders.items():
             command = [sys.executable, __file__, str(path), "--memory", "--threads", str(options.threads)]
             lines = "\n".join(" ".join(text.split()) for text in texts[:BATCH])

@@ -22,8 +22,8 @@ from ptmt_lightning.utils.files import new_folder
 _NUM_MADE_UP = 600
 _NUM_TIMED, _ROUNDS = 64, 3
 _PYTORCH = "pytorch"  # the trained model itself
-# The share of texts whose labels a form has to leave as they are. No score that is a mean over texts can change by more
-# than the rest; what was measured (experiments/cpu_speed) is far less, as labels near a threshold change both ways.
+# The share of texts whose labels a form has to leave as they are: chosen, not derived. No score that is a mean over
+# texts can change by more than the rest; in experiments/cpu_speed scores changed by 0 to 0.4 of it.
 SAME_LABELS = 0.95
 
 

@@ -12,15 +12,18 @@ from every_system import PEERS, TEXTS, saved
 from served import processes_of, start_server, wait_until_ready
 
 from ptmt_lightning.inference import Classifier
+from ptmt_lightning.inference.export import export_model
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("system", PEERS)
-def test_predictions_are_those_of_python(tmp_path: Path, system: str) -> None:
+@pytest.mark.parametrize(("system", "form"), [*((system, "model") for system in PEERS), ("bert", "openvino")])
+def test_predictions_are_those_of_python(tmp_path: Path, system: str, form: str) -> None:
     saved(tmp_path, system)
     expected = Classifier.from_pretrained(tmp_path / "model").predict(TEXTS, top_k=2)
-    url, process = start_server(tmp_path / "model", tmp_path / "log")
+    if form == "openvino":
+        export_model(str(tmp_path / "model"), tmp_path / form, file_format="openvino")
+    url, process = start_server(tmp_path / form, tmp_path / "log")
     try:
         wait_until_ready(url, process)
         answer = httpx.post(f"{url}/predict", json={"texts": TEXTS, "top_k": 2}, timeout=60)
