@@ -30,16 +30,22 @@ def quick_for(system: str) -> list[Any]:
     return [name if name == system else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS]
 
 
-@pytest.fixture
-def documents(tmp_path: Path) -> list[str]:
-    """Arguments for 64 documents, the same in every split."""
-    folder = write_learnable(tmp_path / "data")
+def write_documents(tmp_path: Path, size: int = 64) -> list[str]:
+    """Arguments for so many documents, the same in every split."""
+    folder = write_learnable(tmp_path / "data", size)
     return ["dataset=jsonl", f"dataset.path={folder}", "dataset.name=some", "dataset.batch_size=8"]
 
 
+@pytest.fixture
+def documents(tmp_path: Path) -> list[str]:
+    return write_documents(tmp_path)
+
+
 @pytest.mark.parametrize("system", quick_for("ptmt"))
-def test_it_learns_64_documents_by_heart(system: str, documents: list[str], tmp_path: Path) -> None:
-    epochs = {"hbgl": 200, "gacaps": 240}.get(system, 80)
+def test_it_learns_documents_by_heart(system: str, tmp_path: Path) -> None:
+    """64 documents; 16 with GACaps, whose routing takes five minutes for 64 (0.998 after 240 epochs)."""
+    documents = write_documents(tmp_path, 16 if system == "gacaps" else 64)
+    epochs = {"hbgl": 120, "gacaps": 200}.get(system, 80)
     length = [f"trainer.max_epochs={epochs}", "trainer.check_val_every_n_epoch=40"]
     done = start(tmp_path, *documents, *SETTINGS, *length, f"model={system}", *SYSTEMS[system])
     assert done.returncode == 0, done.stderr
