@@ -34,14 +34,16 @@ def test_every_choice_composes(group: str) -> None:
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT_DIR / "conf/search").glob("*.yaml")))
 def test_every_search_has_keys_and_ranges_of_its_model(name: str) -> None:
     space = OmegaConf.load(ROOT_DIR / f"conf/search/{name}.yaml").hydra.sweeper.params
-    model = name if (ROOT_DIR / f"conf/model/{name}.yaml").exists() else "ptmt"
+    model, loss = name if (ROOT_DIR / f"conf/model/{name}.yaml").exists() else "ptmt", list[str]()
+    if (ROOT_DIR / f"conf/loss/{name}.yaml").exists():  # of a plain head with that loss
+        model, loss = "bert", [f"loss={name}"]
     keys = [f"{key}={OmegaConf.to_container(space)[key]}" for key in space]
-    check_overrides([f"model={model}", *keys])
+    check_overrides([f"model={model}", *loss, *keys])
     for override in OverridesParser.create().parse_overrides(keys):
         assert override.is_sweep_override()
         assert distribution_of(override)
     with initialize_config_dir(str(ROOT_DIR / "conf"), version_base="1.3"):
-        composed = compose("config", [f"search={name}", f"model={model}"], return_hydra_config=True)
+        composed = compose("config", [f"search={name}", f"model={model}", *loss], return_hydra_config=True)
     assert composed.test is False
     assert composed.hydra.mode == RunMode.MULTIRUN
     assert composed.hydra.sweeper.study == f"sample-{model}"
