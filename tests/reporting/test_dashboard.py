@@ -85,9 +85,10 @@ def test_every_setting_is_a_key_of_the_configuration(content: dict[str, Any]) ->
     settings = {name.removeprefix("config:") for name in named(content) if name.startswith("config:")}
     assert settings >= {"dataset.value.name", "run.value.model", "test.value", "optimizer.value.learning_rate"}
     known: set[str] = set()
-    for system in (ROOT_DIR / "conf/model").glob("*.yaml"):
+    choices = [path for group in ("model", "loss") for path in (ROOT_DIR / "conf" / group).glob("*.yaml")]
+    for choice in choices:
         with initialize_config_dir(str(ROOT_DIR / "conf"), version_base="1.3"):
-            composed = OmegaConf.to_container(compose("config", [f"model={system.stem}"]), resolve=False)
+            composed = OmegaConf.to_container(compose("config", [f"{choice.parent.name}={choice.stem}"]), resolve=False)
         assert isinstance(composed, dict)
         known |= set(keys(composed))
     assert settings <= known
