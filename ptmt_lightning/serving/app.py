@@ -71,7 +71,7 @@ def make_app(
 
     if info["model"]["explains"]:
 
-        @app.post("/explain", response_model=schema.ExplainResponse, responses=of_texts)
+        @app.post("/explain", response_model=schema.ExplainResponse, responses=schema.problems(texts=True, labels=True))
         async def explain(request: Request, content: schema.ExplainRequest) -> Response:
             """Return which words speak for and against labels of a text; as slow as hundreds of predictions."""
             request.state.log["texts"] = 1

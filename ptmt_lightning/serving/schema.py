@@ -165,13 +165,17 @@ _OF_TEXTS = {
 }
 
 
-def problems(*, texts: bool = False) -> dict[int | str, dict[str, Any]]:
+_OF_LABELS = {404: "A label is not one of the model's."}
+
+
+def problems(*, texts: bool = False, labels: bool = False) -> dict[int | str, dict[str, Any]]:
     """Return the answers other than 200 of an end point, for its OpenAPI description.
 
     Args:
         texts: the end point takes texts.
+        labels: it takes labels, too.
     """
-    answers = _ALWAYS | (_OF_TEXTS if texts else {})
+    answers = _ALWAYS | (_OF_TEXTS if texts else {}) | (_OF_LABELS if labels else {})
     # FastAPI would give the problems of an end point that answers with plain text as plain text, too.
     as_json = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     form = {"model": Problem} if texts else as_json

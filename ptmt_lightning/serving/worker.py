@@ -105,10 +105,13 @@ def answer(classifier: Classifier, requests: list[dict[str, Any]], batch_size: i
 def _explained(classifier: Classifier, text: str, labels: list[list[str]] | None) -> tuple[int, dict[str, Any]]:
     from ptmt_lightning.inference.explain import Explainer  # needs the extra "explain"
 
+    status = 404
     try:
+        classifier.taxonomy.encode(labels or [])  # refuses labels that there are not
+        status = 503
         found = Explainer(classifier).explain(text, labels)
     except ValueError as error:
-        return 422, {"detail": shortened(str(error))}
+        return status, {"detail": shortened(str(error))}
     return 200, {"labels": [label.to_json() for label in found]}
 
 

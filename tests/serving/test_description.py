@@ -45,11 +45,12 @@ def test_there_is_no_page_that_was_not_asked_for(server: Server) -> None:
 def test_the_description_has_every_answer_as_it_is_given(server: Server) -> None:
     """Fault C4; test_schemathesis.py compares it with answers."""
     described = httpx.get(f"{server.url}/openapi.json").json()
-    assert set(described["paths"]) == {"/predict", "/taxonomy", "/info", "/live", "/health", "/metrics"}
+    assert set(described["paths"]) == {"/predict", "/explain", "/taxonomy", "/info", "/live", "/health", "/metrics"}
     for path, methods in described["paths"].items():
         for operation in methods.values():
             statuses = set(operation["responses"])
-            assert statuses == {"200", "400", "408", "431", "503"} | ({"413", "422"} if path == "/predict" else set())
+            further = {"/predict": {"413", "422"}, "/explain": {"404", "413", "422"}}.get(path, set())
+            assert statuses == {"200", "400", "408", "431", "503"} | further
             for status in statuses - {"200"}:
                 schema = operation["responses"][status]["content"]["application/json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/Problem"}
