@@ -51,7 +51,7 @@ class ExplainRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    text: str = Field(max_length=MAX_CHARACTERS)
+    text: str
     labels: list[Annotated[list[str], Field(min_length=1)]] | None = Field(None, min_length=1, max_length=MAX_EXPLAINED)
 
 
