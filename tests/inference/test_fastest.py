@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import saved_ptmt
 from every_system import MORE, labels
+from warm import warm_ptmt
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.inference import Classifier
@@ -21,15 +22,16 @@ from ptmt_lightning.taxonomy import Taxonomy
 
 
 @pytest.mark.slow
-def test_the_fastest_is_kept_with_what_was_measured(
-    tmp_path: Path, toy_taxonomy: Taxonomy, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Five exports."""
+def test_the_fastest_is_kept_with_what_was_measured(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    """Five exports, in a process of their own: NNCF changes PyTorch's operators wherever it is imported."""
     saved_ptmt(tmp_path, toy_taxonomy)
     (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in MORE if text))
     command = ["export", str(tmp_path / "model"), "-o", str(tmp_path / "new"), "--format", "fastest"]
-    main([*command, "--texts", str(tmp_path / "texts.txt")])
-    shown = capsys.readouterr().out.splitlines()
+    done = subprocess.run(
+        [*warm_ptmt(), *command, "--texts", str(tmp_path / "texts.txt")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.splitlines()
     settings = json.loads((tmp_path / "new/ptmt.json").read_text())
     rows = {row["form"]: row for row in settings["measured"]["forms"]}
     wanted = {"pytorch", "onnx", "onnx-int8", "openvino", "openvino-int8"}
