@@ -144,7 +144,7 @@ def test_exported_models_score_what_the_trained_ones_do(tmp_path: Path, system: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["onnx", "openvino"])
-@pytest.mark.parametrize("system", PEERS)
+@pytest.mark.parametrize("system", [name for name in PEERS if name != "gacaps"])  # minutes, of forty routing steps
 def test_exported_models_in_8_bits(tmp_path: Path, system: str, file_format: FileFormat) -> None:
     saved(tmp_path, system)
     trained = Classifier.from_pretrained(tmp_path / "model", device="cpu").probabilities(MORE)
