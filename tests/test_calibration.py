@@ -86,7 +86,9 @@ def test_calibration_lowers_the_error_and_keeps_what_is_predicted(method: str) -
     before = rule.probabilities(logits)
     calibrated = fit_rule(rule, logits, targets, tuning=None, calibrate=method)  # type: ignore[arg-type]
     after = calibrated.probabilities(logits)
-    assert rule.predict(before).equal(calibrated.predict(after))
+    clear = (before - 0.3).abs() > 1e-5  # nearer, rounding decides
+    assert rule.predict(before)[clear].equal(calibrated.predict(after)[clear])
+    assert clear.float().mean() > 0.99
     other, true = drawn(2.5, size=3000)
     errors = [error(some.probabilities(other), true) for some in (rule, calibrated)]
     assert errors[1] < 0.25 * errors[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from ptmt_lightning.losses import (
     WASL,
-    ZMLCE,
     CountScope,
     CrossEntropy,
     count_l1,
@@ -345,31 +343,3 @@ def test_cross_entropy_is_finite_at_extreme_logits() -> None:
 def test_a_loss_names_its_decision() -> None:
     assert CrossEntropy().decision.name == "level_softmax"
     assert WASL(**ASYMMETRIC, level_weights=[1]).decision.name == "sigmoid"
-
-
-# ---- ZMLCE ----
-
-
-@given(case=count_cases())
-def test_zmlce_equals_the_direct_formula(case: CountCase) -> None:
-    scores = 4 * (case.probabilities - 0.5)
-    found = ZMLCE()(scores, case.targets, case.level_sizes)
-    for row in range(len(scores)):
-        start = 0
-        for level, size in enumerate(case.level_sizes):
-            pairs = list(zip(scores[row].tolist(), case.targets[row].tolist(), strict=True))[start : start + size]
-            true = math.log(1 + sum(math.exp(-s) for s, is_true in pairs if is_true))
-            other = math.log(1 + sum(math.exp(s) for s, is_true in pairs if not is_true))
-            assert found[row, level].item() == pytest.approx(true + other, rel=1e-5, abs=1e-6)
-            start += size
-
-
-def test_zmlce_weighs_labels_and_has_finite_slopes() -> None:
-    loss, scores = ZMLCE(), torch.tensor([[100.0, -100.0, 0.5]], requires_grad=True)
-    targets = torch.tensor([[False, True, False]])
-    loss.weigh([1.0, math.e, 1.0])
-    value = loss(scores, targets, [2, 1])
-    assert value[0].tolist() == pytest.approx([201.0, math.log(1 + math.exp(0.5))])
-    value.sum().backward()
-    assert scores.grad is not None
-    assert scores.grad.isfinite().all()

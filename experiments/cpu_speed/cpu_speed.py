@@ -24,8 +24,11 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
-from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bare_encoder import bare_encoder
 
 from ptmt_lightning.inference import Classifier
 from ptmt_lightning.inference.engines import computes_bfloat16
@@ -109,18 +112,11 @@ def _timings(
     options: argparse.Namespace, classifiers: dict[str, Classifier], texts: list[str]
 ) -> dict[str, dict[str, float]]:
     """Return the times of each form, medians over rounds; a first round, to warm up, does not count."""
-    encoder = AutoModel.from_pretrained(options.model, attn_implementation="eager").eval()
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    max_length = classifiers["pytorch"].folder.system.max_length
+    eager = bare_encoder(options.model, classifiers["pytorch"].folder.system.max_length)
 
-    def eager(texts: Sequence[str]) -> None:
-        for start in range(0, len(texts), BATCH):
-            chosen = list(texts[start : start + BATCH])
-            batch = tokenizer(chosen, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-            with torch.inference_mode():
-                encoder(**batch)
-
-    systems: dict[str, Run] = {"eager": eager} | {name: one.predict for name, one in classifiers.items()}
+    systems: dict[str, Run] = {"eager": lambda texts: eager(texts, BATCH)} | {
+        name: one.predict for name, one in classifiers.items()
+    }
     crowd: dict[str, list[float]] = {name: [] for name in systems}
     alone: dict[str, list[float]] = {name: [] for name in systems}
     for turn in tqdm(range(options.rounds + 1), desc="rounds"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +20,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 from model_and_data import parser_for, test_documents
-from transformers import AutoModel, AutoTokenizer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bare_encoder import bare_encoder
 
 from ptmt_lightning.inference import Classifier
 from ptmt_lightning.inference.export import export_model
@@ -63,16 +67,7 @@ def _timings(
     options: argparse.Namespace, classifiers: dict[str, Classifier], texts: list[str]
 ) -> dict[str, dict[str, float]]:
     """Return the times of each system, medians over rounds; a first round, to warm up, does not count."""
-    encoder = AutoModel.from_pretrained(options.model, attn_implementation="eager").eval()
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    max_length = classifiers["pytorch"].folder.system.max_length
-
-    def eager(texts: list[str], size: int) -> None:
-        for start in range(0, len(texts), size):
-            chosen = texts[start : start + size]
-            batch = tokenizer(chosen, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-            with torch.inference_mode():
-                encoder(**batch)
+    eager = bare_encoder(options.model, classifiers["pytorch"].folder.system.max_length)
 
     def predict(classifier: Classifier) -> Callable[[list[str], int], object]:
         return lambda texts, size: list(classifier.predict(iter(texts), batch_size=size))

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
@@ -308,16 +309,15 @@ class PTMTClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _open(self, files: Mapping[str, Path | bytes]) -> None:
         """Open a saved model, of whose files there is a copy as long as the classifier is there."""
         folder = Path(tempfile.mkdtemp(prefix="ptmt-model-"))
-        try:
+        with ExitStack() as unless_opened:
+            unless_opened.callback(shutil.rmtree, folder, ignore_errors=True)
             for name, content in files.items():
                 if isinstance(content, Path):
                     shutil.copyfile(content, folder / name)
                 else:
                     (folder / name).write_bytes(content)
             self.classifier_ = Classifier.from_pretrained(folder, device=self.device)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+            unless_opened.pop_all()
         weakref.finalize(self.classifier_, shutil.rmtree, folder, ignore_errors=True)
         self.taxonomy_ = self.classifier_.taxonomy
         self.classes_ = np.array(self.taxonomy_.names)

@@ -23,6 +23,7 @@ from ptmt_lightning.data.document import Example
 from ptmt_lightning.inference.classifier import Classifier
 from ptmt_lightning.inference.engines import TorchScorer
 from ptmt_lightning.taxonomy.files import STEP
+from ptmt_lightning.utils.tokens import token_offsets
 
 # A character of a script that is written without spaces; letters and digits; any other sign.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+|[^\w\s]")
@@ -107,10 +108,8 @@ class Explainer:
         for node in nodes:
             values = self._token_values(ids, node)
             scored = [Word(word, start, float(values[tokens].sum())) for word, start, tokens in words]
-            [path] = taxonomy.label_paths(taxonomy.augment(_one_hot(node, len(taxonomy))).nonzero()[:, 1].tolist())[:1]
-            found.append(
-                LabelExplanation(tuple(taxonomy.path_names(path)), round(probabilities[0, node].item(), 6), scored)
-            )
+            path = tuple(taxonomy.path_names(taxonomy.path_to(node)))
+            found.append(LabelExplanation(path, round(probabilities[0, node].item(), 6), scored))
         return found
 
     def _token_values(self, ids: Sequence[int], node: int) -> Tensor:
@@ -204,19 +203,9 @@ def _place(sequence: Sequence[int], ids: Sequence[int]) -> slice:
     return slice(start, start + size)
 
 
-def _one_hot(node: int, size: int) -> Tensor:
-    found = torch.zeros(1, size, dtype=torch.bool)
-    found[0, node] = True
-    return found
-
-
 def _words(classifier: Classifier, text: str, num_tokens: int) -> list[tuple[str, int, list[int]]]:
     """Return the words of a text that the model reads, each with its place and the tokens that begin in it."""
-    encoded = classifier.tokenizer(
-        text, add_special_tokens=False, split_special_tokens=True, truncation=True, max_length=max(1, num_tokens),
-        return_offsets_mapping=True,
-    )  # fmt: skip
-    offsets = encoded["offset_mapping"][:num_tokens]
+    offsets = token_offsets(classifier.tokenizer, text, num_tokens)
     spans = [match.span() for match in _WORD.finditer(text)]
     tokens: list[list[int]] = [[] for _ in spans]
     word = 0

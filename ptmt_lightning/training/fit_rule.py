@@ -5,7 +5,6 @@ Shape legend: ``N`` documents, ``V`` nodes.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +14,6 @@ from ptmt_lightning.calibration import CALIBRATIONS, Method
 from ptmt_lightning.decisions import DecisionRule
 from ptmt_lightning.metrics import Classes, calibration_error, reliability, score_counts
 from ptmt_lightning.thresholds import Tuning, tune_thresholds
-
-log = logging.getLogger(__name__)
 
 
 def fit_rule(

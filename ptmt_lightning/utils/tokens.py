@@ -38,6 +38,16 @@ def text_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max
     return [ids[:max_tokens] for ids in token_ids]
 
 
+def token_offsets(tokenizer: PreTrainedTokenizerBase, text: str, num_tokens: int) -> list[tuple[int, int]]:
+    """Return where the first tokens of a text begin and end in it, in characters; those of :func:`text_token_ids`."""
+    encoded = tokenizer(
+        text, add_special_tokens=False, split_special_tokens=True, truncation=True, max_length=max(1, num_tokens),
+        return_offsets_mapping=True,
+    )  # fmt: skip
+    offsets: list[tuple[int, int]] = encoded["offset_mapping"][:num_tokens]
+    return offsets
+
+
 def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
     token_ids: list[list[int]] = []
     for group in _groups(texts):
