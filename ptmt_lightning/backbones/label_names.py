@@ -1,6 +1,6 @@
-"""Embeddings of labels from the word pieces of their names.
+"""Embeddings of labels from their names: of the names' word pieces, or of what a backbone makes of them.
 
-Shape legend: ``V`` names, ``E`` size of token embeddings.
+Shape legend: ``V`` names, ``E`` size of token embeddings, ``B`` names a batch, ``L`` their length in tokens.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from ptmt_lightning.backbones.backbone import Backbone
 
 # Symbols that Unicode counts among punctuation, and a separator that it counts among symbols.
 _SYMBOLS, _SEPARATORS = "#%*@", "|"
+_BATCH = 64  # names that a backbone reads at once
 
 
 def name_embeddings(
@@ -55,6 +59,46 @@ def name_embeddings(
         if ids and row in shared:
             rows_VE[row] += drawn_of_words[words[row]]
     return rows_VE
+
+
+@torch.no_grad()
+def name_states(
+    backbone: Backbone, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], *, max_length: int
+) -> Tensor:
+    """Return the mean state of each name's tokens, after the head's transform: ``[V, E]``.
+
+    Each name is read as a text of its own, without dropout. Names lie where texts about them do as far as the backbone
+    is trained to put them there, as sentence encoders are. Names of different words never share a state, as in
+    :func:`name_embeddings`.
+
+    Args:
+        backbone: reads the names.
+        tokenizer: the backbone's tokenizer.
+        names: one name a node.
+        max_length: longest sequence, in tokens.
+    """
+    token_ids = tokenizer(list(names), truncation=True, max_length=max_length)["input_ids"]
+    order = sorted(range(len(names)), key=lambda row: len(token_ids[row]))
+    states_VE = torch.zeros(len(names), backbone.token_embeddings.shape[1])
+    start_id = getattr(backbone.model.config, "decoder_start_token_id", None) or tokenizer.pad_token_id
+    was_training = backbone.training
+    backbone.eval()
+    for start in range(0, len(order), _BATCH):
+        rows = order[start : start + _BATCH]
+        # A tokenizer that adds nothing gives an empty name no token.
+        ids_BL = pad_sequence([torch.tensor(token_ids[row] or [0]) for row in rows], batch_first=True)
+        lengths_B = torch.tensor([max(len(token_ids[row]), 1) for row in rows])
+        mask_BL = (torch.arange(ids_BL.shape[1]) < lengths_B[:, None]).long()
+        positions_BL = torch.arange(ids_BL.shape[1]).expand_as(ids_BL)
+        decoder_ids_BL = None
+        if backbone.family.form == "encoder-decoder":  # whose decoder writes what it has read, one token behind
+            decoder_ids_BL = F.pad(ids_BL[:, :-1], (1, 0), value=start_id)
+        states_BLE = backbone(ids_BL, mask_BL, positions_BL, None, decoder_ids_BL)
+        states_VE[rows] = (states_BLE * mask_BL[..., None]).sum(dim=1) / lengths_B[:, None]
+    backbone.train(was_training)
+    shared = list(_shared(names, token_ids))
+    states_VE[shared] += backbone.random_rows(len(names))[shared]
+    return states_VE
 
 
 def _shared(words: Sequence[str], pieces: Sequence[Sequence[int]]) -> set[int]:

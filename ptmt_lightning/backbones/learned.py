@@ -33,13 +33,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Learned:
-    """The tokens that a trained model has added to its language model: a mask token or none, prompts, then labels.
+    """The tokens that a trained model has added to its language model.
+
+    In this order: a mask token or none, a slot token or none, prompts, labels.
 
     Args:
         source: name of the model.
         taxonomy: hierarchy of its labels.
         decision: name of the decision that its scores are trained for.
         num_prompt_tokens: number of its prompt tokens.
+        mask_row: row of its mask token; None if its language model had one.
+        slot_row: row of its slot token; None if its slots hold masks.
         rows: input embeddings of the added tokens, ``[N, E]``.
         output_rows: output embeddings, ``[N, E]``; None where input and output embeddings share one matrix.
         bias: output biases, ``[N]``.
@@ -50,6 +54,8 @@ class Learned:
     taxonomy: Taxonomy
     decision: str
     num_prompt_tokens: int
+    mask_row: int | None
+    slot_row: int | None
     rows: Tensor
     output_rows: Tensor | None
     bias: Tensor
@@ -87,7 +93,8 @@ def set_apart(
         tell_encoder_only(source)
         return tokenizer
     settings, taxonomy = read_json_object(settings_file), Taxonomy.from_json(taxonomy_file)
-    size, num_prompts = _sizes(settings, taxonomy, vocabulary_size(tokenizer), source)
+    size, num_prompts, slot_id = _sizes(settings, taxonomy, vocabulary_size(tokenizer), source)
+    num_others = vocabulary_size(tokenizer) - size - num_prompts - len(taxonomy)
     bias_TN = backbone.output_bias
     bias_N = (
         backbone.token_embeddings.new_zeros(vocabulary_size(tokenizer) - size) if bias_TN is None else bias_TN[size:]
@@ -102,6 +109,8 @@ def set_apart(
         taxonomy=taxonomy,
         decision=settings["decision"],
         num_prompt_tokens=num_prompts,
+        mask_row=0 if num_others > (slot_id is not None) else None,
+        slot_row=None if slot_id is None else slot_id - size,
         rows=backbone.token_embeddings[size:].detach().clone(),
         output_rows=None if backbone.is_tied else backbone.output_matrix[size:].detach().clone(),
         bias=bias_N,
@@ -112,8 +121,10 @@ def set_apart(
     return _without_added(tokenizer, size)
 
 
-def _sizes(settings: Mapping[str, Any], taxonomy: Taxonomy, vocabulary: int, source: str) -> tuple[int, int]:
-    """Return the number of the language model's own tokens, and of prompt tokens.
+def _sizes(
+    settings: Mapping[str, Any], taxonomy: Taxonomy, vocabulary: int, source: str
+) -> tuple[int, int, int | None]:
+    """Return the number of the language model's own tokens and of prompt tokens, and the id of the slot token.
 
     Raises:
         ValueError: settings, taxonomy and tokenizer contradict each other.
@@ -121,11 +132,13 @@ def _sizes(settings: Mapping[str, Any], taxonomy: Taxonomy, vocabulary: int, sou
     template = settings.get("template")
     template = template if isinstance(template, dict) else {}
     size, first, prompts = (template.get(name) for name in ("num_text_tokens", "first_label_id", "prompt_ids"))
+    slot_id = template.get("slot_id")  # versions before 0.2 have none
     fits = (
         isinstance(size, int)
         and isinstance(first, int)
         and isinstance(prompts, list)
-        and 0 <= first - len(prompts) - size <= 1
+        and (slot_id is None or slot_id == first - len(prompts) - 1)
+        and 0 <= first - len(prompts) - size - (slot_id is not None) <= 1
         and size > 0
         and first + len(taxonomy) == vocabulary
         and settings.get("taxonomy_fingerprint", taxonomy.fingerprint) == taxonomy.fingerprint
@@ -137,7 +150,7 @@ def _sizes(settings: Mapping[str, Any], taxonomy: Taxonomy, vocabulary: int, sou
         )
     assert isinstance(size, int)
     assert isinstance(prompts, list)
-    return size, len(prompts)
+    return size, len(prompts), slot_id
 
 
 def _tensors(path: Path | None, shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Tensor] | None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -30,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 from ptmt_lightning.backbones.backbone import Backbone
 from ptmt_lightning.backbones.families import Form, family_of
 from ptmt_lightning.backbones.learned import set_apart
+from ptmt_lightning.backbones.new_heads import start_at_identity
 from ptmt_lightning.backbones.vocabulary import word_tokenizer
 from ptmt_lightning.backbones.weights import MisfitError, check_folder, check_parameters, check_sizes, load_weights
 from ptmt_lightning.utils.checks import check_range
@@ -122,7 +122,7 @@ class Pretrained:
         has_head = not (family.head_modules and any(key.startswith(family.head_modules) for key in missing))
         has_outputs = is_tied or outputs.isdisjoint(missing)
         if not has_head:
-            _start_head_at_identity(family.head(model))
+            start_at_identity(family.head(model))
             log.warning("%s has no trained masked-LM head: a new one starts at the identity", self.name)
         if not has_outputs:
             with torch.no_grad():
@@ -316,12 +316,3 @@ def _unusable_model_error(name: str, error: Exception, file: str | None = None, 
         f"backbone.name={name!r}: {reason}; expected a folder or hub name of a language model with "
         "config.json, weights (model.safetensors) and tokenizer"
     )
-
-
-def _start_head_at_identity(head: list[nn.Module]) -> None:
-    """Set a new head transform to pass the encoder's states on, where random weights would scramble them."""
-    [dense] = [module for part in head for module in part.modules() if isinstance(module, nn.Linear)]
-    with torch.no_grad():
-        nn.init.eye_(dense.weight)
-        if dense.bias is not None:
-            nn.init.zeros_(dense.bias)

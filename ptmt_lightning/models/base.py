@@ -149,6 +149,14 @@ class HTCModel(L.LightningModule):
     def forward(self, batch: Any) -> Tensor:
         """Return the scores (logits) of all nodes, ``[B, V]``."""
 
+    def start_from(self, counts: Sequence[int], num_documents: int) -> None:
+        """Prepare parameters that start by what the training documents are; most systems have none.
+
+        Args:
+            counts: number of training documents of each node.
+            num_documents: number of training documents.
+        """
+
     @property
     def max_text_tokens(self) -> int:
         """Number of tokens at which texts are cut."""

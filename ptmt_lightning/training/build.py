@@ -66,7 +66,9 @@ def build(
         train_collator=model.collator(training=True, pad_to_multiple_of=datamodule.pad_to_multiple_of),
         eval_collator=model.collator(training=False, pad_to_multiple_of=datamodule.pad_to_multiple_of),
     )
-    model.label_loss.count(datamodule.label_counts("train").tolist(), datamodule.num_documents("train"))
+    counts, num_documents = datamodule.label_counts("train").tolist(), datamodule.num_documents("train")
+    model.label_loss.count(counts, num_documents)
+    model.start_from(counts, num_documents)
     # One call on empty targets refuses settings that don't fit the taxonomy, here and not at the first step.
     nothing = torch.zeros(1, len(model.taxonomy))
     model.label_loss(nothing, nothing.bool(), model.taxonomy.level_sizes)
@@ -79,7 +81,6 @@ def build(
             )
     fit_decoding(model, datamodule)
     if model.label_loss.class_weights is not None:
-        counts = datamodule.label_counts("train").tolist()
         model.label_loss.weigh(class_weights(model.label_loss.class_weights, model.taxonomy, counts))
     if compile_backbone:
         model.backbone.compile_passes()

@@ -98,8 +98,7 @@ class PTMTCollator:
         lengths = np.array([len(text) for text in texts])
         input_ids_BL = self._fill_template(texts, lengths)
         if decoder_ids_BQ is None:
-            first_slot_B = lengths + template.prompt_offset + len(template.prompt_ids)
-            slots_BD = first_slot_B[:, None] + np.arange(template.num_levels)
+            slots_BD = template.slot_places(lengths)[:, None] + np.arange(template.num_levels)
             is_masked_BD = self._unmask_slots(input_ids_BL, slots_BD, drawn_labels_BD, rng)
             is_target, mlm_ids_N = self._mask_text(input_ids_BL, lengths, rng)
         else:
@@ -125,15 +124,9 @@ class PTMTCollator:
             num_text_tokens=num_text_tokens,
         )
 
-    def _tokens_after_text(self) -> list[int]:
-        """Return the tokens of the template that follow the text."""
-        template = self.template
-        slots = [] if template.form == "encoder-decoder" else [template.mask_id] * template.num_levels
-        return [*template.separator_ids, *template.prompt_ids, *slots, *template.end_ids]
-
     def _filled_lengths(self, lengths: IntArray) -> IntArray:
         """Return the lengths of filled templates, int64 ``[B]``, from the lengths of their texts."""
-        return lengths + len(self.template.prefix_ids) + len(self._tokens_after_text())
+        return lengths + len(self.template.ids_before_text) + len(self.template.ids_after_text)
 
     def _fill_template(self, texts: Sequence[Tokens], lengths: IntArray) -> IntArray:
         template, multiple = self.template, self.pad_to_multiple_of
@@ -141,8 +134,9 @@ class PTMTCollator:
         # Padding must not exceed what the position table holds.
         width = min(-(-longest // multiple) * multiple, template.max_length)
         input_ids = np.full((len(texts), width), template.pad_id, dtype=np.int64)
+        before, after = template.ids_before_text, template.ids_after_text
         for row, text in enumerate(texts):
-            filled = [*template.prefix_ids, *text, *self._tokens_after_text()]
+            filled = [*before, *text, *after]
             input_ids[row, : len(filled)] = filled
         return input_ids
 
@@ -169,7 +163,7 @@ class PTMTCollator:
             tokens, int64 ``[N]``.
         """
         template = self.template
-        head = [*template.slot_prefix_ids, *[template.mask_id] * template.num_levels]
+        head = [*template.slot_prefix_ids, *template.slot_ids]
         longest = max(map(len, written))
         decoder_ids = np.full((len(written), len(head) + longest), template.pad_id, dtype=np.int64)
         is_target = np.zeros(decoder_ids.shape, dtype=bool)
@@ -231,7 +225,7 @@ class PTMTCollator:
         # Drawn for the longest text, not for the padded width: padding must not change the masks.
         places = np.arange(int(lengths.max()))
         chosen = (places < lengths[:, None]) & (rng.random((len(lengths), len(places))) < self.mlm_probability)
-        start = len(self.template.prefix_ids)
+        start = len(self.template.ids_before_text)
         is_target[:, start : start + len(places)] = chosen
         mlm_ids = input_ids_BL[is_target]
         if self.template.form == "decoder":  # each is predicted at the position before it

@@ -6,27 +6,30 @@ Shape legend: ``B`` documents, ``D`` levels, ``V`` nodes, ``K`` positions of int
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptmt_lightning.backbones import name_embeddings
+from ptmt_lightning.backbones import start_at_identity
 from ptmt_lightning.losses import CountScope, count_l1, masked_lm, masked_mean
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.ptmt.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.models.ptmt.network import DocumentPrompts, label_logits, slot_states
+from ptmt_lightning.models.ptmt.starting import LabelInit, SlotInit, first_rows, frequency_bias
 from ptmt_lightning.models.ptmt.template import Template
-from ptmt_lightning.models.ptmt.warm_start import Rows, keep_learned
+from ptmt_lightning.models.ptmt.warm_start import keep_learned
 from ptmt_lightning.utils.checks import check_range
-from ptmt_lightning.utils.tokens import vocabulary_size
 
-LabelInit = Literal["label_name", "random"]
+BiasInit = Literal["level", "frequency"]
 Prompts = Literal["shared", "per_document"]
+SlotPlace = Literal["after", "before"]
 
 _ALPHA = 0.1  # weight of the masked-LM loss where the head is pretrained
+_SHIFT = 4.0  # bias of a new head, with which GELU passes on all of a state
 
 
 class PTMT(HTCModel):
@@ -46,9 +49,19 @@ class PTMT(HTCModel):
             drawn at random.
         mlm_probability: see :class:`~ptmt_lightning.models.ptmt.collator.PTMTCollator`.
         p_label: see :class:`~ptmt_lightning.models.ptmt.collator.PTMTCollator`.
-        label_init: label tokens start as the mean embedding of the word pieces of their ``label_name``, or ``random``.
-            Where the backbone is a trained PTMT model, labels that it knows by their paths keep its embeddings and
-            biases with ``label_name``; with ``random`` all are drawn anew.
+        label_init: label tokens start as the mean embedding of the word pieces of their ``label_name``; as the
+            ``label_state`` that the backbone has of that name, less the mean of its level and scaled to length 1; or
+            ``random``. Where the backbone is a trained PTMT model, labels that it knows by their paths keep its
+            embeddings and biases unless all are drawn anew with ``random``.
+        bias_init: biases of labels start so that one label a ``level`` is expected, or at the ``frequency`` of each
+            label in the training documents.
+        slot_place: whether slots and prompts stand ``after`` the text, as in the paper, or ``before`` it, where a
+            backbone that was trained on its first token has learned to gather what a text says; encoders only.
+        slot_init: what slots hold and start from: the ``mask`` token, as in the paper, or a token of their own that
+            starts as the backbone's ``cls`` token; encoders only.
+        slot_dropout: dropout probability of the slots' states before labels are scored.
+        identity_head: start a new masked-LM head so that it passes states on unchanged, where its activation would
+            lose their negative half; for backbones without a trained head.
         shared: settings of all systems, see :class:`~ptmt_lightning.models.base.HTCModel`.
 
     Raises:
@@ -69,6 +82,11 @@ class PTMT(HTCModel):
         mlm_probability: float = 0.15,
         p_label: float = 1.0,
         label_init: LabelInit = "label_name",
+        bias_init: BiasInit = "level",
+        slot_place: SlotPlace = "after",
+        slot_init: SlotInit = "mask",
+        slot_dropout: float = 0.0,
+        identity_head: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
@@ -76,10 +94,21 @@ class PTMT(HTCModel):
             alpha = _ALPHA if self.backbone.trained_head else 0.0
         check_range("model.alpha", alpha, 0, 1)
         check_range("model.alpha_l1", alpha_l1, 0)
-        if label_init not in ("label_name", "random"):
-            raise ValueError(f"model.label_init={label_init!r}: expected 'label_name' or 'random'")
-        if count_scope not in ("level", "all"):
-            raise ValueError(f"model.count_scope={count_scope!r}: expected 'level' or 'all'")
+        check_range("model.slot_dropout", slot_dropout, 0, 1, high_open=True)
+        for key, value, choices in (
+            ("label_init", label_init, LabelInit), ("count_scope", count_scope, CountScope),
+            ("bias_init", bias_init, BiasInit), ("slot_place", slot_place, SlotPlace),
+            ("slot_init", slot_init, SlotInit), ("prompts", prompts, Prompts),
+        ):  # fmt: skip
+            if value not in get_args(choices):
+                raise ValueError(f"model.{key}={value!r}: expected {' or '.join(map(repr, get_args(choices)))}")
+        form = self.backbone.family.form
+        for key, value, usual in (("slot_place", slot_place, "after"), ("slot_init", slot_init, "mask")):
+            if value != usual and form != "encoder":
+                raise ValueError(f"model.{key}={value}: expected {usual} with a backbone that is a {form}; set that")
+        if identity_head:
+            self._pass_states_on()
+        self.label_init, self.bias_init, self.slot_dropout = label_init, bias_init, slot_dropout
         self.alpha, self.alpha_l1, self.count_scope, self.mlm_slots = alpha, alpha_l1, count_scope, mlm_slots
         self.mlm_probability, self.p_label = mlm_probability, p_label
         self.template = Template.add_to(
@@ -87,10 +116,12 @@ class PTMT(HTCModel):
             self.taxonomy,
             num_prompt_tokens=num_prompt_tokens,
             max_length=self.max_length,
-            form=self.backbone.family.form,
+            form=form,
             decoder_start_id=getattr(self.backbone.model.config, "decoder_start_token_id", None),
+            slots_first=slot_place == "before",
+            slot_token=slot_init == "cls",
         )
-        self._add_rows(label_init)
+        self._add_rows()
         self._initial_labels_VH = self.backbone.new_output_rows[-len(self.taxonomy) :].detach().clone()
         if alpha == 0:
             self.backbone.freeze_output()
@@ -107,32 +138,56 @@ class PTMT(HTCModel):
                     raise ValueError(
                         f"backbone.name={learned.source!r}: prompts.safetensors does not fit the model; restore it"
                     ) from error
-        elif prompts != "shared":
-            raise ValueError(f"model.prompts={prompts!r}: expected 'shared' or 'per_document'")
 
-    def _add_rows(self, label_init: LabelInit) -> None:
-        """Add embeddings and biases of the template's tokens to the backbone, label tokens last.
+    def _pass_states_on(self) -> None:
+        """Start a new head at the identity, its activation included.
 
-        Embeddings that do not come from the names of labels are drawn at random.
+        Raises:
+            ValueError: the head is trained, or there is none that could be so started.
         """
-        num_labels = len(self.taxonomy)
-        num_rows = vocabulary_size(self.tokenizer) - len(self.backbone.token_embeddings)
-        rows = self.backbone.random_rows(num_rows)
-        output_rows = None if self.backbone.is_tied else self.backbone.random_rows(num_rows)
-        if label_init == "label_name":
-            for matrix, of_output in ((rows, False), (output_rows, True)):
-                if matrix is not None:
-                    matrix[-num_labels:] = name_embeddings(
-                        self.backbone, self.tokenizer, self.taxonomy.words(), reduction="mean", of_output=of_output
-                    )
-        bias = F.pad(self.rule.decision.initial_logits(self.taxonomy.level_sizes), (num_rows - num_labels, 0))
+        head = self.backbone.family.head(self.backbone.model)
+        if self.backbone.trained_head or not head:
+            raise ValueError(
+                "model.identity_head=true: expected a backbone whose masked-LM head is new, and this one's is trained "
+                "or has no layers; set model.identity_head=false"
+            )
+        try:
+            start_at_identity(head, shift=_SHIFT)
+        except ValueError as error:
+            raise ValueError(f"model.identity_head=true: {error}; set model.identity_head=false") from error
+
+    def _add_rows(self) -> None:
+        """Add embeddings and biases of the template's tokens to the backbone."""
+        bias_V = self.rule.decision.initial_logits(self.taxonomy.level_sizes)
+        new = first_rows(self.backbone, self.tokenizer, self.taxonomy, self.template, self.label_init, bias_V)
         if self.backbone.learned is not None:
             keep_learned(
-                self.backbone.learned, Rows(rows, output_rows, bias), self.taxonomy,
-                num_prompt_tokens=len(self.template.prompt_ids), decision=self.rule.decision.name,
-                random_labels=label_init == "random",
+                self.backbone.learned, new, self.taxonomy, self.template, decision=self.rule.decision.name,
+                random_labels=self.label_init == "random",
             )  # fmt: skip
-        self.backbone.add_token_rows(rows, bias, output_rows)
+        self.backbone.add_token_rows(new.rows, new.bias, new.output_rows)
+
+    def start_from(self, counts: Sequence[int], num_documents: int) -> None:
+        """Start biases at the frequencies of labels, if they are to; those that a trained model has learnt stay.
+
+        Args:
+            counts: number of training documents of each node.
+            num_documents: number of training documents.
+
+        Raises:
+            ValueError: the loss has such a prior itself.
+        """
+        if self.bias_init == "level":
+            return
+        decision, learned = self.rule.decision, self.backbone.learned
+        bias_V = frequency_bias(decision, counts, num_documents, self.taxonomy.level_sizes)
+        known: list[int | None] = [None] * len(self.taxonomy)
+        if learned is not None and learned.decision == decision.name and self.label_init != "random":
+            known = self.taxonomy.nodes_in(learned.taxonomy)
+        anew_V = torch.tensor([before is None for before in known])
+        with torch.no_grad():
+            labels_V = self.backbone.new_bias[-len(known) :]
+            labels_V[anew_V] = bias_V[anew_V]
 
     @property
     def max_text_tokens(self) -> int:
@@ -173,7 +228,8 @@ class PTMT(HTCModel):
     def loss_terms(self, batch: PTMTBatch) -> dict[str, Tensor]:
         """Return ``loss`` (Eq. 3) and its terms; slots that show a true label do not count."""
         states_BKH = self.states(batch)
-        logits_BV = self.label_logits(states_BKH)
+        slots_BDH = states_BKH[:, : self.template.num_levels]
+        logits_BV = self.label_logits(F.dropout(slots_BDH, self.slot_dropout, self.training))
         if self.rule.coherent:  # else the loss of other levels would train the slots that show a true label
             masked_BV = batch.slots[:, torch.tensor(self.taxonomy.levels, device=logits_BV.device) - 1]
             logits_BV = torch.where(masked_BV, logits_BV, logits_BV.detach())

@@ -98,10 +98,10 @@ class DocumentPrompts(nn.Module):
             embeddings_BLH: token embeddings.
             text_lengths_B: int64 ``[B]``, number of text tokens of each document.
         """
-        first, num_prompts = len(self.template.prefix_ids), len(self.template.prompt_ids)
+        first, num_prompts = len(self.template.ids_before_text), len(self.template.prompt_ids)
         index_L = torch.arange(embeddings_BLH.shape[1], device=text_lengths_B.device)
         text_BL = (index_L >= first) & (index_L < first + text_lengths_B[:, None])
-        prompts_BM = text_lengths_B[:, None] + self.template.prompt_offset + index_L[:num_prompts]
+        prompts_BM = self.template.prompt_places(text_lengths_B)[:, None] + index_L[:num_prompts]
         total_BH = (embeddings_BLH * text_BL[..., None]).sum(dim=1)
         mean_BH = total_BH / text_lengths_B[:, None].clamp_min(1)
         offsets = self.outer(F.gelu(self.inner(self.norm(mean_BH))))

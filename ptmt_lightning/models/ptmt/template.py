@@ -2,9 +2,11 @@
 
 What a backbone reads depends on its form:
 
-- encoder: ``[CLS] text [SEP] P1..Pm [MASK]*d [SEP]``;
+- encoder: ``[CLS] text [SEP] P1..Pm [MASK]*d [SEP]``, or with slots first ``[CLS] [MASK]*d P1..Pm text [SEP]``;
 - decoder: ``[BOS] text P1..Pm [MASK]*d``, where a slot attends to the ones before it;
 - encoder-decoder: ``[CLS] text P1..Pm [SEP]``, and in the decoder ``[START] [MASK]*d``.
+
+A slot may hold a token of its own, ``[SLOT]``, in place of ``[MASK]``.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _LARGEST = 2**24  # id or size in a saved template: larger than any vocabulary
+SLOT_TOKEN = "[SLOT]"
 
 
 def prompt_tokens(num_prompt_tokens: int) -> list[str]:
@@ -42,7 +45,7 @@ class Template:
 
     form: Form
     prefix_ids: tuple[int, ...]  # tokens before the text
-    separator_ids: tuple[int, ...]  # tokens between text and prompts
+    separator_ids: tuple[int, ...]  # tokens between text and prompts; none where slots come first
     end_ids: tuple[int, ...]  # tokens at the end of the sequence
     mask_id: int
     pad_id: int
@@ -53,6 +56,8 @@ class Template:
     max_length: int  # longest sequence, in tokens
     slot_prefix_ids: tuple[int, ...] = ()  # tokens before the slots in the decoder of an encoder-decoder
     sentinel_ids: tuple[int, ...] = ()  # the tokens by which T5 replaces removed spans
+    slots_first: bool = False  # whether slots, then prompts, stand before the text
+    slot_id: int | None = None  # what slots hold; None for masks
 
     @classmethod
     def add_to(
@@ -64,10 +69,13 @@ class Template:
         max_length: int,
         form: Form = "encoder",
         decoder_start_id: int | None = None,
+        slots_first: bool = False,
+        slot_token: bool = False,
     ) -> Template:
         """Add the template's tokens to a tokenizer, in place, and return the template.
 
-        The tokens are prompt and label tokens, and a mask token if the tokenizer has none.
+        The tokens are prompt and label tokens, and before them a mask token if the tokenizer has none, and a slot
+        token if there is to be one.
 
         Args:
             tokenizer: tokenizer of the backbone.
@@ -76,6 +84,8 @@ class Template:
             max_length: longest sequence, in tokens.
             form: form of the backbone.
             decoder_start_id: token that an encoder-decoder's decoder starts with; None for the padding token.
+            slots_first: whether slots stand before the text; for encoders only.
+            slot_token: whether slots hold a token of their own; for encoders only.
 
         Raises:
             ValueError: a bad number of prompt tokens, no room for a text within ``max_length``, or a tokenizer that
@@ -88,7 +98,8 @@ class Template:
         if mask_id is None and sentinels:
             mask_id = sentinels[0]  # T5 has learned to write what belongs in the place of a sentinel
         new_mask = [] if mask_id is not None else ["[MASK]"]
-        first_prompt_id = num_text_tokens + len(new_mask)
+        new_slot = [SLOT_TOKEN] if slot_token else []
+        first_prompt_id = num_text_tokens + len(new_mask) + len(new_slot)
         bos_id, eos_id = tokenizer.bos_token_id, tokenizer.eos_token_id
         start_id, end_id = {
             "encoder": (tokenizer.cls_token_id, tokenizer.sep_token_id),
@@ -107,7 +118,7 @@ class Template:
         template = cls(
             form=form,
             prefix_ids=() if start_id is None else (start_id,),
-            separator_ids=end_ids if form == "encoder" else (),
+            separator_ids=end_ids if form == "encoder" and not slots_first else (),
             end_ids=end_ids,
             mask_id=num_text_tokens if mask_id is None else mask_id,
             pad_id=pad_id,
@@ -118,6 +129,8 @@ class Template:
             max_length=max_length,
             slot_prefix_ids=(decoder_start_id,) if form == "encoder-decoder" else (),
             sentinel_ids=tuple(sentinels) if form == "encoder-decoder" else (),
+            slots_first=slots_first,
+            slot_id=first_prompt_id - 1 if slot_token else None,
         )
         if template.text_budget < 1:
             raise ValueError(
@@ -125,7 +138,7 @@ class Template:
                 f"({num_prompt_tokens} prompt tokens, {template.num_levels} level masks, special tokens) and needs "
                 f"at least 1 for the text; set it to {template.overhead + 1} or more, or lower model.num_prompt_tokens"
             )
-        new = [*new_mask, *prompt_tokens(num_prompt_tokens), *label_tokens(taxonomy)]
+        new = [*new_mask, *new_slot, *prompt_tokens(num_prompt_tokens), *label_tokens(taxonomy)]
         known = [token for token in new if token in vocabulary]
         if known:
             raise ValueError(
@@ -156,6 +169,11 @@ class Template:
             if field.name == "form":
                 if value not in get_args(Form):
                     raise ValueError(f"template.form={value!r}: expected one of {', '.join(get_args(Form))}")
+            elif field.type == "bool":
+                if not isinstance(value, bool):
+                    raise ValueError(f"template.{field.name}: expected true or false, got {type(value).__name__}")
+            elif value is None and field.default is None:
+                continue
             elif str(field.type).startswith("tuple"):
                 if not isinstance(value, (list, tuple)) or len(value) > _LARGEST:
                     raise ValueError(f"template.{field.name}: expected a list, got {type(value).__name__}")
@@ -167,13 +185,15 @@ class Template:
             name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
         }
         template = cls(**fields)
+        if template.form != "encoder" and (template.slots_first or template.slot_id is not None):
+            raise ValueError(f"template.form={template.form!r}: expected no slots_first and no slot_id but of encoders")
         check_range("template.max_length", template.max_length, template.overhead + 1, _LARGEST, integer=True)
         return template
 
     def token_ids(self) -> list[int]:
         """Return the ids of all tokens of the template but those of labels."""
         several = (self.prefix_ids, self.separator_ids, self.end_ids, self.prompt_ids, self.slot_prefix_ids)
-        return [self.mask_id, self.pad_id, *itertools.chain(*several, self.sentinel_ids)]
+        return [self.mask_id, self.pad_id, *self.slot_ids, *itertools.chain(*several, self.sentinel_ids)]
 
     @property
     def num_levels(self) -> int:
@@ -194,6 +214,32 @@ class Template:
         return self.max_length - self.overhead
 
     @property
-    def prompt_offset(self) -> int:
-        """Position of the first prompt token in a sequence with an empty text."""
-        return len(self.prefix_ids) + len(self.separator_ids)
+    def slot_ids(self) -> list[int]:
+        """Ids of the slots before any shows a label, one a level."""
+        return [self.mask_id if self.slot_id is None else self.slot_id] * self.num_levels
+
+    @property
+    def ids_before_text(self) -> list[int]:
+        """Ids of the tokens before the text."""
+        inserted = [*self.slot_ids, *self.prompt_ids] if self.slots_first else []
+        return [*self.prefix_ids, *inserted]
+
+    @property
+    def ids_after_text(self) -> list[int]:
+        """Ids of the tokens that follow the text; an encoder-decoder's slots are in its decoder."""
+        if self.slots_first:
+            return list(self.end_ids)
+        slots = [] if self.form == "encoder-decoder" else self.slot_ids
+        return [*self.separator_ids, *self.prompt_ids, *slots, *self.end_ids]
+
+    def prompt_places(self, text_lengths: Any) -> Any:
+        """Return the position of the first prompt token for texts of these lengths, an integer array or tensor."""
+        if self.slots_first:
+            return 0 * text_lengths + len(self.prefix_ids) + self.num_levels
+        return text_lengths + len(self.prefix_ids) + len(self.separator_ids)
+
+    def slot_places(self, text_lengths: Any) -> Any:
+        """Return the position of the first slot, of encoders and decoders, for texts of these lengths."""
+        if self.slots_first:
+            return 0 * text_lengths + len(self.prefix_ids)
+        return self.prompt_places(text_lengths) + len(self.prompt_ids)

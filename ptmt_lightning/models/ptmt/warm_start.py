@@ -1,6 +1,7 @@
 """A model that begins where another one ended: labels that both know keep what was learnt of them.
 
-Shape legend: ``N`` new tokens of the backbone (a mask token or none, prompts, labels), ``E`` size of token embeddings.
+Shape legend: ``N`` new tokens of the backbone (a mask and a slot token or none, prompts, labels), ``E`` size of token
+embeddings.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 
 from ptmt_lightning.backbones.learned import Learned
+from ptmt_lightning.models.ptmt.template import Template
 from ptmt_lightning.taxonomy import Taxonomy
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ class Rows(NamedTuple):
 
 
 def keep_learned(
-    learned: Learned, new: Rows, taxonomy: Taxonomy, *, num_prompt_tokens: int, decision: str, random_labels: bool
+    learned: Learned, new: Rows, taxonomy: Taxonomy, template: Template, *, decision: str, random_labels: bool
 ) -> None:
     """Put what a trained model has learnt into the rows of new tokens, in place, and log how much that is.
 
@@ -37,18 +39,23 @@ def keep_learned(
         learned: of the trained model.
         new: the rows as they start without it, label tokens last.
         taxonomy: hierarchy of the labels to be trained.
-        num_prompt_tokens: number of prompt tokens, before the label tokens.
+        template: the template to be trained.
         decision: name of the decision that scores are to be trained for.
         random_labels: leave all labels as they start.
     """
     known = [None] * len(taxonomy) if random_labels else taxonomy.nodes_in(learned.taxonomy)
     first, first_before = len(new.rows) - len(taxonomy), len(learned.rows) - len(learned.taxonomy)
     pairs = [(first + node, first_before + before) for node, before in enumerate(known) if before is not None]
+    num_prompt_tokens = len(template.prompt_ids)
     same_prompts = num_prompt_tokens == learned.num_prompt_tokens
     if same_prompts:
         pairs += [(first - back, first_before - back) for back in range(1, num_prompt_tokens + 1)]
-    if first > num_prompt_tokens and first_before > learned.num_prompt_tokens:  # both have added a mask token
-        pairs.append((0, 0))
+    for row, row_before in (
+        (template.mask_id - template.num_text_tokens, learned.mask_row),
+        (None if template.slot_id is None else template.slot_id - template.num_text_tokens, learned.slot_row),
+    ):
+        if row is not None and row >= 0 and row_before is not None:  # both have added such a token
+            pairs.append((row, row_before))
     if pairs:
         now, before = map(list, zip(*pairs, strict=True))
         new.rows[now] = learned.rows[before]

@@ -70,7 +70,7 @@ def test_rows_match_the_tokens_when_the_matrix_is_longer_than_the_vocabulary(tmp
     [
         ({"alpha": 1.5}, "model.alpha=1.5: expected a number in [0, 1]"),
         ({"alpha_l1": -1}, "model.alpha_l1=-1: expected a number >= 0"),
-        ({"label_init": "names"}, "model.label_init='names': expected 'label_name' or 'random'"),
+        ({"label_init": "names"}, "model.label_init='names': expected 'label_name' or 'label_state' or 'random'"),
         ({"num_prompt_tokens": -1}, "model.num_prompt_tokens=-1: expected an integer >= 0"),
         ({"threshold": 2}, "model.threshold=2: expected a number in [0, 1]"),
         ({"threshold": None}, "model.threshold=None: expected a number in [0, 1]"),
