@@ -1,4 +1,4 @@
-"""The command ``ptmt data``: downloads of benchmarks, tables made into data folders, and what is in either."""
+"""The command ``ptmt data``: downloads of benchmarks, data folders made of tables or of others, and what is in any."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from ptmt_lightning.commands.tables import add_table_arguments, describe_data, import_table
+from ptmt_lightning.commands.tables import add_table_arguments, describe_data, import_table, merge_folders
 from ptmt_lightning.launch.conf import conf_folder
 
 if TYPE_CHECKING:
@@ -35,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     import_.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
     add_table_arguments(import_)
     import_.set_defaults(run=import_table)
+
+    text = "write one data folder from several, each below a top label that has the folder's name"
+    merge = actions.add_parser("merge", help=text, description=text)
+    merge.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="data in the project's own form")
+    merge.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    merge.add_argument("--by-path", action="store_true", help="no top labels: equal paths become one label")
+    merge.set_defaults(run=merge_folders)
 
     text = "what is in a data set: documents, labels, lengths; of a benchmark beside the paper's Table 2"
     info = actions.add_parser("info", help=text, description=text)

@@ -1,4 +1,4 @@
-"""What ``ptmt data import`` and ``ptmt data info`` do with tables and folders of labelled documents."""
+"""What ``ptmt data import``, ``merge`` and ``info`` do with tables and folders of labelled documents."""
 
 from __future__ import annotations
 
@@ -58,16 +58,42 @@ def import_table(options: argparse.Namespace) -> None:
     from ptmt_lightning.data.tables.convert import convert
     from ptmt_lightning.data.tables.options import TableOptions
     from ptmt_lightning.data.tables.sources import source_of
+
+    folder = _new_folder(options)
+    settings = TableOptions(**_settings(options))
+    for line in convert(source_of(options.path, settings), settings, folder):
+        print(line)
+    print(f"written: {folder}; next: ptmt train dataset=jsonl dataset.path={folder}")
+
+
+def merge_folders(options: argparse.Namespace) -> None:
+    """Write a folder in the project's own form from several.
+
+    Raises:
+        ValueError: a folder can't be used, or the new one is there already.
+    """
+    from ptmt_lightning.data.merging import PARTS, merge
+
+    folder = _new_folder(options)
+    for line in merge(options.folders, folder, by_path=options.by_path):
+        print(line)
+    print(f"written: {folder}, documents of each part in {folder / PARTS}")
+    print(f"next: ptmt train dataset=jsonl dataset.path={folder}")
+
+
+def _new_folder(options: argparse.Namespace) -> Path:
+    """Return the folder to be written.
+
+    Raises:
+        ValueError: it is there already, or the one that it would be in is not.
+    """
     from ptmt_lightning.utils.files import check_folder_of
 
     folder: Path = options.output
     check_folder_of(folder, "--output")
     if folder.exists():
         raise ValueError(f"--output {folder}: it is there already; expected a new folder; remove it or name another")
-    settings = TableOptions(**_settings(options))
-    for line in convert(source_of(options.path, settings), settings, folder):
-        print(line)
-    print(f"written: {folder}; next: ptmt train dataset=jsonl dataset.path={folder}")
+    return folder
 
 
 def describe_data(options: argparse.Namespace) -> None:
