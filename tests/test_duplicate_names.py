@@ -97,9 +97,7 @@ def test_a_bootstrap_reads_the_saved_paths(finished: Path) -> None:
     assert scored.measured == pytest.approx(result["test"]["h_f1_micro"], abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "file_format", ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "torch_export"))]
-)
+@pytest.mark.parametrize("file_format", ["onnx", pytest.param("torch_export", marks=pytest.mark.slow)])
 def test_exported_models_predict_the_same(file_format: str, tmp_path: Path) -> None:
     saved_ptmt(tmp_path, TAXONOMY)
     main(["export", str(tmp_path / "model"), "-o", str(tmp_path / "exported"), "--format", file_format])

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import toy_examples
-from family_backbones import ENCODERS, ONE_OF_EACH, adapted, make_ptmt, opened, padded_batch
+from family_backbones import ENCODERS, adapted, make_ptmt, opened, padded_batch
 from family_models import CONFIGS, save_family
 from padded_texts import TEXTS, gathered
 
@@ -120,7 +120,7 @@ def test_the_template_has_the_familys_own_special_tokens(tmp_path: Path, toy_tax
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", ONE_OF_EACH)
+@pytest.mark.parametrize("model_type", ["bert", "t5"])  # passes of our own, and Transformers'
 def test_compiled_and_plain_passes_agree(tmp_path: Path, model_type: str, toy_taxonomy: Taxonomy) -> None:
     torch.compiler.reset()  # or the limit of compilations would be reached, and the plain pass taken
     folder = save_family(tmp_path, model_type, TEXTS)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import saved_ptmt
-from every_system import MORE, check_exported
+from every_system import ENGINES, MORE, check_exported
 from warm import warm_ptmt
 
 from ptmt_lightning.cli import main
@@ -19,18 +19,24 @@ from ptmt_lightning.inference import Classifier
 from ptmt_lightning.inference.export import FileFormat, export_model
 from ptmt_lightning.taxonomy import Taxonomy
 
-FAMILIES_TOO = ["roberta", "deberta-v2", "modernbert", "gpt2", "llama"]
+# Each export takes some seconds: every family in one format, and every format with an encoder and a decoder.
+MORE_CASES: list[tuple[str | None, dict[str, Any], FileFormat]] = [
+    (None, {"prompts": "per_document", "slot_place": "before", "slot_init": "cls"}, "onnx"),
+    ("roberta", {}, "torch_export"),
+    ("deberta-v2", {}, "onnx"),
+    ("modernbert", {}, "onnx"),
+    ("modernbert", {}, "openvino"),
+    ("gpt2", {}, "onnx"),
+    ("gpt2", {}, "openvino"),
+    ("llama", {}, "torch_export"),
+]
 
 
-@pytest.mark.parametrize("file_format", ["onnx", "openvino", "torch_export"])
 @pytest.mark.parametrize(
-    ("model_type", "changes"),
+    ("model_type", "changes", "file_format"),
     [
-        (None, {}),
-        *(
-            pytest.param(model_type, changes, marks=pytest.mark.slow)
-            for model_type, changes in [(None, {"prompts": "per_document"}), *((name, {}) for name in FAMILIES_TOO)]
-        ),
+        *((None, {}, file_format) for file_format in ENGINES),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_CASES),
     ],
 )
 def test_scores_equal_those_of_the_trained_model(

@@ -17,7 +17,7 @@ SMALL = {"bert_ml": ["model.num_layers=2"], "gacaps": ["model.num_features=16", 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", PEERS)
 def test_scores_are_those_of_the_run(system: str, toy_folder: Path, tmp_path: Path) -> None:
-    settings = ["optimizer=adamw", "optimizer.learning_rate=5e-3", "model.tune_threshold=level", "trainer.max_epochs=6"]
+    settings = ["optimizer=adamw", "optimizer.learning_rate=5e-3", "model.tune_threshold=level", "trainer.max_epochs=2"]
     done = start(tmp_path, *toy_arguments(toy_folder), f"model={system}", *settings, *SMALL.get(system, []))
     assert done.returncode == 0, done.stderr
     assert "/model texts.txt -o labels.jsonl" in done.stdout

@@ -14,7 +14,6 @@ import yaml
 from conftest import TOY_DOCUMENTS, TOY_EDGES, datamodule, write_folder
 from helpers import start, toy_arguments
 
-from ptmt_lightning.data.sample import write_sample
 from ptmt_lightning.models.tfidf import TfidfClassifier
 from ptmt_lightning.reporting.report import table
 from ptmt_lightning.run_folder.finished import find_runs
@@ -158,10 +157,3 @@ def test_a_setting_of_another_system_is_refused(toy_folder: Path, tmp_path: Path
     done = start(tmp_path, *toy_arguments(toy_folder), "model=tfidf", "experiment=without_mlm")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: model.alpha: TfidfClassifier has no such setting; leave out")
-
-
-@pytest.mark.slow
-def test_it_is_good_on_the_sample(tmp_path: Path) -> None:
-    write_sample(tmp_path / "sample")
-    result, _ = run(tmp_path / "sample", tmp_path)
-    assert result["test"]["h_f1_micro"] > 0.8, result["test"]
