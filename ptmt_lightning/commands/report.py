@@ -49,6 +49,7 @@ def _show(options: argparse.Namespace, runs: Sequence[Run], left_out: Sequence[s
     from rich.console import Console
 
     from ptmt_lightning.reporting import report
+    from ptmt_lightning.reporting.searches import cells, find_searches
 
     metrics = options.metrics.split(",")
     unscored = sum(not run.result[options.split] for run in runs)
@@ -61,10 +62,14 @@ def _show(options: argparse.Namespace, runs: Sequence[Run], left_out: Sequence[s
         write_text(options.html, page(runs, **settings, left_out=left_out))
         return
     rows = report.table(runs, **settings)
-    match options.format:
-        case "text":
-            report.show(rows, Console() if sys.stdout.isatty() else Console(width=_WIDE))
-        case "csv":
-            sys.stdout.write(csv_text(rows))
-        case _:
-            print({"markdown": report.markdown, "latex": report.latex}[options.format](rows), end="")
+    if options.format == "csv":
+        sys.stdout.write(csv_text(rows))
+        return
+    tables = [report.cells(rows), *([cells(found)] if (found := find_searches(runs)) else [])]
+    if options.format == "text":
+        console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+        for made in tables:
+            report.show(made, console)
+    else:
+        write = {"markdown": report.markdown, "latex": report.latex}[options.format]
+        print("\n".join(map(write, tables)), end="")

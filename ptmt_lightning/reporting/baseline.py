@@ -1,57 +1,14 @@
-"""Comparison of configurations with a baseline that is chosen among them."""
+"""The baseline, chosen among configurations, that others are compared with."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
-from ptmt_lightning.reporting.significance import METRICS, Comparison, compare, compare_seeds, resample
 from ptmt_lightning.run_folder.finished import Run, headings
-
-log = logging.getLogger(__name__)
 
 Values = tuple[str, ...]  # a configuration's values of the settings that differ
 Groups = Mapping[Values, Sequence[Run]]  # the runs of each configuration
-
-
-class Difference(NamedTuple):
-    """How a configuration compares with its baseline; None where there is nothing to tell by."""
-
-    documents: Comparison | None = None  # had other documents been tested
-    seeds: Comparison | None = None  # had other seeds been trained
-
-
-def differences(
-    groups: Groups, baselines: Mapping[Values, Values], metric: str, split: str = "test"
-) -> dict[Values, Difference]:
-    """Return how configurations compare with their baselines; what can't be compared over documents is warned of.
-
-    Args:
-        groups: the runs of each configuration.
-        baselines: of each configuration to compare the one to compare it with.
-        metric: the score to compare; over documents one of those that can be had from saved predictions.
-        split: ``val`` or ``test``; predictions are saved of the latter alone.
-    """
-    found = {
-        values: Difference(seeds=compare_seeds(groups[values], groups[base], metric, split))
-        for values, base in baselines.items()
-    }
-    if split != "test" or metric not in METRICS:
-        return found
-    for base in dict.fromkeys(baselines.values()):
-        try:
-            drawn = resample(groups[base], metric)
-        except ValueError as error:
-            log.warning("nothing is compared with %s: %s", " / ".join(base), error)
-            continue
-        for values in (values for values in baselines if baselines[values] == base):
-            try:
-                found[values] = found[values]._replace(documents=compare(resample(groups[values], metric), drawn))
-            except ValueError as error:
-                log.warning("not compared: %s", error)
-    return found
 
 
 def against(keys: Sequence[str], groups: Groups, baseline: str) -> dict[Values, Values]:

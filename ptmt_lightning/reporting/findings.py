@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ptmt_lightning.reporting.baseline import Difference, Groups, Values, against, dataset_of, differences
+from ptmt_lightning.reporting.baseline import Groups, Values, against, dataset_of
+from ptmt_lightning.reporting.differences import Difference, differences
 from ptmt_lightning.reporting.report import check_baseline, configurations
 from ptmt_lightning.reporting.significance import Comparison
 from ptmt_lightning.run_folder.finished import Run, headings
@@ -30,7 +31,7 @@ class Configuration(NamedTuple):
     mean: float
     deviation: float | None  # of a single run None
     costs: dict[str, float]  # by the keys of COSTS, those that are known
-    difference: Difference  # to the finding's reference
+    difference: Difference  # to the finding's reference; empty of itself, and of what is not compared
 
 
 class Finding(NamedTuple):
@@ -49,15 +50,13 @@ class Finding(NamedTuple):
         place = f"{self.metric} {best.mean:.4f} on {self.split}"
         if len(self.configurations) == 1:
             return [f"{best.name} has {place}; there is nothing to compare it with.", _costs(best)]
-        if best is not rival:
-            difference, lead = best.difference, best.mean - rival.mean
-        else:  # the baseline is the best: how far the next one is behind, from the other side
+        sign, difference = 1, best.difference
+        if best is rival:  # the baseline is the best: how far the next one is behind, from the other side
             rival = self.configurations[1]
-            difference = Difference(*map(_turned, rival.difference))
-            lead = best.mean - rival.mean
+            sign, difference = -1, rival.difference
         return [
-            f"{best.name} {_verb(difference)} with {place}: {lead:.4f} more than {rival.name}.",
-            *_chances(difference, min(len(best.runs), len(rival.runs))),
+            f"{best.name} {_verb(difference)} with {place}: {best.mean - rival.mean:.4f} more than {rival.name}.",
+            *_chances(difference, sign),
             _costs(best, rival),
         ]
 
@@ -88,11 +87,21 @@ def findings(runs: Sequence[Run], *, metric: str, split: str, baseline: str | No
         chosen = against(keys, groups, baseline)
     else:
         chosen = {values: _second(ordered, names) for ordered in datasets.values() for values in ordered}
+    # Those of all data sets at once: Holm's correction is for the whole report.
+    compared = differences(
+        groups,
+        {
+            values: chosen[values]
+            for ordered in datasets.values()
+            for values in ordered[:MOST_COMPARED]
+            if chosen.get(values, values) != values
+        },
+        metric,
+        split,
+    )
     found = []
     for ordered in datasets.values():
-        bases = {values: chosen[values] for values in ordered[:MOST_COMPARED] if chosen.get(values, values) != values}
-        reference = next(iter(bases.values()), ordered[0])
-        compared = differences(groups, bases, metric, split)
+        reference = next((chosen[values] for values in ordered if values in compared), ordered[0])
         members = {values: _configuration(groups, values, names[values], metric, split, compared) for values in ordered}
         dataset = groups[ordered[0]][0].result["dataset"]
         found.append(
@@ -124,7 +133,7 @@ def _configuration(
         _mean(runs, metric, split),
         statistics.stdev(scores) if len(scores) > 1 else None,
         {key: statistics.mean(c[key] for c in costs) for key in COSTS if all(key in c for c in costs)},
-        compared.get(values, Difference()),
+        compared.get(values, Difference({}, {})),
     )
 
 
@@ -155,38 +164,49 @@ def _second(ordered: Sequence[Values], names: Mapping[Values, tuple[str, str]]) 
     return next(others, ordered[min(1, len(ordered) - 1)])
 
 
-def _turned(found: Comparison | None) -> Comparison | None:
-    return found and Comparison(-found.difference, -found.high, -found.low, found.p)
-
-
 def _verb(difference: Difference) -> str:
-    """Return what a configuration in front does; it wins only where both kinds of chance were tested."""
-    chances = [found for found in difference if found is not None]
-    if not chances:
+    """Return what a configuration in front does; it wins only where the test of seeds and documents held, too."""
+    if not difference.tested:
         return "is ahead, which is not tested,"
-    if any(found.low <= 0 for found in chances):
+    if difference.is_within_chance:
         return "is ahead, but within the range of chance,"
-    if len(chances) == len(difference):
+    if difference.is_beyond_chance:
         return "wins"
-    tested, other = ("documents", "seeds") if difference.documents else ("seeds", "documents")
-    return f"is ahead beyond the chance of {tested}, while that of {other} is not tested,"
+    tested, other = ("documents", "seeds") if "documents" in difference.tested else ("seeds", "documents")
+    return f"is ahead by a test over {tested}, while {other} are not tested,"
 
 
-def _chances(difference: Difference, num_seeds: int) -> list[str]:
-    texts = []
-    if difference.documents:
-        texts.append(f"Had other documents been tested: {interval(difference.documents)} over documents.")
-    if difference.seeds:
-        texts.append(f"Had other seeds been trained: {interval(difference.seeds)} over {num_seeds} seeds.")
-    elif num_seeds == 1:
-        texts.append("One seed: what other seeds would give is not known.")
+_QUESTIONS = {
+    "documents": "Had other documents been tested",
+    "seeds": "Had other seeds been trained, by pairs of runs with one seed",
+    "welch": "Had other seeds been trained",
+    "both": "Had both been others",
+}
+
+
+def _chances(difference: Difference, sign: int) -> list[str]:
+    """Return what the tests say of a difference, or of its opposite where ``sign`` is -1."""
+    texts = [
+        f"{_QUESTIONS[name]}: {interval(found if sign > 0 else _turned(found))}."
+        for name, found in difference.deciding.items()
+    ]
+    if {"seeds", "welch"} <= difference.untested.keys():
+        texts.append(f"What other seeds would give is not known: {difference.untested['welch']}.")
     return texts
 
 
+def _turned(found: Comparison) -> Comparison:
+    return found._replace(difference=-found.difference, low=-found.high, high=-found.low)
+
+
 def interval(found: Comparison) -> str:
-    """Return the 95 % interval of a difference and its p-value as text."""
-    p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
-    return f"{found.low:+.4f} to {found.high:+.4f} (95 %), {p}"
+    """Return the 95 % interval of a difference, its p-value, and that corrected for all comparisons, as text."""
+    corrected = f" ({_p(found.p_holm)} by Holm of {found.num_comparisons})" if found.num_comparisons > 1 else ""
+    return f"{found.low:+.4f} to {found.high:+.4f} (95 %), p {_p(found.p)}{corrected}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def _costs(best: Configuration, rival: Configuration | None = None) -> str:

@@ -9,11 +9,13 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
+from ptmt_lightning.reporting.differences import TESTS
 from ptmt_lightning.reporting.errors import errors_of
 from ptmt_lightning.reporting.findings import COSTS, MOST_COMPARED, Finding, findings, interval
 from ptmt_lightning.reporting.panels import MOST_DRAWN, dashed, panels
 from ptmt_lightning.reporting.report import scored_runs
 from ptmt_lightning.reporting.run_rows import best_two, run_rows
+from ptmt_lightning.reporting.searches import cells, find_searches
 from ptmt_lightning.run_folder.finished import Run
 from ptmt_lightning.utils.plots import COLOURS, MARKERS, looks
 
@@ -57,12 +59,14 @@ def page(
         metrics=metrics,
         split=split,
         costs=COSTS,
+        tests=TESTS,
         colours=len(COLOURS),
         systems={system: (_colour(colour), _GLYPHS[marker]) for system, (colour, marker) in look.items()},
         most={"drawn": MOST_DRAWN, "compared": MOST_COMPARED},
         picked=best_two(rows, metrics[0]),
         compare=[{key: row[key] for key in ("run", "settings", "labels", "label_f1")} for row in rows],
         label_lists=label_lists,
+        searches=cells(found_searches) if (found_searches := find_searches(runs)) else None,
         left_out=left_out,
         css=Markup(_text("page.css")),
         js=Markup(_text("page.js")),

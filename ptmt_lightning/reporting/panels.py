@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ptmt_lightning.reporting.findings import COSTS, Configuration, Finding
-from ptmt_lightning.reporting.significance import Comparison
 from ptmt_lightning.utils.plots import COLOURS, INK, LINE, MUTED, PAPER, log_scale, styled
 
 MOST_DRAWN = 8  # configurations in one panel of curves, the best ones
+_OFFSETS = {"documents": 0.12, "seeds": 0.0, "welch": 0.0, "both": -0.12}  # of a difference's intervals, in rows
 _DASHES = ("-", "--", ":", "-.")
 _THEME = {INK: "ink", MUTED: "muted", LINE: "line", PAPER: "paper"} | {
     colour: f"c{index}" for index, colour in enumerate(COLOURS)
@@ -45,8 +45,8 @@ def panels(finding: Finding, rows: Rows, looks: Looks) -> list[Panel]:
     metric, split = finding.metric, finding.split
     drawn = finding.configurations[:MOST_DRAWN]
     found = [
-        (_forest(finding, looks), f"Differences in {metric} to {finding.reference.name}, with 95 % intervals: thick "
-         "over documents, thin over seeds. Right of the line is better."),
+        (_forest(finding, looks), f"Differences in {metric} to {finding.reference.name}, with 95 % intervals, from "
+         "above over documents, over seeds and over both. Right of the line is better."),
         (_shares(finding, looks), f"{metric} over the share of the training set; bands from lowest to highest seed."),
         *(
             (_cost(finding, key, looks), f"{metric} against {what}, {unit}: up and left is better.")
@@ -94,7 +94,7 @@ def _figure(width: float = 4.4, height: float = 3.0) -> tuple[Figure, Axes]:
 @styled
 def _forest(finding: Finding, looks: Looks) -> Figure | None:
     dashes = dashed(finding.configurations)
-    rows = [(one, dash) for one, dash in dashes if one is not finding.reference and any(one.difference)]
+    rows = [(one, dash) for one, dash in dashes if one.difference.tested]
     if not rows:
         return None
     figure, axes = _figure(height=0.9 + 0.42 * len(rows))
@@ -102,9 +102,9 @@ def _forest(finding: Finding, looks: Looks) -> Figure | None:
     for at, (configuration, dash) in enumerate(reversed(rows)):
         colour, marker = looks[configuration.system]
         middle = configuration.mean - finding.reference.mean
-        for found, width in zip(configuration.difference, (4, 1.2), strict=True):
-            if found is not None:
-                _interval(axes, at, found, colour, width)
+        for name, found in configuration.difference.deciding.items():
+            height = at + _OFFSETS[name]
+            axes.plot([found.low, found.high], [height, height], color=colour, linewidth=1.8, solid_capstyle="butt")
         axes.plot(middle, at, marker, color=colour, markerfacecolor=_fill(colour, dash), markersize=6)
         axes.annotate(
             f"{configuration.name}  {middle:+.3f}", (0, at), (0, 7), xycoords=("axes fraction", "data"),
@@ -114,16 +114,14 @@ def _forest(finding: Finding, looks: Looks) -> Figure | None:
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     # An interval over two or three seeds may be many times as wide as all that is to be seen.
-    inner = [end for row, _ in rows for end in (row.difference.documents or ())[1:3]] or axes.get_xlim()
+    tested = [row.difference.tested for row, _ in rows]
+    narrow = [found[name] for found in tested for name in ("documents", "both") if name in found]
+    inner = [end for found in narrow for end in (found.low, found.high)] or axes.get_xlim()
     middles = [0, *(row.mean - finding.reference.mean for row, _ in rows)]
     low, high = min(*inner, *middles), max(*inner, *middles)
     margin = 0.6 * (high - low) or 0.01
     axes.set_xlim(low - margin, high + margin)
     return figure
-
-
-def _interval(axes: Axes, at: float, found: Comparison, colour: str, width: float) -> None:
-    axes.plot([found.low, found.high], [at, at], color=colour, linewidth=width, solid_capstyle="butt")
 
 
 @styled

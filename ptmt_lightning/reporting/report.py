@@ -6,14 +6,15 @@ import logging
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ptmt_lightning.reporting.baseline import Difference, Values, against, differences
+from ptmt_lightning.reporting.baseline import against
+from ptmt_lightning.reporting.differences import TESTS, Difference, differences
 from ptmt_lightning.reporting.significance import METRICS
 from ptmt_lightning.run_folder.finished import Run, differing, headings
 
@@ -28,9 +29,10 @@ def table(
     """Return a table with one row for each configuration, the best first within each data set.
 
     Columns: the settings that differ, ``runs``, ``<metric>_mean`` and ``<metric>_std`` (sample deviation, NaN of a
-    single run), ``fit_minutes``; with a baseline ``difference``, ``low``, ``high`` and ``p`` of the first metric over
-    documents, see :func:`~ptmt_lightning.reporting.significance.compare`, and the same over seeds with ``seeds_``
-    before it, see :func:`~ptmt_lightning.reporting.significance.compare_seeds`; NaN where there is nothing to tell by.
+    single run), ``fit_minutes``; with a baseline ``difference`` of the first metric's means, and for each test of
+    :data:`~ptmt_lightning.reporting.differences.TESTS` the fields of
+    :class:`~ptmt_lightning.reporting.significance.Comparison` with the test's name before them, such as
+    ``both_p_holm``; NaN where a test could not be made.
 
     Args:
         runs: finished runs; those without a score on the split are left out.
@@ -43,17 +45,14 @@ def table(
     """
     scored = scored_runs(runs, metrics, split)
     keys, groups = configurations(scored)
-    compared: dict[Values, dict[str, float]] = {}
+    figures = {values: _figures(members, metrics, split) for values, members in groups.items()}
     if baseline is not None:
         check_baseline(metrics[0], split)
-        found = differences(groups, against(keys, groups, baseline), metrics[0])
-        compared = {values: _compared(difference) for values, difference in found.items()}
-    rows = pd.DataFrame(
-        [
-            {**dict(zip(keys, values, strict=True)), **_figures(members, metrics, split), **compared.get(values, {})}
-            for values, members in groups.items()
-        ]
-    )
+        bases, mean = against(keys, groups, baseline), f"{metrics[0]}_mean"
+        for values, difference in differences(groups, bases, metrics[0]).items():
+            lead = figures[values][mean] - figures[bases[values]][mean]
+            figures[values] |= {"difference": lead, **_compared(difference)}
+    rows = pd.DataFrame([dict(zip(keys, values, strict=True)) | figures[values] for values in groups])
     by, ascending = [f"{metrics[0]}_mean"], [False]
     if "dataset.name" in keys:
         by, ascending = ["dataset.name", *by], [True, *ascending]
@@ -94,10 +93,12 @@ def check_baseline(metric: str, split: str) -> None:
 
 
 def _compared(difference: Difference) -> dict[str, float]:
-    """Return the columns of a difference; none of those for which there is nothing to tell by."""
-    documents = difference.documents._asdict() if difference.documents else {}
-    seeds = difference.seeds._asdict() if difference.seeds else {}
-    return documents | {f"seeds_{name}": value for name, value in seeds.items()}
+    """Return the columns of a difference; none of tests that could not be made."""
+    return {
+        f"{name}_{field}": value
+        for name, found in difference.tested.items()
+        for field, value in found._asdict().items()
+    }
 
 
 def configurations(runs: Sequence[Run]) -> tuple[list[str], dict[tuple[str, ...], list[Run]]]:
@@ -128,16 +129,22 @@ def _figures(runs: Sequence[Run], metrics: Sequence[str], split: str) -> dict[st
     return figures | {"fit_minutes": statistics.mean(run.result["seconds"]["fit"] for run in runs) / 60}
 
 
-def cells(rows: pd.DataFrame) -> tuple[list[str], list[list[str]], list[list[bool]]]:
-    """Return headings, texts of all cells, and which cells are the best of their metric within their data set."""
+class Cells(NamedTuple):
+    """A table as text."""
+
+    headings: list[str]
+    texts: list[list[str]]  # of all cells, row by row
+    bests: list[list[bool]]  # which of them are the best of their metric within their data set
+
+
+def cells(rows: pd.DataFrame) -> Cells:
+    """Return the texts of a table of :func:`table`."""
     columns = list(rows.columns)
     settings, figures = columns[: columns.index("runs")], columns[columns.index("runs") :]
     metrics = [name.removesuffix("_mean") for name in figures if name.endswith("_mean")]
-    compared = {
-        f"{metrics[0]} to baseline, {over}": prefix
-        for over, prefix in (("documents", ""), ("seeds", "seeds_"))
-        if f"{prefix}p" in rows
-    }
+    tests = [name for name in TESTS if f"{name}_p" in rows]
+    compared = [f"{metrics[0]} to baseline"] if "difference" in rows else []
+    compared += [f"over {TESTS[name][0]}, p (Holm of {rows[f'{name}_p'].count()})" for name in tests]
     rivals = rows.groupby("dataset.name" if "dataset.name" in settings else [0] * len(rows))
     best = pd.DataFrame({metric: rivals[f"{metric}_mean"].transform("max") for metric in metrics})
     best = best.where(rivals["runs"].transform("size") > 1)  # a single row is not the best of anything
@@ -147,22 +154,27 @@ def cells(rows: pd.DataFrame) -> tuple[list[str], list[list[str]], list[list[boo
             f"{row[f'{metric}_mean']:.4f}" + (f" ± {row[f'{metric}_std']:.4f}" if row["runs"] > 1 else "")
             for metric in metrics
         ]
-        last = [*(_difference(row, prefix) for prefix in compared.values()), f"{row['fit_minutes']:.1f}"]
+        last = [_difference(row)] if "difference" in rows else []
+        last += [*(_comparison(row, name) for name in tests), f"{row['fit_minutes']:.1f}"]
         texts.append([*(row[key] for key in settings), str(row["runs"]), *scores, *last])
         are_best = [bool(row[f"{metric}_mean"] == highest[metric]) for metric in metrics]
         bests.append([*[False] * (len(settings) + 1), *are_best, *[False] * len(last)])
     names = [*headings(settings), "runs", *metrics, *compared, "minutes"]
-    return names, texts, bests
+    return Cells(names, texts, bests)
 
 
-def _difference(row: pd.Series[Any], prefix: str) -> str:
-    difference, low, high, p = (row[prefix + name] for name in ("difference", "low", "high", "p"))
-    return "-" if math.isnan(p) else f"{difference:+.4f} [{low:+.4f}, {high:+.4f}] p={p:.3f}"
+def _difference(row: pd.Series[Any]) -> str:
+    return "-" if math.isnan(row["difference"]) else f"{row['difference']:+.4f}"
 
 
-def show(rows: pd.DataFrame, console: Console) -> None:
-    """Print the table in a terminal, the best values in bold."""
-    names, texts, bests = cells(rows)
+def _comparison(row: pd.Series[Any], test: str) -> str:
+    low, high, p, p_holm = (row[f"{test}_{field}"] for field in ("low", "high", "p", "p_holm"))
+    return "-" if math.isnan(p) else f"[{low:+.4f}, {high:+.4f}] {p:.3f} ({p_holm:.3f})"
+
+
+def show(made: Cells, console: Console) -> None:
+    """Print a table in a terminal, the best values in bold."""
+    names, texts, bests = made
     shown = Table()
     for name in names:
         shown.add_column(escape(name), overflow="fold")
@@ -172,9 +184,9 @@ def show(rows: pd.DataFrame, console: Console) -> None:
     console.print(shown)
 
 
-def markdown(rows: pd.DataFrame) -> str:
-    """Return the table in Markdown, the best values in bold."""
-    names, texts, bests = cells(rows)
+def markdown(made: Cells) -> str:
+    """Return a table in Markdown, the best values in bold."""
+    names, texts, bests = made
     lines = [names, ["---"] * len(names)]
     for line, best in zip(texts, bests, strict=True):
         safe = [text.replace("|", "\\|") for text in line]
@@ -188,9 +200,9 @@ _LATEX = str.maketrans(
 )
 
 
-def latex(rows: pd.DataFrame) -> str:
-    """Return the table in LaTeX for the booktabs package, the best values in bold."""
-    names, texts, bests = cells(rows)
+def latex(made: Cells) -> str:
+    """Return a table in LaTeX for the booktabs package, the best values in bold."""
+    names, texts, bests = made
     lines = [r"\begin{tabular}{" + "l" * len(names) + "}", r"\toprule"]
     lines += [" & ".join(name.translate(_LATEX) for name in names) + r" \\", r"\midrule"]
     for line, best in zip(texts, bests, strict=True):

@@ -1,15 +1,17 @@
 """Is one configuration better than another beyond chance?
 
-Of which documents were tested: the paired bootstrap. Of which seeds were trained: the t-test.
+Of which documents were tested: the paired bootstrap. Of which seeds were trained: Student's t-test paired by seed, and
+Welch's. Of both: the bootstrap that draws seeds and documents.
 
-Shape legend: ``R`` resamples, ``N`` documents, ``V`` labels.
+Shape legend: ``R`` resamples, ``S`` runs of a configuration, ``N`` documents, ``V`` labels.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -28,24 +30,28 @@ METRICS: dict[str, Callable[[Tensor, Classes], Tensor]] = {
     "h_f1_micro": lambda counts, classes: micro(counts).f1,
 }
 _CHUNKS, _CHUNK = 10, 100  # R = 1000 resamples, drawn 100 at a time: memory stays at 100 times N and V
+_NO_SPREAD = 1e-9  # differences between seeds below this are rounding
 
 
 class Resampled(NamedTuple):
-    """Scores of a configuration, as means over its runs."""
+    """Scores of a configuration's runs."""
 
     folder: Path  # of its first run
-    measured: float  # on the documents as they are
-    drawn: Tensor  # [R], on documents drawn anew, with replacement
+    seeds: list[int]  # of each run
+    measured: Tensor  # [S], on the documents as they are
+    drawn: Tensor  # [S, R], on documents drawn anew, with replacement
     documents: str  # digest of documents, labels and truth: only equal ones can be compared
 
 
 class Comparison(NamedTuple):
-    """The difference between a configuration and a baseline."""
+    """The difference between a configuration and a baseline, by one test."""
 
     difference: float  # of the means over runs
     low: float  # lower end of its 95 % interval
     high: float
     p: float  # two-sided
+    p_holm: float  # corrected for the comparisons that a report makes with this test
+    num_comparisons: int  # so many
 
 
 def resample(runs: Sequence[Run], metric: str) -> Resampled:
@@ -58,50 +64,138 @@ def resample(runs: Sequence[Run], metric: str) -> Resampled:
     for run, (_, documents) in zip(runs, read, strict=True):
         if documents != read[0][1]:
             raise ValueError(_other_documents(run.folder, runs[0].folder))
-    scores = torch.stack([scores for scores, _ in read]).mean(0)
-    return Resampled(runs[0].folder, scores[0].item(), scores[1:], read[0][1])
+    scores = torch.stack([scores for scores, _ in read])
+    return Resampled(runs[0].folder, [run.result["seed"] for run in runs], scores[:, 0], scores[:, 1:], read[0][1])
 
 
-def compare(ours: Resampled, baseline: Resampled) -> Comparison:
-    """Return the difference of two configurations, with its interval and p-value.
+def compare_documents(ours: Resampled, baseline: Resampled) -> Comparison:
+    """Compare two configurations by the paired bootstrap: might other test documents have turned the sign?
 
-    Both say whether other test documents might have turned the sign; the chance of other seeds is not in them.
+    The chance of other seeds is not in it.
 
     Raises:
         ValueError: the two were tested on different documents.
     """
-    if ours.documents != baseline.documents:
-        raise ValueError(_other_documents(ours.folder, baseline.folder))
-    drawn = ours.drawn - baseline.drawn
-    low, high = drawn.quantile(drawn.new_tensor([0.025, 0.975])).tolist()
-    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    return Comparison(ours.measured - baseline.measured, low, high, min(1.0, 2 * (tail + 1) / (len(drawn) + 1)))
+    _check_same_documents(ours, baseline)
+    return _bootstrapped(ours.measured.mean() - baseline.measured.mean(), ours.drawn.mean(0) - baseline.drawn.mean(0))
 
 
-def compare_seeds(ours: Sequence[Run], baseline: Sequence[Run], metric: str, split: str) -> Comparison | None:
-    """Return the difference of two configurations with its interval and p-value over seeds, by Student's t-test.
+def compare_both(ours: Resampled, baseline: Resampled) -> Comparison:
+    """Compare two configurations by a bootstrap of both levels: might other seeds and documents have turned the sign?
 
-    It is paired where both have the same seeds, which then drew the same part of the training set, else Welch's.
+    Each resample draws seeds and, once for all of these, documents, on which all runs were tested. Seeds that both
+    sides have are drawn together; where there are fewer than two of them, each side's are drawn alone. One seed fewer
+    is drawn than there are, which makes the variance right (Rao and Wu 1988); with few seeds the interval is still too
+    narrow.
+
+    Raises:
+        ValueError: a side has a single seed, or the two were tested on different documents.
+    """
+    _check_same_documents(ours, baseline)
+    sides = [{seed: row for row, seed in enumerate(side.seeds)} for side in (ours, baseline)]
+    shared = _shared_seeds(*sides)
+    rows = [torch.tensor([side[seed] for seed in shared or side]) for side in sides]
+    num_resamples = ours.drawn.shape[1]
+    generator = torch.Generator().manual_seed(1)  # another seed than that of the documents
+    chosen = [torch.randint(len(of), (num_resamples, len(of) - 1), generator=generator) for of in rows]
+    if shared:
+        chosen[1] = chosen[0]
+    resamples = torch.arange(num_resamples)[:, None]
+    first, second = (
+        (side.measured[of].mean(), side.drawn[of[seeds], resamples].mean(1))
+        for side, of, seeds in zip((ours, baseline), rows, chosen, strict=True)
+    )
+    return _bootstrapped(first[0] - second[0], first[1] - second[1])
+
+
+def compare_seeds(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison:
+    """Compare two configurations by Student's t-test, paired by the seeds that both have.
+
+    Runs of one seed drew the same part of the training set.
 
     Args:
-        ours: runs of one configuration.
-        baseline: runs of the other.
-        metric: any score.
-        split: ``val`` or ``test``.
+        ours: the score of each seed, see :func:`seed_scores`.
+        baseline: those of the other.
 
-    Returns:
-        None where a side has a single seed, or where seeds make no difference at all.
+    Raises:
+        ValueError: a side has a single seed, fewer than two are shared, or seeds make no difference.
     """
-    one, other = ({run.result["seed"]: run.result[split].get(metric) for run in runs} for runs in (ours, baseline))
-    if min(len(one), len(other)) < 2 or None in (*one.values(), *other.values()):
-        return None
-    paired = one.keys() == other.keys()
-    first, second = np.array(list(one.values())), np.array([other[seed] for seed in (one if paired else other)])
-    if np.ptp(first - second if paired else [*(first - first[0]), *(second - second[0])]) < 1e-9:
-        return None
-    test = stats.ttest_rel(first, second) if paired else stats.ttest_ind(first, second, equal_var=False)
-    low, high = test.confidence_interval(0.95)
-    return Comparison(float(first.mean() - second.mean()), float(low), float(high), float(test.pvalue))
+    shared = _shared_seeds(ours, baseline)
+    if not shared:
+        raise ValueError("fewer than two seeds are shared")
+    found = np.array([ours[seed] - baseline[seed] for seed in shared])
+    return _student(found.mean(), found.var(ddof=1) / len(found), len(found) - 1)
+
+
+def compare_unpaired(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison:
+    """Compare two configurations by Welch's t-test, whichever their seeds are.
+
+    Args:
+        ours: the score of each seed, see :func:`seed_scores`.
+        baseline: those of the other.
+
+    Raises:
+        ValueError: a side has a single seed, or seeds make no difference.
+    """
+    _shared_seeds(ours, baseline)
+    one, other = (np.array(list(side.values())) for side in (ours, baseline))
+    variances = one.var(ddof=1) / len(one), other.var(ddof=1) / len(other)
+    parts = variances[0] ** 2 / (len(one) - 1) + variances[1] ** 2 / (len(other) - 1)
+    # The degrees of freedom of Welch and Satterthwaite.
+    return _student(one.mean() - other.mean(), sum(variances), sum(variances) ** 2 / parts if parts else 1)
+
+
+def seed_scores(runs: Sequence[Run], metric: str, split: str) -> dict[int, float]:
+    """Return the score of each seed; runs without one are left out."""
+    scores = {run.result["seed"]: run.result[split].get(metric) for run in runs}
+    return {seed: score for seed, score in scores.items() if score is not None and math.isfinite(score)}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm 1979), in the order given."""
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def _shared_seeds(ours: Mapping[int, object], baseline: Mapping[int, object]) -> list[int]:
+    """Return the seeds that both have, none where there are fewer than two.
+
+    Raises:
+        ValueError: a side has a single seed.
+    """
+    if min(len(ours), len(baseline)) < 2:
+        raise ValueError("one side has a single seed")
+    shared = [seed for seed in ours if seed in baseline]
+    return shared if len(shared) > 1 else []
+
+
+def _bootstrapped(measured: Tensor, drawn: Tensor) -> Comparison:
+    """Return what differences on resamples ``[R]`` say of the difference that was measured."""
+    low, high = drawn.quantile(drawn.new_tensor([0.025, 0.975])).tolist()
+    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    return _single(measured.item(), low, high, min(1.0, 2 * (tail + 1) / (len(drawn) + 1)))
+
+
+def _student(difference: float, variance: float, freedom: float) -> Comparison:
+    """Return what Student's distribution says of a difference of means with this variance."""
+    error = math.sqrt(variance)
+    if error < _NO_SPREAD:
+        raise ValueError("seeds make no difference")
+    half = error * stats.t.ppf(0.975, freedom)
+    p = 2 * stats.t.sf(abs(difference) / error, freedom)
+    return _single(float(difference), float(difference - half), float(difference + half), float(p))
+
+
+def _single(difference: float, low: float, high: float, p: float) -> Comparison:
+    return Comparison(difference, low, high, p, p_holm=p, num_comparisons=1)
+
+
+def _check_same_documents(ours: Resampled, baseline: Resampled) -> None:
+    if ours.documents != baseline.documents:
+        raise ValueError(_other_documents(ours.folder, baseline.folder))
 
 
 def _other_documents(one: Path, other: Path) -> str:

@@ -14,6 +14,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from ptmt_lightning.utils.files import leftovers_of
 
 LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "previous.ckpt", "best.ckpt"
+SEARCH_RESULTS = "optimization_results.yaml"  # of a search, in the folder that has its trials' folders
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps")  # the settings with which an earlier run may go on further
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
@@ -40,6 +42,28 @@ def distribution_of(override: Override) -> BaseDistribution:
 def any_value(distribution: BaseDistribution) -> Any:
     """Return one of the values that a distribution can give; which one does not matter."""
     return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # type: ignore[attr-defined]
+
+
+def edge_of(distribution: BaseDistribution, value: Any) -> str | None:
+    """Return ``lowest`` or ``highest`` where a value is at the end of its range, beyond which a better one may be.
+
+    An end is a twentieth of an interval, on its scale, or the last of at least three numbers; other choices have none.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        numbers = list[float]()
+        with suppress(TypeError, ValueError):
+            numbers = [float(choice) for choice in (value, *distribution.choices)]
+        if len(set(numbers)) < 3:
+            return None
+        value, low, high = numbers[0], min(numbers), max(numbers)
+    else:
+        value, low, high = (
+            math.log(end) if distribution.log else end  # type: ignore[attr-defined]
+            for end in (value, distribution.low, distribution.high)  # type: ignore[attr-defined]
+        )
+    if low == high or 0.05 < (value - low) / (high - low) < 0.95:
+        return None
+    return "lowest" if value - low < high - value else "highest"
 
 
 def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:

@@ -13,6 +13,8 @@ import optuna
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
+from ptmt_lightning.run_folder.paths import SEARCH_RESULTS
+from ptmt_lightning.search.ranges import edge_of
 from ptmt_lightning.search.studies import SharedStudy
 from ptmt_lightning.utils.files import write_text
 from ptmt_lightning.utils.tables import csv_text
@@ -39,10 +41,12 @@ def write_report(shared: SharedStudy, command: Sequence[str]) -> str | None:
         done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
         if done:
             best = study.best_trial
+            edges = {key: edge_of(shared.space[key], value) for key, value in best.params.items()}
             results |= {
                 "best_trial": best.number,
                 "best_value": best.value,
                 "best_params": best.params,
+                "at_edge": {key: edge for key, edge in edges.items() if edge},
                 "best_folder": str(folder / str(best.number)),
                 "command": shlex.join([*command, *(f"{key}={value}" for key, value in best.params.items())]),
             }
@@ -53,7 +57,7 @@ def write_report(shared: SharedStudy, command: Sequence[str]) -> str | None:
                     "longer (trainer.max_epochs), search higher rates (optimizer.learning_rate), or follow "
                     "monitor=val/h_auprc, which needs no threshold"
                 )
-        write_text(folder / "optimization_results.yaml", OmegaConf.to_yaml(OmegaConf.create(results)))
+        write_text(folder / SEARCH_RESULTS, OmegaConf.to_yaml(OmegaConf.create(results)))
         write_text(folder / "trials.csv", csv_text(study.trials_dataframe()))
         if len(done) > 1:
             _draw(study, folder / "figures")

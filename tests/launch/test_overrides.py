@@ -136,7 +136,10 @@ def test_choices_keys_and_groups_of_a_users_folder_are_known(own_folder: Path) -
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("dataset=peoms", r"no dataset 'peoms'; did you mean 'poems'\? Known: amazon, bgc, bugs, jsonl, poems, sample"),
+        (
+            "dataset=peoms",
+            r"no dataset 'peoms'; did you mean 'poems'\? Known: amazon, bgc, bugs, jsonl, nyt, poems, rcv1",
+        ),
         ("+corpus=smal", r"no corpus 'smal'; did you mean 'small'\? Known: small$"),
         ("loss.margn=0.1", r"no key 'loss.margn' in the configuration; did you mean 'loss.margin'\?"),
     ],

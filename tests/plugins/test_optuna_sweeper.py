@@ -101,6 +101,7 @@ def test_a_study_goes_on_where_it_ended_and_draws_what_a_whole_one_would(
     best = max(both[0], key=lambda trial: trial.value or 0)
     assert results.best_trial == best.number
     assert results.best_value == best.value
+    assert results.at_edge == {}
     options = f"--config-path={ROOT_DIR}/tests/plugins/app/conf --config-dir={ROOT_DIR}/conf"
     found = f"x={best.params['x']} dataset.name={best.params['dataset.name']}"
     assert results.command == f"python run.py {options} {found}"

@@ -9,28 +9,36 @@ from pathlib import Path
 import pytest
 from run_folders import write_predictions, write_run
 
+from ptmt_lightning.reporting.differences import Difference
 from ptmt_lightning.reporting.findings import Finding, findings
 from ptmt_lightning.reporting.page import page
+from ptmt_lightning.reporting.significance import Comparison
 from ptmt_lightning.run_folder.finished import find_runs
 
 RIGHT, HALF, WRONG = [["A", "AA"]], [["A"]], [["B"]]
 
 
 def scored(folder: Path, right: int, seed: int, **settings: object) -> None:
-    """A run that finds the path of so many of ten documents, and the beginning of the others'."""
+    """A run that finds the path of so many of forty documents, and the beginning of the others'."""
     write_run(folder, 0.5, seed, **settings)
-    documents = {f"d{i}": (RIGHT, RIGHT if i < right else HALF) for i in range(10)}
+    documents = {f"d{i}": (RIGHT, RIGHT if i < right else HALF) for i in range(40)}
     write_predictions(folder, [("ROOT", "A"), ("A", "AA"), ("ROOT", "B")], documents)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two systems with two seeds, of each two shares of the training set, and one run on other data."""
-    for seed in (0, 1):
-        for model, right in (("ptmt", 9), ("bert", 3)):
-            for share, less in ((1.0, 0), (0.25, 2)):
+    """Two systems with four seeds, of each two shares of the training set, and one run on other data."""
+    for seed in range(4):
+        for model, right in (("ptmt", 38), ("bert", 16)):
+            for share, less in ((1.0, 0), (0.25, 8)):
                 name = f"{model}-{share}-{seed}"
-                scored(tmp_path / name, right - less - seed, seed, run__model=model, dataset__train_fraction=share)
+                scored(
+                    tmp_path / name,
+                    right - less - seed - (seed == 3 and model == "bert"),
+                    seed,
+                    run__model=model,
+                    dataset__train_fraction=share,
+                )
     write_run(tmp_path / "other", 0.3, dataset__name="other")
     return tmp_path
 
@@ -51,19 +59,20 @@ def test_configurations_are_named_by_what_they_set(folder: Path) -> None:
 def test_the_winner_is_compared_with_the_best_of_another_system(folder: Path) -> None:
     other, toy = found(folder)
     assert toy.reference.name == "bert, train_fraction 1"
-    assert toy.reference.difference == (None, None)
+    assert toy.reference.difference == ({}, {})
     first, *chances, costs = toy.sentences()
     lead = toy.configurations[0].mean - toy.reference.mean
     assert first == (
         f"ptmt, train_fraction 1 wins with h_f1_macro {toy.configurations[0].mean:.4f} on test: "
         f"{lead:.4f} more than bert, train_fraction 1."
     )
-    assert re.fullmatch(
-        r"Had other documents been tested: \+0\.\d{4} to \+0\.\d{4} \(95 %\), p = 0\.\d{3} over documents\.", chances[0]
-    )
-    assert re.fullmatch(
-        r"Had other seeds been trained: \+0\.\d{4} to \+0\.\d{4} \(95 %\), p [=<] 0\.\d{3} over 2 seeds\.", chances[1]
-    )
+    texts = (
+        "Had other documents been tested: ", "Had other seeds been trained, by pairs of runs with one seed: ",
+        "Had both been others: ",
+    )  # fmt: skip
+    figures = r"\+0\.\d{4} to \+0\.\d{4} \(95 %\), p [=<] 0\.\d{3} \([=<] 0\.\d{3} by Holm of 3\)\."
+    for chance, text in zip(chances, texts, strict=True):
+        assert re.fullmatch(text + figures, chance)
     assert costs == "Its cost (of bert, train_fraction 1): training 2 (2) device minutes."
     assert other.sentences() == [
         "ptmt, train_fraction 1 has h_f1_macro 0.3000 on test; there is nothing to compare it with.",
@@ -75,14 +84,14 @@ def test_a_baseline_that_is_the_best_is_compared_with_the_next(folder: Path) -> 
     _, toy = found(folder, "dataset=toy,model=ptmt,train_fraction=1")
     assert toy.is_asked_for
     assert toy.reference is toy.configurations[0]
-    assert all(one.difference.documents.difference < 0 for one in toy.configurations[1:] if one.difference.documents)
+    assert all(one.difference.tested["both"].difference < 0 for one in toy.configurations[1:])
     first, documents, *_ = toy.sentences()
     assert first.endswith("more than ptmt, train_fraction 0.25.")
     assert documents.startswith("Had other documents been tested: +0.")
 
 
 def test_what_is_within_chance_is_not_said_to_win(tmp_path: Path) -> None:
-    for seed, (ptmt, bert) in enumerate([(9, 4), (4, 8), (8, 6)]):
+    for seed, (ptmt, bert) in enumerate([(36, 16), (16, 32), (32, 24)]):
         scored(tmp_path / f"ptmt{seed}", ptmt, seed, run__model="ptmt")
         scored(tmp_path / f"bert{seed}", bert, seed, run__model="bert")
     [toy] = found(tmp_path)
@@ -90,12 +99,12 @@ def test_what_is_within_chance_is_not_said_to_win(tmp_path: Path) -> None:
 
 
 def test_a_lead_over_documents_or_seeds_alone_is_not_said_to_win(tmp_path: Path) -> None:
-    for model, right in (("ptmt", 9), ("bert", 2)):
+    for model, right in (("ptmt", 36), ("bert", 8)):
         scored(tmp_path / "one" / model, right, 0, run__model=model)
     assert (
         found(tmp_path / "one")[0]
         .sentences()[0]
-        .startswith("ptmt is ahead beyond the chance of documents, while that of seeds is not tested, with h_f1_macro ")
+        .startswith("ptmt is ahead by a test over documents, while seeds are not tested, with h_f1_macro ")
     )
     for seed in (0, 1, 2):
         for model, score in (("ptmt", 0.6), ("bert", 0.5)):
@@ -105,7 +114,7 @@ def test_a_lead_over_documents_or_seeds_alone_is_not_said_to_win(tmp_path: Path)
     assert (
         found(tmp_path / "two")[0]
         .sentences()[0]
-        .startswith("ptmt is ahead beyond the chance of seeds, while that of documents is not tested, with h_f1_macro ")
+        .startswith("ptmt is ahead by a test over seeds, while documents are not tested, with h_f1_macro ")
     )
 
 
@@ -115,11 +124,34 @@ def test_a_lead_without_predictions_and_seeds_is_not_tested(tmp_path: Path, capl
     [toy] = found(tmp_path)
     assert toy.sentences()[:2] == [
         "ptmt is ahead, which is not tested, with h_f1_macro 0.6000 on test: 0.1000 more than bert.",
-        "One seed: what other seeds would give is not known.",
+        "What other seeds would give is not known: one side has a single seed.",
     ]
     assert caplog.messages == [
-        f"nothing is compared with bert: {tmp_path}/bert lacks taxonomy.json, as a run with test=true leaves"
+        f"not tested over documents; both: {tmp_path}/ptmt lacks taxonomy.json, as a run with test=true leaves (ptmt)",
+        "not tested over seeds, paired; seeds, Welch: one side has a single seed (ptmt)",
     ]
+
+
+def test_a_lead_over_documents_and_seeds_that_holm_does_not_leave_is_not_said_to_win() -> None:
+    held, lost = (Comparison(0.1, 0.05, 0.15, 0.01, p_holm, 6) for p_holm in (0.04, 0.06))
+    tests = {"documents": held, "seeds": held, "welch": lost, "both": held}
+    assert Difference(tests, {}).is_beyond_chance
+    assert not Difference(tests | {"both": lost}, {}).is_beyond_chance
+    assert not Difference(tests | {"seeds": lost}, {}).is_beyond_chance
+    del tests["seeds"]  # then Welch's counts
+    assert not Difference(tests, {}).is_beyond_chance
+    assert not Difference({"documents": held, "welch": held}, {}).is_beyond_chance
+    assert not Difference({}, {}).is_beyond_chance
+
+
+def test_p_values_are_corrected_for_all_data_sets_of_a_report(folder: Path) -> None:
+    for model, right in (("hbgl", 30), ("bert", 20)):
+        scored(folder / model, right, 0, run__model=model, dataset__name="more")
+    differences = [one.difference for part in found(folder) for one in part.configurations]
+    compared = [difference.tested["documents"] for difference in differences if difference.tested]
+    assert [one.num_comparisons for one in compared] == [4] * 4
+    smallest = min(compared, key=lambda one: one.p)
+    assert smallest.p_holm == pytest.approx(4 * smallest.p)
 
 
 def test_the_page_holds_names_as_text_and_its_pictures_have_words(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from run_folders import write_predictions, write_run
 
 from ptmt_lightning.cli import main
-from ptmt_lightning.reporting.report import latex, markdown, table
+from ptmt_lightning.reporting.report import cells, latex, markdown, table
 from ptmt_lightning.run_folder.finished import differing, find_runs
 
 
@@ -107,14 +107,14 @@ def test_a_metric_that_older_runs_lack(tmp_path: Path) -> None:
 
 def test_markdown_and_latex_mark_the_best_and_escape(runs_folder: Path) -> None:
     rows = table(find_runs([runs_folder])[0], metrics=["h_f1_macro"])
-    assert markdown(rows).splitlines() == [
+    assert markdown(cells(rows)).splitlines() == [
         "| loss | margin | runs | h_f1_macro | minutes |",
         "| --- | --- | --- | --- | --- |",
         "| b&w_\\|e | - | 1 | **0.4000** | 2.0 |",
         "| wasl | 0.1 | 2 | 0.2000 ± 0.1414 | 2.0 |",
         "| wasl | 0.05 | 2 | 0.1500 ± 0.1414 | 2.0 |",
     ]
-    lines = latex(rows).splitlines()
+    lines = latex(cells(rows)).splitlines()
     assert lines[2] == r"loss & margin & runs & h\_f1\_macro & minutes \\"
     assert lines[4] == r"b\&w\_|e & - & 1 & \textbf{0.4000} & 2.0 \\"
     assert lines[5] == r"wasl & 0.1 & 2 & 0.2000 $\pm$ 0.1414 & 2.0 \\"
@@ -124,7 +124,7 @@ def test_the_best_is_that_of_its_data_set(tmp_path: Path) -> None:
     for dataset, margin, score in (("a", 0.1, 0.9), ("a", 0.2, 0.8), ("b", 0.1, 0.3), ("b", 0.2, 0.5)):
         folder = tmp_path / f"{dataset}{margin}"
         write_run(folder, score, dataset__name=dataset, loss__margin=margin)
-    lines = markdown(table(find_runs([tmp_path])[0], metrics=["h_f1_macro"])).splitlines()[2:]
+    lines = markdown(cells(table(find_runs([tmp_path])[0], metrics=["h_f1_macro"]))).splitlines()[2:]
     assert [line.split(" | ")[:2] for line in lines] == [["| a", "0.1"], ["| a", "0.2"], ["| b", "0.2"], ["| b", "0.1"]]
     assert ["**" in line for line in lines] == [True, False, True, False]
 
@@ -136,7 +136,7 @@ def test_other_data_of_the_same_name_are_another_data_set(tmp_path: Path) -> Non
                 folder = tmp_path / f"{fingerprint}{variant}{seed}"
                 write_run(folder, score + add, seed, fingerprint, run__variant=variant)
     write_run(tmp_path / "old", 0.1, run__variant="a")
-    lines = markdown(table(find_runs([tmp_path])[0], metrics=["h_f1_macro"])).splitlines()[2:]
+    lines = markdown(cells(table(find_runs([tmp_path])[0], metrics=["h_f1_macro"]))).splitlines()[2:]
     assert [line.split(" | ")[:3] for line in lines] == [
         ["| toy (1111111)", "b", "2"], ["| toy (1111111)", "a", "2"],
         ["| toy (2222222)", "b", "2"], ["| toy (2222222)", "a", "2"], ["| toy (unknown)", "a", "1"],
@@ -239,13 +239,14 @@ def two_sides(folder: Path) -> None:
 def test_differences_to_a_baseline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     two_sides(tmp_path)
     rows = table(find_runs([tmp_path])[0], metrics=["h_f1_macro"], baseline="variant=b")
-    lines = {line.split(" | ")[0]: line for line in markdown(rows).splitlines()}
-    assert "| h_f1_macro to baseline, documents |" in lines["| variant"]
-    assert "| +0.5000 [+0.5000, +0.5000] p=0.002 |" in lines["| a"]
-    assert "| - |" in lines["| b"]
-    assert "| - |" in lines["| c"]
+    lines = {line.split(" | ")[0]: line for line in markdown(cells(rows)).splitlines()}
+    assert "| h_f1_macro to baseline | over documents, p (Holm of 1) | minutes |" in lines["| variant"]
+    assert "| +0.5000 | [+0.5000, +0.5000] 0.002 (0.002) |" in lines["| a"]
+    assert "| - | - |" in lines["| b"]
+    assert "| +0.0000 | - |" in lines["| c"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"not compared: {tmp_path / 'c'} lacks taxonomy.json, as a run with test=true leaves"
+        "not tested over seeds, paired; seeds, Welch; both: one side has a single seed (a, c)",
+        f"not tested over documents; both: {tmp_path / 'c'} lacks taxonomy.json, as a run with test=true leaves (c)",
     ]
 
 

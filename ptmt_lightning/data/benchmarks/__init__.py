@@ -1,1 +1,1 @@
-"""The four benchmarks of the paper, read from their official files."""
+"""The four benchmarks of the paper, and RCV1-v2 and NYT, read from their official files."""

@@ -1,4 +1,4 @@
-"""What the four benchmarks share: they read official files into the project's own form, and make the protocol's folds.
+"""What the benchmarks share: they read official files into the project's own form, and make the protocol's folds.
 
 ``<path>/raw/`` holds the official files, downloaded or put there by hand. The first start reads them into
 ``<path>/prepared-<key>/``: JSON lines, ``taxonomy.tsv`` and ``prepared.json``. From then on they are used like any
@@ -48,11 +48,14 @@ _VERSION = 2  # version of the prepared form; part of its key
 
 
 class Published(NamedTuple):
-    """The figures of one benchmark in the paper's Table 2."""
+    """The figures of one benchmark in the paper's Table 2, or of those that the paper has not, in HGCLR's Table 1.
+
+    None is not published there.
+    """
 
     documents: int
-    level_sizes: tuple[int, ...]
-    mean_characters: int
+    level_sizes: tuple[int, ...] | None
+    mean_characters: int | None
     train: int
     val: int
     test: int
@@ -124,9 +127,13 @@ class BenchmarkDataModule(HTCDataModule):
     def not_found(self, files: Sequence[Path], expected: str) -> ValueError:
         """Return the error for raw files that hold none of the official forms, or several."""
         found = ", ".join(str(path.relative_to(self.folder / "raw")) for path in files[:10]) or "nothing"
-        return ValueError(
-            f"{self.folder / 'raw'}: expected {expected}; found {found}{', ...' if len(files) > 10 else ''}. "
+        remedy = (
             f"Put the official files there, or empty the folder to download them; {self.source.page} has them"
+            if self.source.files
+            else f"Put them there: nothing is downloaded, because the data are licensed ({self.source.page})"
+        )
+        return ValueError(
+            f"{self.folder / 'raw'}: expected {expected}; found {found}{', ...' if len(files) > 10 else ''}. {remedy}"
         )
 
     def settings(self) -> dict[str, Any]:
@@ -137,13 +144,16 @@ class BenchmarkDataModule(HTCDataModule):
         """Download missing raw files, check those that are there, and extract archives.
 
         Raises:
-            ValueError: a file can't be downloaded, has changed since its download, or is no safe archive.
+            ValueError: a file can't be downloaded, has changed since its download, or is no safe archive; or the data
+                are licensed, and files are missing that only the user can put there.
         """
         raw = self.folder / "raw"
         raw.mkdir(parents=True, exist_ok=True)
         with FileLock(raw / ".lock"):
             download(self.source, raw, mirror=self.mirror)
             extract_archives(raw)
+        if not self.source.files:
+            self.read_raw(raw_files(raw))  # says what is missing
 
     def prepare_data(self) -> None:
         """Read the raw files, once; first download them if none are there, or go on with an unfinished download.

@@ -16,6 +16,7 @@ from pathlib import Path
 from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule, Published, Raw
 from ptmt_lightning.data.benchmarks.download import Source
 from ptmt_lightning.data.benchmarks.prepared import Labelled, node_name
+from ptmt_lightning.data.benchmarks.topic_sets import topic_paths
 from ptmt_lightning.data.document import read_lines
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.taxonomy.edges import ROOT
@@ -106,25 +107,11 @@ def _document(book: str, where: str, hierarchy: Taxonomy) -> Labelled:
     names = [node_name(_unescaped(topic)) for _, topic in _TOPIC.findall(topics)]
     if rest := _TOPIC.sub("", topics).strip():
         raise ValueError(f"{where}: {rest[:60]!r} among the topics; expected elements such as <d0>Fiction</d0>")
-    unknown = [name for name in names if name not in hierarchy.index]
-    if unknown:
-        raise ValueError(f"{where}: topic {unknown[0]!r} is not in hierarchy.txt; expected one of its names")
     if not names:
         raise ValueError(f"{where}: no topic; expected at least one in <topics>, such as <d0>Fiction</d0>")
     title, body = _unescaped(title).strip(), _unescaped(body).strip()
-    return Labelled(
-        f"{title}. {body}" if title or body else "", _paths({hierarchy.index[name] for name in names}, hierarchy), where
-    )
-
-
-def _paths(nodes: set[int], hierarchy: Taxonomy) -> list[list[str]]:
-    """Return the paths from top nodes that cover all nodes; ancestors that the book does not name are filled in."""
-    open_nodes = list(nodes)
-    while open_nodes:
-        parents = [parent for parent in hierarchy.parents[open_nodes.pop()] if parent not in nodes]
-        nodes.update(parents)
-        open_nodes += parents
-    return [[hierarchy.names[node] for node in path] for path in hierarchy.label_paths(nodes)]
+    paths = topic_paths(names, hierarchy, where, "hierarchy.txt")
+    return Labelled(f"{title}. {body}" if title or body else "", paths, where)
 
 
 def _unescaped(text: str) -> str:

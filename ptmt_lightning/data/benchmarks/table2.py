@@ -1,4 +1,4 @@
-"""Comparison of a benchmark's figures with the paper's Table 2."""
+"""Comparison of a benchmark's figures with those that are published, in the paper's Table 2 where it has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Comparison(NamedTuple):
 
     measure: str
     here: str
-    paper: str
+    paper: str  # "-" where nothing is published
     remark: str  # empty where both agree
 
 
@@ -23,11 +23,12 @@ def compare(data: BenchmarkDataModule) -> list[Comparison]:
     They are documents, depth, labels overall and on each level, mean characters, and the documents of each split.
     """
     taxonomy, paper, sizes = data.taxonomy, data.published, data.split_sizes()
-    pairs: dict[str, tuple[int | str, int | str]] = {
+    levels = paper.level_sizes or ()
+    pairs: dict[str, tuple[int | str, int | str | None]] = {
         "documents": (sum(sizes.values()), paper.documents),
-        "depth": (taxonomy.num_levels, len(paper.level_sizes)),
-        "labels overall": (len(taxonomy), sum(paper.level_sizes)),
-        "labels a level": ("-".join(map(str, taxonomy.level_sizes)), "-".join(map(str, paper.level_sizes))),
+        "depth": (taxonomy.num_levels, len(levels) or None),
+        "labels overall": (len(taxonomy), sum(levels) or None),
+        "labels a level": ("-".join(map(str, taxonomy.level_sizes)), "-".join(map(str, levels)) or None),
         "mean characters": (round(data.summary["mean_characters"]), paper.mean_characters),
     }
     pairs |= {split: (sizes[split], getattr(paper, split)) for split in SPLITS}
@@ -37,8 +38,8 @@ def compare(data: BenchmarkDataModule) -> list[Comparison]:
     ]
 
 
-def _remark(data: BenchmarkDataModule, measure: str, here: int | str, paper: int | str) -> str:
-    if here == paper:
+def _remark(data: BenchmarkDataModule, measure: str, here: int | str, paper: int | str | None) -> str:
+    if paper is None or here == paper:
         return ""
     figure, reason = data.known_deviations.get(measure, (paper, ""))
     if here == figure:
@@ -54,5 +55,5 @@ def _remark(data: BenchmarkDataModule, measure: str, here: int | str, paper: int
     return "differs, no known reason"
 
 
-def _shown(value: int | str) -> str:
-    return f"{value:,}" if isinstance(value, int) else value
+def _shown(value: int | str | None) -> str:
+    return f"{value:,}" if isinstance(value, int) else value or "-"

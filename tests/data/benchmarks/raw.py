@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 
 import openpyxl
 import pytest
+from raw_topics import NYT_LABELS, NYT_TAXONOMY, rcv1_files, topic_files
 
 from ptmt_lightning.data.benchmarks.amazon import AmazonDataModule
 from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule
 from ptmt_lightning.data.benchmarks.bgc import BGCDataModule
 from ptmt_lightning.data.benchmarks.bugs import BugsDataModule
+from ptmt_lightning.data.benchmarks.nyt import NYTDataModule
+from ptmt_lightning.data.benchmarks.rcv1 import RCV1DataModule
 from ptmt_lightning.data.benchmarks.wos import WOSDataModule
 
 # ---- data modules ----
@@ -311,6 +314,7 @@ def raw_reviews(**changed: tuple[list[dict[str, Any]], list[dict[str, Any]]]) ->
 
 KINDS: dict[str, type[BenchmarkDataModule]] = {
     "wos": WOSDataModule, "bgc": BGCDataModule, "bugs": BugsDataModule, "amazon": AmazonDataModule,
+    "rcv1": RCV1DataModule, "nyt": NYTDataModule,
 }  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {"bugs": {"min_documents": 5}}
 
@@ -321,6 +325,10 @@ def official(name: str) -> dict[str, str | bytes]:
         return {"WebOfScience.zip": wos_zip()}
     if name == "bgc":
         return {"blurbgenrecollectionen.zip": archive(bgc_files())}
+    if name == "rcv1":
+        return rcv1_files()
+    if name == "nyt":
+        return {**topic_files("nyt", NYT_TAXONOMY, NYT_LABELS)}
     if name == "bugs":
         return {"linux_bugs.csv": table(bugs_rows())}
     return {**published("amazon", AMAZON_LABELS)}

@@ -1,4 +1,4 @@
-"""The four benchmarks as data to train on: their examples, and whole runs."""
+"""The benchmarks as data to train on: their examples, and whole runs."""
 
 from __future__ import annotations
 

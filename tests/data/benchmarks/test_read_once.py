@@ -35,9 +35,8 @@ def test_a_second_start_does_not_read_again(name: str, tmp_path: Path) -> None:
 def test_a_changed_raw_file_is_read_anew(name: str, tmp_path: Path) -> None:
     first = benchmark(name, tmp_path)
     first.prepare_data()
-    raw = next(
-        path for path in (first.folder / "raw").rglob("*.*") if path.suffix in (".xlsx", ".csv", ".jsonl", ".txt")
-    )
+    ends = (".xlsx", ".csv", ".jsonl", ".txt", ".dat", ".json")
+    raw = next(path for path in (first.folder / "raw").rglob("*.*") if path.suffix in ends)
     stat = raw.stat()
     os.utime(raw, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     second = benchmark(name, tmp_path)
