@@ -230,7 +230,8 @@ def _start_training(folder: Path) -> int:
     arguments = [f"resume={run}"] if RunFolder(run).has_checkpoint else arguments
 
     def work() -> None:
-        if RunFolder(run).is_finished:  # a kill may come when all is written
+        # A kill may come when all is written, after which the checkpoints go.
+        if RunFolder(run).is_finished and not RunFolder(run).has_checkpoint:
             return
         sys.argv = [str(RUN), *arguments]
         app.main()

@@ -144,7 +144,12 @@ class JobQueue:
             return False
         job.has_run = True
         took = (time.monotonic() - job.started) / 60
-        if job.process.returncode:
+        if job.process.returncode and job.folder.is_finished:  # what comes after the result is tables and pictures
+            log.warning(
+                "%s: has its result, but ended with exit code %d before all tables and pictures were there, see %s",
+                job.name, job.process.returncode, job.folder.job_log,
+            )  # fmt: skip
+        elif job.process.returncode:
             reason = f"exit code {job.process.returncode}"
             if job.timed_out:
                 reason = f"longer than hydra.launcher.timeout_minutes={self.timeout_minutes:g}"

@@ -13,6 +13,7 @@ from ptmt_lightning.metrics import MetricValues
 from ptmt_lightning.run_folder import figures
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.prediction import DocumentPrediction
+from ptmt_lightning.run_folder.predictions import write_predictions
 from ptmt_lightning.run_folder.tables import write_tables
 from ptmt_lightning.utils.files import new_folder, write_json
 
@@ -57,7 +58,8 @@ def write_evaluation(
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(path) as temporary:
         folder = RunFolder(temporary)
-        write_tables(folder, rule.taxonomy, metrics, predictions, document_ids)
+        write_predictions(folder.predictions, predictions, document_ids, rule.taxonomy)
+        write_tables(folder, rule.taxonomy, metrics)
         figures.draw(folder)
         result = {
             **description,

@@ -20,25 +20,30 @@ from ptmt_lightning.utils.tables import read_csv
 _MAX_NAMED_LABELS = 160  # with more of them, names on the map would cover each other
 
 
-@styled
 def draw(folder: RunFolder) -> list[Path]:
     """Draw into ``figures/`` each picture whose table the run has, and return the paths of the pictures."""
     folder.figures.mkdir(exist_ok=True)
-    sources = {
-        "learning_curves": folder.metrics, "label_f1": folder.per_label, "reliability": folder.reliability,
-        "label_map": folder.label_embeddings,
-    }  # fmt: skip
-    written = []
-    for name, source in sources.items():
-        if not source.exists():
-            continue
-        # A label may be called NA, but an empty cell of metrics.csv is a missing value.
-        figure = _PICTURES[name](read_csv(source, keep_default_na=source == folder.metrics))
-        path = folder.figures / f"{name}.png"
-        figure.savefig(path.with_suffix(".tmp"), format="png")
-        path.with_suffix(".tmp").replace(path)
-        written.append(path)
-    return written
+    return [path for name in PICTURES if (path := draw_one(folder, name))]
+
+
+@styled
+def draw_one(folder: RunFolder, name: str) -> Path | None:
+    """Draw one of :data:`PICTURES` into ``figures/`` and return its path; None if the run has not its table."""
+    draw_table, source = PICTURES[name]
+    table = source(folder)
+    if not table.exists():
+        return None
+    # A label may be called NA, but an empty cell of metrics.csv is a missing value.
+    figure = draw_table(read_csv(table, keep_default_na=table == folder.metrics))
+    folder.figures.mkdir(exist_ok=True)
+    path = folder.figures / f"{name}.png"
+    temporary = path.with_suffix(".tmp")
+    try:
+        figure.savefig(temporary, format="png")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # still there only after an error
+    return path
 
 
 @styled
@@ -131,9 +136,10 @@ def label_map(labels: pd.DataFrame) -> Figure:
     return figure
 
 
-_PICTURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
-    "learning_curves": learning_curves,
-    "label_f1": label_f1,
-    "reliability": reliability,
-    "label_map": label_map,
+# The pictures by name: what draws each, and the table in the run's folder that it is drawn from.
+PICTURES: dict[str, tuple[Callable[[pd.DataFrame], Figure], Callable[[RunFolder], Path]]] = {
+    "learning_curves": (learning_curves, lambda folder: folder.metrics),
+    "label_f1": (label_f1, lambda folder: folder.per_label),
+    "reliability": (reliability, lambda folder: folder.reliability),
+    "label_map": (label_map, lambda folder: folder.label_embeddings),
 }

@@ -1,11 +1,14 @@
 """What label-token embeddings represent: nearest neighbours, and how often they are siblings (paper, section A.11).
 
-Shape legend: ``V`` nodes, ``H`` hidden size.
+Of a large taxonomy a sample of nodes is looked at, but their neighbours are sought among all nodes.
+
+Shape legend: ``V`` nodes, ``S`` nodes of the sample, ``H`` hidden size, ``K`` neighbours.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -17,35 +20,90 @@ from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.taxonomy.edges import ROOT
 
 NUM_NEIGHBOURS = 3
-_SEED = 0  # gives the same map each time
+_SEED = 0  # gives the same sample and the same map each time
 _MAX_PERPLEXITY = 15.0
+_SAMPLE = 2000  # nodes; so many are placed on a map in half a minute
+_CELLS = 2**24  # similarities that are held at a time, 64 MiB
 
 
-def siblings(taxonomy: Taxonomy) -> Tensor:
-    """Return bool ``[V, V]``: which pairs are different nodes of one level with a common parent.
+class Families:
+    """The siblings of each node: different nodes of one level with a common parent.
 
-    Top nodes are left out: all of them are siblings, so their neighbours would say nothing.
+    Top nodes have none: all of them would be siblings, so their neighbours would say nothing.
+
+    Args:
+        taxonomy: hierarchy of the nodes.
     """
-    parents = torch.zeros(len(taxonomy), len(taxonomy), dtype=torch.bool)
-    for node, above in enumerate(taxonomy.parents):
-        parents[node, list(above)] = True
-    related = (parents.float() @ parents.float().T) > 0
-    return related & same_level(taxonomy)
+
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        self._taxonomy = taxonomy
+        self._families: dict[tuple[int, tuple[int, ...]], frozenset[int]] = {}
+
+    @cached_property
+    def _children(self) -> dict[tuple[int, int], list[int]]:
+        """The children of each parent on each level."""
+        children: dict[tuple[int, int], list[int]] = {}
+        for node, (level, parents) in enumerate(zip(self._taxonomy.levels, self._taxonomy.parents, strict=True)):
+            for parent in parents:
+                children.setdefault((level, parent), []).append(node)
+        return children
+
+    def of(self, node: int) -> frozenset[int]:
+        """Return a node's siblings and itself; nothing for a top node."""
+        level, parents = key = (self._taxonomy.levels[node], self._taxonomy.parents[node])
+        if key not in self._families:
+            self._families[key] = frozenset().union(*(self._children[level, parent] for parent in parents))
+        return self._families[key]
 
 
-def same_level(taxonomy: Taxonomy) -> Tensor:
-    """Return bool ``[V, V]``: which pairs are different nodes of one level."""
-    levels = torch.tensor(taxonomy.levels)
-    return (levels[:, None] == levels) & ~torch.eye(len(taxonomy), dtype=torch.bool)
+class Neighbours(NamedTuple):
+    """The nodes of the same level that are most similar to each of some nodes, the most similar one first."""
+
+    nodes: Tensor  # int64 [S, K]
+    cosines: Tensor  # [S, K], -inf where the level has no further node
 
 
-def similarities(embeddings: Tensor) -> Tensor:
-    """Return the cosines ``[V, V]`` of embeddings ``[V, H]`` after their mean is subtracted.
+def sample(taxonomy: Taxonomy) -> Tensor:
+    """Return the nodes to look at, int64 ``[S]`` in ascending order: all, of a large taxonomy 2,000 drawn at random."""
+    if len(taxonomy) <= _SAMPLE:
+        return torch.arange(len(taxonomy))
+    drawn = torch.randperm(len(taxonomy), generator=torch.Generator().manual_seed(_SEED))
+    return drawn[:_SAMPLE].sort().values
+
+
+def centred(embeddings: Tensor) -> Tensor:
+    """Return embeddings ``[V, H]`` without their mean, of length 1: products of these are the similarities.
 
     Embeddings of one table have a large part in common; without it, only what tells labels apart is compared.
     """
-    centred = F.normalize(embeddings.float() - embeddings.float().mean(dim=0), dim=-1)
-    return centred @ centred.T
+    return F.normalize(embeddings.float() - embeddings.float().mean(dim=0), dim=-1)
+
+
+def neighbours(embeddings: Tensor, taxonomy: Taxonomy, nodes: Tensor, size: int = NUM_NEIGHBOURS) -> Neighbours:
+    """Return the ``size`` most similar nodes of the same level for each of some nodes, by the cosine.
+
+    Args:
+        embeddings: of all nodes, ``[V, H]``.
+        taxonomy: hierarchy of the nodes.
+        nodes: the nodes whose neighbours are sought, int64 ``[S]`` in ascending order.
+        size: number of neighbours K.
+    """
+    rows_VH = centred(embeddings)
+    near = torch.zeros(len(nodes), size, dtype=torch.long)
+    cosines = torch.full((len(nodes), size), -torch.inf)
+    bounds = torch.tensor([level.stop for level in taxonomy.level_slices])
+    places = torch.searchsorted(nodes, bounds).tolist()  # where the nodes of the next level begin
+    for level, first, stop in zip(taxonomy.level_slices, [0, *places], places, strict=False):
+        level_rows, found = rows_VH[level], min(size, level.stop - level.start - 1)
+        step = max(1, _CELLS // len(level_rows))
+        for start in range(first, stop if found else first, step):
+            chunk = nodes[start : min(start + step, stop)]
+            similar = rows_VH[chunk] @ level_rows.T
+            similar[torch.arange(len(chunk)), chunk - level.start] = -torch.inf  # a node is no neighbour of its own
+            best = similar.topk(found, dim=1)
+            near[start : start + len(chunk), :found] = best.indices + level.start
+            cosines[start : start + len(chunk), :found] = best.values
+    return Neighbours(near, cosines)
 
 
 def sibling_share(embeddings: Tensor, taxonomy: Taxonomy) -> float:
@@ -53,17 +111,25 @@ def sibling_share(embeddings: Tensor, taxonomy: Taxonomy) -> float:
 
     Nodes without a sibling are left out; without any other node the share is nan.
     """
-    related = siblings(taxonomy)
-    has_sibling = related.any(dim=1)
-    nearest = similarities(embeddings).masked_fill(~same_level(taxonomy), -torch.inf).argmax(dim=1)
-    return related.gather(1, nearest[:, None]).squeeze(1)[has_sibling].float().mean().item()
+    nodes, families = sample(taxonomy), Families(taxonomy)
+    nearest = neighbours(embeddings, taxonomy, nodes, 1).nodes[:, 0]
+    hits = [
+        near in families.of(node)
+        for node, near in zip(nodes.tolist(), nearest.tolist(), strict=True)
+        if len(families.of(node)) > 1
+    ]
+    return sum(hits) / len(hits) if hits else float("nan")
 
 
 def chance(taxonomy: Taxonomy) -> float:
     """Return the :func:`sibling_share` to expect of embeddings that know nothing of the taxonomy."""
-    related, level = siblings(taxonomy), same_level(taxonomy)
-    has_sibling = related.any(dim=1)
-    return (related.sum(dim=1) / level.sum(dim=1).clamp_min(1))[has_sibling].mean().item()
+    families = Families(taxonomy)
+    shares = [
+        (len(families.of(node)) - 1) / (taxonomy.level_sizes[taxonomy.levels[node] - 1] - 1)
+        for node in sample(taxonomy).tolist()
+        if len(families.of(node)) > 1
+    ]
+    return sum(shares) / len(shares) if shares else float("nan")
 
 
 def summary(before: Tensor, after: Tensor, taxonomy: Taxonomy) -> dict[str, float | None]:
@@ -85,32 +151,39 @@ def table(before: Tensor, after: Tensor, taxonomy: Taxonomy) -> pd.DataFrame:
         taxonomy: the taxonomy of the ``V`` nodes.
 
     Returns:
-        ``label, level, parent, x, y, before_1, before_1_sibling, before_1_cosine, ..., after_1, ...``.
+        ``label, level, parent, x, y, before_1, before_1_sibling, before_1_cosine, ..., after_1, ...``, with a row for
+        each node of :func:`sample`.
     """
-    x, y = _project(after).T.tolist()
-    parents = [" | ".join(taxonomy.names[node] for node in nodes) or ROOT for nodes in taxonomy.parents]
-    columns: dict[str, Any] = {"label": taxonomy.names, "level": taxonomy.levels, "parent": parents, "x": x, "y": y}
-    related, level = siblings(taxonomy), same_level(taxonomy)
+    names, families, sampled = taxonomy.names, Families(taxonomy), sample(taxonomy)
+    nodes = sampled.tolist()
+    x, y = _project(after[sampled]).T.tolist()
+    columns: dict[str, Any] = {
+        "label": [names[node] for node in nodes],
+        "level": [taxonomy.levels[node] for node in nodes],
+        "parent": [" | ".join(names[parent] for parent in taxonomy.parents[node]) or ROOT for node in nodes],
+        "x": x,
+        "y": y,
+    }
     for stage, embeddings in (("before", before), ("after", after)):
-        cosines = similarities(embeddings).masked_fill(~level, -torch.inf)
-        values, nodes = cosines.topk(min(NUM_NEIGHBOURS, len(taxonomy)), dim=1)
-        for rank in range(nodes.shape[1]):
-            found = values[:, rank].isfinite().tolist()
-            near = nodes[:, rank].tolist()
-            name = f"{stage}_{rank + 1}"
-            columns[name] = [taxonomy.names[n] if ok else None for n, ok in zip(near, found, strict=True)]
-            columns[f"{name}_sibling"] = [bool(related[node, n]) for node, n in enumerate(near)]
+        found = neighbours(embeddings, taxonomy, sampled, min(NUM_NEIGHBOURS, len(taxonomy)))
+        for rank, (near, cosines) in enumerate(zip(found.nodes.T.tolist(), found.cosines.T.tolist(), strict=True), 1):
+            exists = [cosine > -torch.inf for cosine in cosines]
+            name = f"{stage}_{rank}"
+            columns[name] = [names[other] if ok else None for other, ok in zip(near, exists, strict=True)]
+            columns[f"{name}_sibling"] = [
+                ok and other in families.of(node) for node, other, ok in zip(nodes, near, exists, strict=True)
+            ]
             columns[f"{name}_cosine"] = [
-                round(value, 4) if ok else None for value, ok in zip(values[:, rank].tolist(), found, strict=True)
+                round(cosine, 4) if ok else None for cosine, ok in zip(cosines, exists, strict=True)
             ]
     return pd.DataFrame(columns)
 
 
 def _project(embeddings: Tensor) -> Tensor:
-    """Return places ``[V, 2]`` that keep neighbourhoods (t-SNE by cosine); below four rows, the first two columns."""
+    """Return places ``[S, 2]`` that keep neighbourhoods (t-SNE by cosine); below four rows, the first two columns."""
     if len(embeddings) < 4:
         return embeddings[:, :2].float()
-    centred = (embeddings.float() - embeddings.float().mean(dim=0)).numpy()
+    rows = (embeddings.float() - embeddings.float().mean(dim=0)).numpy()
     perplexity = min(_MAX_PERPLEXITY, (len(embeddings) - 1) / 3)
-    places = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=_SEED).fit_transform(centred)
+    places = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=_SEED).fit_transform(rows)
     return torch.from_numpy(places)

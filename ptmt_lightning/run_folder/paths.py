@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ class RunFolder:
 
     @property
     def result(self) -> Path:
-        """All metrics, counts, times and versions; written last."""
+        """All metrics, counts, times and versions; written after model and predictions, before tables and pictures."""
         return self.path / "result.json"
 
     @property
@@ -110,7 +112,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has ended and left its result."""
+        """Whether the run has left its result, model and predictions; tables and pictures may be missing."""
         return self.result.exists()
 
     @property
@@ -173,13 +175,21 @@ class RunFolder:
         except (OSError, UnicodeDecodeError):
             return False
 
+    def remove_checkpoints(self) -> None:
+        """Remove the checkpoints, all at once: from some of them a run could not go on."""
+        removed = self.path / f".{self.checkpoints.name}.{secrets.token_hex(8)}"
+        with suppress(OSError):  # there are none, or they stay
+            self.checkpoints.rename(removed)
+            shutil.rmtree(removed)
+
     def remove_leftovers(self) -> None:
         """Remove what a killed process left half-written."""
         for file in self._files:
             for path in leftovers_of(file):
                 path.unlink()
-        for path in self.path.glob(f".{self.model.name}.*"):
-            shutil.rmtree(path)
+        for place in (self.model, self.checkpoints):
+            for path in self.path.glob(f".{place.name}.*"):
+                shutil.rmtree(path)
         for path in self.checkpoints.glob(".*.ckpt"):
             path.unlink()
 

@@ -23,7 +23,7 @@ from ptmt_lightning.models.tfidf import TfidfClassifier, Weights
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.prediction import DocumentPrediction, document_predictions
 from ptmt_lightning.run_folder.result import environment, write_config
-from ptmt_lightning.training.artifacts import FinishedRun, Tested, write_run
+from ptmt_lightning.training.artifacts import FinishedRun, Tested, write_model, write_run
 from ptmt_lightning.training.build import fit_decoding
 from ptmt_lightning.training.checks import check_settings, validation_scores
 from ptmt_lightning.training.fit_rule import calibration_summary, fit_rule, uncalibrated_counts
@@ -101,6 +101,7 @@ def fit_tfidf(
     best = _best_fit(datamodule, model, monitor.removeprefix("val/"))
     model.weights, model.rule = best.weights, best.rule
     seconds = {"fit": round(time.perf_counter() - started, 2)}
+    write_model(folder, model)
     tested = _test(datamodule, model) if test and datamodule.has_split("test") else None
     if tested:
         seconds["test"] = tested.seconds

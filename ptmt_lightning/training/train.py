@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from ptmt_lightning.run_folder import label_embeddings
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.run_folder.result import environment, write_config
 from ptmt_lightning.training.advice import advice
-from ptmt_lightning.training.artifacts import FinishedRun, Tested, write_run
+from ptmt_lightning.training.artifacts import FinishedRun, Tested, attempt, write_model, write_run
 from ptmt_lightning.training.checks import check_run
 from ptmt_lightning.training.collectors import PredictionCollector, RunRecord, ScoreCollector, attached
 from ptmt_lightning.training.fit_rule import calibration_summary, fit_rule
@@ -97,6 +96,9 @@ def train(
         record.val_results = _fit_rule(trainer, model, datamodule)
     elif not record.val_results:  # max_steps came before the first validation
         trainer.validate(model, datamodule, verbose=False)
+    writes = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
+    if writes:
+        write_model(folder, model)
     tested = _test(trainer, model, datamodule) if test and datamodule.has_split("test") else None
     embeddings = model.label_embeddings()
     result = {
@@ -111,7 +113,10 @@ def train(
         "decoding": model.rule.decoding,
         "thresholds": list(model.rule.thresholds),
         "calibration": calibration_summary(model.rule, *(tested.score_counts if tested else (None, None))),
-        "label_embeddings": embeddings and label_embeddings.summary(*embeddings, datamodule.taxonomy),
+        "label_embeddings": embeddings
+        and attempt(
+            "label_embeddings of result.json", lambda: label_embeddings.summary(*embeddings, datamodule.taxonomy)
+        ),
         "best_checkpoint": fitted.best_checkpoint,
         "best_score": fitted.best_score,
         "epochs": fitted.epochs,
@@ -125,10 +130,10 @@ def train(
         "wandb_run_id": wandb_logger and str(wandb_logger.version),
         **environment(model.device),
     }
-    if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if writes:
         write_run(FinishedRun(folder, datamodule, model, result, tested), wandb_logger, draw=draw)
         if not keep_checkpoints:
-            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+            folder.remove_checkpoints()
     _hint_at_zero(result, model)
     return result
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +22,37 @@ _SUMMARY = (
 )  # fmt: skip
 
 
-def log_finished(
+def records_of(
     logger: RunWandbLogger,
     folder: RunFolder,
     result: Mapping[str, Any],
     tables: Mapping[str, pd.DataFrame],
-    split_ids: Mapping[str, Sequence[str]],
-) -> None:
-    """Log to W&B what is known when a run has ended; to be called on rank 0.
+    split_ids: Callable[[], Mapping[str, Sequence[str]]],
+) -> dict[str, Callable[[], object]]:
+    """Return functions that each log to W&B a part of what is known when a run has ended, by what that part is.
+
+    They are to be called on rank 0.
 
     Args:
         logger: the logger of the run.
         folder: the folder of the run, with its pictures and its model.
         result: the content of ``result.json``.
         tables: the tables to log, by the name that W&B shows.
-        split_ids: the ids of the documents of each split.
+        split_ids: returns the ids of the documents of each split.
     """
-    logger.experiment.summary.update(summary(result))
-    for name, table in tables.items():
-        logger.log_table(name, dataframe=table)
-    for picture in sorted(folder.figures.glob("*.png")):
-        logger.log_image(f"figures/{picture.stem}", [str(picture)])
-    logger.experiment.log_artifact(_split_artifact(result["dataset"], split_ids))
-    logger.experiment.log_artifact(_model_artifact(folder.model, result, upload=logger.upload_model))
+    return {
+        "summary": lambda: logger.experiment.summary.update(summary(result)),
+        **{name: partial(logger.log_table, name, dataframe=table) for name, table in tables.items()},
+        **{
+            name: partial(logger.log_image, name, [str(picture)])
+            for picture in sorted(folder.figures.glob("*.png"))
+            for name in (f"figures/{picture.stem}",)
+        },
+        "ids of the splits": lambda: logger.experiment.log_artifact(_split_artifact(result["dataset"], split_ids())),
+        "model": lambda: logger.experiment.log_artifact(
+            _model_artifact(folder.model, result, upload=logger.upload_model)
+        ),
+    }
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,13 @@ def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_folder(tmp_
     assert [len(pids(tmp_path / f"out/{job}")) for job in range(4)] == [1, 1, 2, 2]
 
 
+def test_a_job_that_dies_after_its_result_has_not_failed(tmp_path: Path, start: Start) -> None:
+    process = start("do=die", "x=1,2", "hydra.launcher.fail_fast=true")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "[1] x=2: has its result, but ended with exit code -9 before all tables and pictures" in output
+
+
 def test_fail_fast_ends_the_others(tmp_path: Path, start: Start) -> None:
     process = start("+n=0,1,2", "do=sleep", "seconds=100", "hydra.launcher.n_jobs=2", "hydra.launcher.fail_fast=true")
     wait_for(lambda: all(pids(tmp_path / f"out/{job}") for job in (0, 1)))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_taxonomies import trees_or_dags
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ptmt_lightning.run_folder import label_embeddings
 from ptmt_lightning.taxonomy import Taxonomy
@@ -51,8 +55,9 @@ def test_sibling_share_is_one_for_clusters_and_zero_for_strangers() -> None:
 
 def test_a_common_part_of_all_embeddings_does_not_count() -> None:
     taxonomy, embeddings = Taxonomy(EDGES), torch.randn(7, 5)
-    moved = label_embeddings.similarities(embeddings + 100)
-    torch.testing.assert_close(moved, label_embeddings.similarities(embeddings), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        label_embeddings.centred(embeddings + 100), label_embeddings.centred(embeddings), atol=1e-3, rtol=0
+    )
     assert label_embeddings.sibling_share(embeddings, taxonomy) == label_embeddings.sibling_share(
         embeddings + 8, taxonomy
     )
@@ -82,7 +87,8 @@ def test_table_names_the_neighbours_of_the_same_level() -> None:
     table = label_embeddings.table(before, after, taxonomy).set_index("label")
     assert table["parent"].to_dict() == {"A": "ROOT", "B": "ROOT"} | {n: n[0].upper() for n in table.index[2:]}
     assert table[["x", "y"]].notna().all(axis=None)
-    cosines = label_embeddings.similarities(after)
+    rows = after - after.mean(dim=0)
+    cosines = torch.cosine_similarity(rows[:, None], rows, dim=-1)
     for name in ("a1", "b2"):
         node = taxonomy.index[name]
         order = sorted(range(2, 7), key=lambda n: -cosines[node, n].item())
@@ -101,3 +107,70 @@ def test_a_taxonomy_of_two_labels_has_a_table() -> None:
     taxonomy = Taxonomy([(ROOT, "A"), ("A", "a")])
     table = label_embeddings.table(torch.randn(2, 4), torch.randn(2, 4), taxonomy)
     assert len(table) == 2
+
+
+@given(edges=trees_or_dags)
+@settings(max_examples=50)
+def test_families_are_the_nodes_of_a_level_with_a_common_parent(edges: list[tuple[str, str]]) -> None:
+    taxonomy = Taxonomy(edges)
+    families = label_embeddings.Families(taxonomy)
+    for node, parents in enumerate(taxonomy.parents):
+        level = taxonomy.level_slices[taxonomy.levels[node] - 1]
+        related = {other for other in range(level.start, level.stop) if set(parents) & set(taxonomy.parents[other])}
+        assert families.of(node) == related
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records how many elements the largest tensor has that is made meanwhile."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **kwargs or {})
+        for tensor in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(tensor, torch.Tensor):
+                self.size = max(self.size, tensor.numel())
+        return made
+
+
+@pytest.fixture
+def large() -> tuple[torch.Tensor, Taxonomy]:
+    """3,000 labels, a tenth of them top nodes, below each nine."""
+    taxonomy = Taxonomy([(ROOT, f"{n}") for n in range(300)] + [(f"{n % 300}", f"{n}") for n in range(300, 3000)])
+    return torch.randn(3000, 16, generator=torch.Generator().manual_seed(0)), taxonomy
+
+
+def test_neighbours_of_many_labels_are_those_of_all_pairs_in_little_memory(
+    large: tuple[torch.Tensor, Taxonomy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeddings, taxonomy = large
+    monkeypatch.setattr(label_embeddings, "_CELLS", 100_000)
+    nodes = torch.arange(1, 3000, 2)
+    with LargestTensor() as largest:
+        found = label_embeddings.neighbours(embeddings, taxonomy, nodes)
+    assert largest.size <= 100_000
+    levels = torch.tensor(taxonomy.levels)
+    rows = torch.nn.functional.normalize(embeddings - embeddings.mean(dim=0), dim=-1)
+    pairs = (rows @ rows.T).masked_fill(levels[:, None] != levels, -torch.inf).fill_diagonal_(-torch.inf)
+    cosines, near = pairs[nodes].topk(3, dim=1)
+    torch.testing.assert_close(found.cosines, cosines)
+    assert torch.equal(found.nodes, near)
+
+
+def test_of_a_large_taxonomy_a_sample_has_rows_and_their_neighbours_are_of_all(
+    large: tuple[torch.Tensor, Taxonomy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeddings, taxonomy = large
+    whole = partial(label_embeddings.table, -embeddings, embeddings, taxonomy)
+    monkeypatch.setattr(label_embeddings, "_project", lambda rows: rows[:, :2])
+    monkeypatch.setattr(label_embeddings, "_SAMPLE", 3000)
+    every, share, chance = whole(), label_embeddings.sibling_share(embeddings, taxonomy), 8 / 2699
+    assert len(every) == 3000
+    assert label_embeddings.chance(taxonomy) == pytest.approx(chance)
+    monkeypatch.setattr(label_embeddings, "_SAMPLE", 500)
+    some = whole()
+    assert len(some) == 500
+    assert some["level"].value_counts()[1] == pytest.approx(50, abs=20)
+    pd.testing.assert_frame_equal(some, every.set_index("label").loc[some["label"]].reset_index()[list(some)])
+    assert label_embeddings.sibling_share(embeddings, taxonomy) == pytest.approx(share, abs=0.02)
+    assert label_embeddings.chance(taxonomy) == pytest.approx(chance)

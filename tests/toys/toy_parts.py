@@ -17,8 +17,7 @@ from ptmt_lightning.decisions import DECISIONS
 from ptmt_lightning.losses import LabelLoss, level_sums
 from ptmt_lightning.metrics import METRICS, Counts
 from ptmt_lightning.models.encoder import TextBatch, TextClassifier
-from ptmt_lightning.training import artifacts
-from ptmt_lightning.training.artifacts import FinishedRun, Tables
+from ptmt_lightning.training.artifacts import OUTPUTS, FinishedRun, Tables
 
 # ---- a system ----
 
@@ -120,4 +119,4 @@ def _toy_output(run: FinishedRun) -> Tables:
     return {}
 
 
-artifacts.OUTPUTS = (*artifacts.OUTPUTS, _toy_output)
+OUTPUTS["toy.txt"] = _toy_output
