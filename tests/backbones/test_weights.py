@@ -98,6 +98,7 @@ def test_sizes_that_no_model_has_are_refused_before_anything_is_made(tmp_path: P
         Pretrained(str(folder)).load([])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts", ["shared", "per_document"])
 def test_a_trained_model_without_any_one_tensor_does_not_open(
     tmp_path: Path, toy_taxonomy: Taxonomy, prompts: Prompts

@@ -76,6 +76,7 @@ def test_threads_that_download_at_once_do_so_once(folder: Path, mirror: Mirror) 
     assert mirror.requests == [f"/{ZIP}"]
 
 
+@pytest.mark.slow
 def test_processes_that_download_at_once_do_so_once(folder: Path, mirror: Mirror) -> None:
     command = [*warm_ptmt(), "data", "download", "bgc", "--path", str(folder)]
     command += ["--mirror", mirror.url]

@@ -249,6 +249,7 @@ def _open_at_the_signal(raw: Path, folder: Path, name: str, start: Barrier) -> N
     (folder / f"{name}.json").write_text(json.dumps(contents(documents)))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_make_one_cache(raw: Path, tmp_path: Path, tokenizer: BertTokenizer) -> None:
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(2)

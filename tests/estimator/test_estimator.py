@@ -81,6 +81,7 @@ def test_checks_without_data(check: Any) -> None:
     check("PTMTClassifier", made())
 
 
+@pytest.mark.slow
 def test_what_the_checks_with_numbers_ask_of_fit_and_predict(fitted: PTMTClassifier) -> None:
     settings = fitted.get_params()
     state = {**vars(fitted)}

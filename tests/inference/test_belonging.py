@@ -248,6 +248,7 @@ def replaced(name: str, old: str, new: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(re.sub(old, new, (folder / name).read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -301,6 +302,7 @@ def test_inputs_that_no_batch_has_are_refused(openvino: Path) -> None:
 # ---- nothing that is opened runs code ----
 
 
+@pytest.mark.slow
 def test_a_program_is_opened_only_where_it_is_trusted(model: Path, tmp_path: Path) -> None:
     export_model(str(model), tmp_path / "program", file_format="torch_export")
     with pytest.raises(ValueError, match=r"model\.pt2 can run code when it is opened; give --trust \(trust=True\)"):

@@ -32,6 +32,7 @@ def toy_backbone(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_all_of_them_in_one_run_from_the_command_line(tmp_path: Path) -> None:
     done = start(
         tmp_path, "--config-dir", str(TOYS / "conf"), "model=toy", "model.scale=2", "loss=toy", "dataset=toy",

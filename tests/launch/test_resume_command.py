@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from conftest import TOY_DOCUMENTS, TOY_EDGES, write_folder
 from helpers import only_run, start, toy_arguments
 from omegaconf import OmegaConf
@@ -46,6 +47,7 @@ def test_a_finished_run_goes_on_for_longer_where_it_was_moved_to(toy_folder: Pat
     assert all(path.read_bytes() != before[path] for path in pictures if "figures" in path.parent.name)
 
 
+@pytest.mark.slow
 def test_a_new_run_starts_from_a_finished_one_on_a_grown_taxonomy(toy_folder: Path, tmp_path: Path) -> None:
     """By the command that a finished run without checkpoints names; and the new run can be resumed."""
     toy = [argument for argument in toy_arguments(toy_folder) if argument != "keep_checkpoints=true"]

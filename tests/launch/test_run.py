@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from warm import warm_python
 
 
+@pytest.mark.slow
 def test_whole_run_with_csv_and_wandb_offline(toy_folder: Path, tmp_path: Path) -> None:
     done = start_afresh(tmp_path, *toy_arguments(toy_folder), "logger=many")
     assert done.returncode == 0, done.stderr
@@ -104,6 +105,7 @@ def test_multirun_with_ranks_of_its_own_for_each_job(toy_folder: Path, tmp_path:
     assert found[1]["group"] == found[2]["group"] is not None
 
 
+@pytest.mark.slow
 def test_multirun_in_one_process_on_several_devices_is_refused(tmp_path: Path) -> None:
     arguments = ["-m", "backbone=tiny", "trainer=ddp", "trainer.accelerator=cpu", "hydra/launcher=basic"]
     done = start(tmp_path, *arguments)

@@ -74,6 +74,7 @@ def test_what_is_left_of_a_run_that_can_not_go_on_is_removed(tmp_path: Path) -> 
     RunFolder(tmp_path / "not/there").clear()
 
 
+@pytest.mark.slow
 def test_a_second_run_into_the_same_folder_from_the_command_line(toy_folder: Path, tmp_path: Path) -> None:
     arguments = [*toy_arguments(toy_folder), f"hydra.run.dir={tmp_path / 'mine'}", "trainer.max_epochs=1"]
     first = start(tmp_path, *arguments)

@@ -143,6 +143,7 @@ def test_a_choice_that_is_near_to_none_gets_the_list_alone() -> None:
         check_overrides(["model=xyz"])
 
 
+@pytest.mark.slow
 def test_every_key_that_is_suggested_exists() -> None:
     for key in set(_MEANT.values()):
         if key not in ("experiment", "logger", "hydra.sweeper.n_trials"):  # groups, and a key of searches

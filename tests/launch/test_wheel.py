@@ -1,4 +1,4 @@
-"""An installation from a wheel, in an environment of its own: it trains, sweeps and searches without a checkout."""
+"""An installation from a wheel, in an environment of its own: it trains and searches without a checkout."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT_DIR
+from conftest import ROOT_DIR, write_toy
 from omegaconf import OmegaConf
 
 pytestmark = pytest.mark.slow
 
 TINY = [
-    "dataset=sample", "dataset.train_fraction=0.1", "backbone=tiny", "backbone.hidden_size=32", "backbone.num_layers=1",
+    "backbone=tiny", "backbone.hidden_size=32", "backbone.num_layers=1",
     "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "trainer.max_epochs=1", "test=false",
     "trainer.enable_progress_bar=false", "callbacks.progress_bar=null", "logger=none",
 ]  # fmt: skip
@@ -78,7 +78,8 @@ def test_the_package_of_the_wheel_has_its_own_configurations(commands: Path, tmp
 
 def test_it_trains_on_two_devices_with_a_users_configuration(commands: Path, tmp_path: Path) -> None:
     (tmp_path / "mine/dataset").mkdir(parents=True)
-    (tmp_path / "mine/dataset/mine.yaml").write_text("defaults: [sample]\nname: mine\n")
+    (tmp_path / "mine/dataset/mine.yaml").write_text("defaults: [jsonl]\nname: mine\npath: toy\nbatch_size: 2\n")
+    write_toy(tmp_path / "toy")
     ranks = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     arguments = [*TINY, *ranks, "dataset=mine", "hydra.run.dir=run", "--config-dir", "mine"]
     run(commands / "ptmt", "train", *arguments, cwd=tmp_path)
@@ -86,15 +87,18 @@ def test_it_trains_on_two_devices_with_a_users_configuration(commands: Path, tmp
     assert (result["dataset"], result["num_devices"], result["steps"]) == ("mine", 2, 2)
 
 
-def test_it_sweeps(commands: Path, tmp_path: Path) -> None:
-    run(commands / "ptmt", "train", "-m", *TINY, "trainer=cpu", "seed=0,1", cwd=tmp_path)
-    results = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/sample/ptmt/*/result.json")]
-    assert sorted(result["seed"] for result in results) == [0, 1]
-
-
 def test_it_searches(commands: Path, tmp_path: Path) -> None:
-    arguments = ["search=ptmt", "trainer=cpu", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=random"]
+    """Two jobs of a sweep, from the plugins of the wheel."""
+    write_toy(tmp_path / "toy")
+    arguments = [
+        "dataset=jsonl",
+        "dataset.path=toy",
+        "search=ptmt",
+        "trainer=cpu",
+        "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.sampler=random",
+    ]
     run(commands / "ptmt", "train", *TINY, *arguments, cwd=tmp_path)
-    results = OmegaConf.load(tmp_path / "outputs/studies/sample-ptmt/optimization_results.yaml")
+    results = OmegaConf.load(tmp_path / "outputs/studies/toy-ptmt/optimization_results.yaml")
     assert results.trials == {"complete": 2}
-    assert results.command.startswith("ptmt train dataset=sample ")
+    assert results.command.startswith("ptmt train backbone=tiny ")

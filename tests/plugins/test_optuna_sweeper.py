@@ -80,7 +80,8 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, changes: dict[s
         OptunaSweeper(**settings | changes)
 
 
-@pytest.mark.parametrize("sampler", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("gp", "tpe")), "random"])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["gp", "random"])
 def test_a_study_goes_on_where_it_ended_and_draws_what_a_whole_one_would(
     tmp_path: Path, start: Start, sampler: str
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_study_goes_on_where_it_ended_and_draws_what_a_whole_one_would(
     assert OmegaConf.load(tmp_path / "parts/4/config.yaml").run.group == "s"
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_with_no_trial_lost_or_repeated(tmp_path: Path, start: Start) -> None:
     arguments = [*SEARCH, "hydra.sweeper.n_trials=6", "hydra.sweeper.sampler=random", "hydra.launcher.n_jobs=2"]
     process = start(*arguments, "seconds=2")
@@ -162,6 +164,7 @@ def test_failed_trials_are_named_and_the_search_goes_on(tmp_path: Path, start: S
     }
 
 
+@pytest.mark.slow
 def test_a_study_with_other_settings_is_refused(tmp_path: Path, start: Start) -> None:
     process = start(*SEARCH, "hydra.sweeper.n_trials=1")
     process.communicate(timeout=120)

@@ -19,6 +19,7 @@ from processes import is_running, pids, wait_for
 from ptmt_lightning.launch.devices import share_of_devices
 
 
+@pytest.mark.slow
 def test_jobs_are_processes_that_know_nothing_of_ranks_and_share_a_group(tmp_path: Path, start: Start) -> None:
     ranks = {"WORLD_SIZE": "4", "LOCAL_RANK": "1", "SLURM_PROCID": "1", "TORCHELASTIC_RUN_ID": "x", "MASTER_PORT": "1"}
     process = start("x=1,2,3", "hydra.launcher.n_jobs=2", "hydra.verbose=true", OMP_NUM_THREADS="2", **ranks)
@@ -36,6 +37,7 @@ def test_jobs_are_processes_that_know_nothing_of_ranks_and_share_a_group(tmp_pat
     assert "[HYDRA] Hydra" in (tmp_path / "out/0/job.log").read_text()  # hydra.verbose is the job's, too
 
 
+@pytest.mark.slow
 def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_folder(tmp_path: Path, start: Start) -> None:
     process = start("do=score,fail", "x=1,2")
     output, _ = process.communicate(timeout=120)

@@ -59,6 +59,7 @@ def keys(node: dict[Any, Any], prefix: str = "") -> Iterator[str]:
 # ---- what panels name ----
 
 
+@pytest.mark.slow
 def test_every_metric_is_one_that_runs_log(content: dict[str, Any], toy_folder: Path, tmp_path: Path) -> None:
     logged, recorded = set(), b""
     for system, setting in (("ptmt", "model.alpha=0.1"), ("bert_ml", "backbone.num_layers=3")):

@@ -357,11 +357,8 @@ def test_labels_of_one_name_are_shown_each_for_itself(tmp_path: Path, browser: B
             assert float(row.locator(".p").text_content() or "") == pytest.approx(probability, abs=1e-3)
 
 
-@pytest.mark.parametrize("changes", [{"decoding": "best_path"}, {"decoding": "top_k", "top_k": 1}])
-def test_a_model_without_thresholds_shows_what_the_server_predicts(
-    tmp_path: Path, browser: Browser, changes: dict[str, Any]
-) -> None:
-    with served(tmp_path, **changes) as server, browser.new_context() as context:
+def test_a_model_without_thresholds_shows_what_the_server_predicts(tmp_path: Path, browser: Browser) -> None:
+    with served(tmp_path, decoding="best_path") as server, browser.new_context() as context:
         page = context.new_page()
         page.goto(server.url)
         predict(page, "m n o")

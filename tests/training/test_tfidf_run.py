@@ -125,6 +125,7 @@ def test_a_monitor_that_it_has_not_is_refused(toy_folder: Path, tmp_path: Path) 
 # ---- the command line ----
 
 
+@pytest.mark.slow
 def test_the_command_line_tells_what_is_not_used_and_writes_down_what_is(toy_folder: Path, tmp_path: Path) -> None:
     arguments = [
         *toy_arguments(toy_folder),

@@ -123,7 +123,7 @@ def assert_artifacts_are_those_of_the_run(run_dir: Path, result: dict[str, Any])
     assert json.loads(model["metadata"])["test"] == result["test"]
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_offline_run_has_what_the_folder_has(toy_folder: Path, tmp_path: Path, ranks: int) -> None:
     devices = ["trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={ranks}"]
     arguments = [*toy_arguments(toy_folder), *devices, *LEARNS, "model.tune_threshold=level"]
@@ -153,6 +153,7 @@ def test_an_offline_run_has_what_the_folder_has(toy_folder: Path, tmp_path: Path
     assert run["git"]["commit"] == result["git_sha"]
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_are_runs_of_one_group(toy_folder: Path, tmp_path: Path) -> None:
     done = start(tmp_path, "-m", *toy_arguments(toy_folder), *LEARNS, "trainer.max_epochs=1", "seed=0,1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -164,6 +165,7 @@ def test_jobs_of_a_sweep_are_runs_of_one_group(toy_folder: Path, tmp_path: Path)
     assert {json.loads((folder / "result.json").read_text())["group"] for folder in folders} == {group}
 
 
+@pytest.mark.slow
 def test_an_experiment_is_the_group_of_a_single_run(toy_folder: Path, tmp_path: Path) -> None:
     arguments = [*toy_arguments(toy_folder), "experiment=without_count", "logger=wandb", "trainer.max_epochs=1"]
     done = start(tmp_path, *arguments, "logger.wandb.name=chosen", "logger.wandb.log_model=true")
@@ -176,6 +178,7 @@ def test_an_experiment_is_the_group_of_a_single_run(toy_folder: Path, tmp_path: 
     assert places == {str(path) for path in (run_dir / "model").iterdir()}  # to be read there: no copy on disk
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_one_run_with_one_test(toy_folder: Path, tmp_path: Path) -> None:
     done = start(tmp_path, *toy_arguments(toy_folder), *LEARNS, "trainer.max_epochs=1", "test=false")
     assert done.returncode == 0, done.stdout + done.stderr
