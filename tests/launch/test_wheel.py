@@ -90,15 +90,9 @@ def test_it_trains_on_two_devices_with_a_users_configuration(commands: Path, tmp
 def test_it_searches(commands: Path, tmp_path: Path) -> None:
     """Two jobs of a sweep, from the plugins of the wheel."""
     write_toy(tmp_path / "toy")
-    arguments = [
-        "dataset=jsonl",
-        "dataset.path=toy",
-        "search=ptmt",
-        "trainer=cpu",
-        "hydra.sweeper.n_trials=2",
-        "hydra.sweeper.sampler=random",
-    ]
-    run(commands / "ptmt", "train", *TINY, *arguments, cwd=tmp_path)
+    data = ["dataset=jsonl", "dataset.path=toy", "trainer=cpu"]
+    search = ["search=ptmt", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler=random"]
+    run(commands / "ptmt", "train", *TINY, *data, *search, cwd=tmp_path)
     results = OmegaConf.load(tmp_path / "outputs/studies/toy-ptmt/optimization_results.yaml")
     assert results.trials == {"complete": 2}
     assert results.command.startswith("ptmt train backbone=tiny ")
