@@ -87,8 +87,8 @@ def compare_both(ours: Resampled, baseline: Resampled) -> Comparison:
 
     Each resample draws seeds and, once for all of these, documents, on which all runs were tested. Seeds that both
     sides have are drawn together; where there are fewer than two of them, each side's are drawn alone. One seed fewer
-    is drawn than there are, which makes the variance right (Rao and Wu 1988); with few seeds the interval is still too
-    narrow.
+    is drawn than there are, which makes the variance of seeds right (Rao and Wu 1988). What a run alone gets wrong of a
+    document counts twice, which widens the interval (Owen 2007); with few seeds it may still be too narrow.
 
     Raises:
         ValueError: a side has a single seed, or the two were tested on different documents.
