@@ -19,6 +19,7 @@ from ptmt_lightning.models.bert_ml import BERTML
 from ptmt_lightning.models.frozen import FrozenEncoder
 from ptmt_lightning.models.gacaps import GACaps
 from ptmt_lightning.models.hbgl import HBGL
+from ptmt_lightning.models.hpt import HPT
 from ptmt_lightning.taxonomy import Taxonomy
 
 TEXTS = [str(document["text"]) for document in TOY_DOCUMENTS]
@@ -29,6 +30,7 @@ PEERS: dict[str, tuple[type[HTCModel], dict[str, Any]]] = {
     "frozen": (FrozenEncoder, {}),
     "gacaps": (GACaps, {"num_features": 6, "capsule_size": 4}),
     "hbgl": (HBGL, {"pretraining_steps": 0}),
+    "hpt": (HPT, {}),
 }
 SYSTEMS = ("ptmt", *PEERS)
 ENGINES = {"onnx": OnnxScorer, "openvino": OpenVinoScorer, "torch_export": ProgramScorer}

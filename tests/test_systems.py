@@ -15,6 +15,7 @@ SYSTEMS = {
     "bert": [],
     "bert_ml": ["backbone.num_layers=3"],
     "hbgl": ["model.pretraining_steps=20"],
+    "hpt": ["model.mlm_weight=0.1"],
     "frozen": ["backbone.hidden_size=256", "optimizer.learning_rate=3e-2"],
     "gacaps": ["model.num_features=32", "model.capsule_size=8", "model.frozen_epochs=1"],
 }

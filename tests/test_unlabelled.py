@@ -21,6 +21,7 @@ from ptmt_lightning.models.bert_ml import BERTML
 from ptmt_lightning.models.frozen import FrozenEncoder
 from ptmt_lightning.models.gacaps import GACaps
 from ptmt_lightning.models.hbgl import HBGL
+from ptmt_lightning.models.hpt import HPT
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.thresholds import tune_thresholds
@@ -60,7 +61,7 @@ def test_the_expected_number_of_its_labels_is_none(toy_taxonomy: Taxonomy) -> No
 
 
 @pytest.mark.parametrize("number", [0, 2], ids=["none labelled", "some labelled"])
-@pytest.mark.parametrize("system", [PTMT, BERTClassifier, BERTML, HBGL, GACaps, FrozenEncoder])
+@pytest.mark.parametrize("system", [PTMT, BERTClassifier, BERTML, HBGL, GACaps, HPT, FrozenEncoder])
 def test_the_loss_of_a_batch_is_finite(system: type[HTCModel], number: int, toy_taxonomy: Taxonomy) -> None:
     torch.manual_seed(0)
     backbone, tokenizer, max_length = tiny_source(num_layers=3).load(document["text"] for document in TOY_DOCUMENTS)  # type: ignore[misc]

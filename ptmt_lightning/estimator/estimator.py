@@ -39,6 +39,7 @@ from ptmt_lightning.models.bert_ml import BERTML
 from ptmt_lightning.models.frozen import FrozenEncoder
 from ptmt_lightning.models.gacaps import GACaps
 from ptmt_lightning.models.hbgl import HBGL
+from ptmt_lightning.models.hpt import HPT
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.run_folder.paths import RunFolder
 from ptmt_lightning.taxonomy import Taxonomy
@@ -48,7 +49,7 @@ from ptmt_lightning.training.trainer import make_trainer
 from ptmt_lightning.utils.checks import check_range
 
 SYSTEMS: Mapping[str, type[HTCModel]] = {
-    kind.system: kind for kind in (PTMT, BERTClassifier, BERTML, FrozenEncoder, GACaps, HBGL)
+    kind.system: kind for kind in (PTMT, BERTClassifier, BERTML, FrozenEncoder, GACaps, HBGL, HPT)
 }
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -69,8 +70,8 @@ class PTMTClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         backbone: the language model: ``minilm`` for all-MiniLM-L6-v2, a folder, a name of the Hugging Face hub,
             ``tiny`` for a small one with random weights, or an object such as ``Pretrained(name, max_length=128)``.
-        model: the system: ``ptmt``, ``bert``, ``bert_ml``, ``frozen``, ``gacaps``, ``hbgl``; or a class of one, or a
-            ``functools.partial`` of a class with settings.
+        model: the system: ``ptmt``, ``bert``, ``bert_ml``, ``frozen``, ``gacaps``, ``hbgl``, ``hpt``; or a class of
+            one, or a ``functools.partial`` of a class with settings.
         taxonomy: file of the taxonomy, or all label paths in a form of the above; None for those of the texts.
         max_epochs: passes over the training texts.
         max_steps: training steps after which training ends, if that is sooner; -1 for no such end.

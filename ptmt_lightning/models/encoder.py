@@ -16,6 +16,7 @@ class TextClassifier(TextNetwork, HTCModel):
     """Base class of systems that put a head of their own on an encoder.
 
     Args:
+        scores_tokens: whether the backbone's own tokens are scored in training, as in a masked-LM loss.
         shared: settings of all systems, see :class:`~ptmt_lightning.models.base.HTCModel`.
 
     Raises:
@@ -24,7 +25,7 @@ class TextClassifier(TextNetwork, HTCModel):
 
     uses_transform = False  # whether the transform of the masked-LM head is used, and therefore trained
 
-    def __init__(self, **shared: Any) -> None:
+    def __init__(self, *, scores_tokens: bool = False, **shared: Any) -> None:
         super().__init__(**shared)
         if self.backbone.family.form != "encoder":
             raise ValueError(
@@ -39,7 +40,8 @@ class TextClassifier(TextNetwork, HTCModel):
             )
         if self.backbone.learned is not None:
             tell_encoder_only(self.backbone.learned.source)
-        self.backbone.freeze_output()
+        if not scores_tokens:
+            self.backbone.freeze_output()
         if not self.uses_transform:
             for parameter in self.backbone.head_parameters():
                 parameter.requires_grad_(False)

@@ -37,18 +37,13 @@ class Difference(NamedTuple):
         """The tests that a claim stands on: Welch's where seeds could not be paired."""
         return {name: found for name, found in self.tested.items() if name != "welch" or "seeds" not in self.tested}
 
-    @property
-    def is_within_chance(self) -> bool:
-        """Whether a test says that chance may have made the difference."""
-        return any(found.p_holm >= LEVEL for found in self.deciding.values())
+    def holds(self, sign: int) -> bool:
+        """Return whether all tests that could be made say that the difference has this sign, 1 or -1, beyond chance.
 
-    @property
-    def is_beyond_chance(self) -> bool:
-        """Whether the test over both held, and those over documents and over seeds, too.
-
-        With few seeds the bootstrap of both is too sure; Student's test is not.
+        A claim needs the test over both among them. That alone does not do: with few seeds its bootstrap is too sure,
+        which Student's test is not.
         """
-        return "both" in self.tested and not self.is_within_chance
+        return all(found.p_holm < LEVEL and sign * found.difference > 0 for found in self.deciding.values())
 
 
 class _Side(NamedTuple):

@@ -13,7 +13,7 @@ from ptmt_lightning.reporting.report import check_baseline, configurations
 from ptmt_lightning.reporting.significance import Comparison
 from ptmt_lightning.run_folder.finished import Run, headings
 
-MOST_COMPARED = 12  # configurations of a data set, the best ones: each takes a thousand scores of each of its runs
+MOST_COMPARED = 12  # configurations of a data set, the best ones: each takes two thousand scores of each of its runs
 
 COSTS = {
     "fit_minutes": ("training", "device minutes", ".3g"),
@@ -55,7 +55,7 @@ class Finding(NamedTuple):
             rival = self.configurations[1]
             sign, difference = -1, rival.difference
         return [
-            f"{best.name} {_verb(difference)} with {place}: {best.mean - rival.mean:.4f} more than {rival.name}.",
+            f"{best.name} {_verb(difference, sign)} with {place}: {best.mean - rival.mean:.4f} more than {rival.name}.",
             *_chances(difference, sign),
             _costs(best, rival),
         ]
@@ -164,13 +164,13 @@ def _second(ordered: Sequence[Values], names: Mapping[Values, tuple[str, str]]) 
     return next(others, ordered[min(1, len(ordered) - 1)])
 
 
-def _verb(difference: Difference) -> str:
+def _verb(difference: Difference, sign: int) -> str:
     """Return what a configuration in front does; it wins only where the test of seeds and documents held, too."""
     if not difference.tested:
         return "is ahead, which is not tested,"
-    if difference.is_within_chance:
+    if not difference.holds(sign):
         return "is ahead, but within the range of chance,"
-    if difference.is_beyond_chance:
+    if "both" in difference.tested:
         return "wins"
     tested, other = ("documents", "seeds") if "documents" in difference.tested else ("seeds", "documents")
     return f"is ahead by a test over {tested}, while {other} are not tested,"

@@ -150,10 +150,7 @@ def cells(rows: pd.DataFrame) -> Cells:
     best = best.where(rivals["runs"].transform("size") > 1)  # a single row is not the best of anything
     texts, bests = [], []
     for (_, row), (_, highest) in zip(rows.iterrows(), best.iterrows(), strict=True):
-        scores = [
-            f"{row[f'{metric}_mean']:.4f}" + (f" ± {row[f'{metric}_std']:.4f}" if row["runs"] > 1 else "")
-            for metric in metrics
-        ]
+        scores = [_score(row[f"{metric}_mean"], row[f"{metric}_std"]) for metric in metrics]
         last = [_difference(row)] if "difference" in rows else []
         last += [*(_comparison(row, name) for name in tests), f"{row['fit_minutes']:.1f}"]
         texts.append([*(row[key] for key in settings), str(row["runs"]), *scores, *last])
@@ -163,13 +160,22 @@ def cells(rows: pd.DataFrame) -> Cells:
     return Cells(names, texts, bests)
 
 
+def _score(mean: float, deviation: float) -> str:
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.4f}" + ("" if math.isnan(deviation) else f" ± {deviation:.4f}")
+
+
 def _difference(row: pd.Series[Any]) -> str:
     return "-" if math.isnan(row["difference"]) else f"{row['difference']:+.4f}"
 
 
 def _comparison(row: pd.Series[Any], test: str) -> str:
     low, high, p, p_holm = (row[f"{test}_{field}"] for field in ("low", "high", "p", "p_holm"))
-    return "-" if math.isnan(p) else f"[{low:+.4f}, {high:+.4f}] {p:.3f} ({p_holm:.3f})"
+    if math.isnan(p):
+        return "-"
+    texts = ["<0.001" if value < 0.001 else f"{value:.3f}" for value in (p, p_holm)]
+    return f"[{low:+.4f}, {high:+.4f}] {texts[0]} ({texts[1]})"
 
 
 def show(made: Cells, console: Console) -> None:

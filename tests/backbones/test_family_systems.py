@@ -17,6 +17,7 @@ from ptmt_lightning.models.bert_ml import BERTML
 from ptmt_lightning.models.frozen import FrozenEncoder
 from ptmt_lightning.models.gacaps import GACaps
 from ptmt_lightning.models.hbgl import HBGL
+from ptmt_lightning.models.hpt import HPT
 from ptmt_lightning.taxonomy import Taxonomy
 
 
@@ -40,6 +41,7 @@ def test_the_other_systems_work_with_it_too(tmp_path: Path, model_type: str, toy
         (BERTML, {"dropout": 0.0, "num_layers": 2, **penalties}),
         (GACaps, capsules),
         (FrozenEncoder, {}),
+        (HPT, {}),
     ]
     for system, settings in systems:
         backbone, tokenizer, longest = opened(tmp_path / system.__name__, model_type)

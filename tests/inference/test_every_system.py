@@ -182,6 +182,10 @@ HEADS = {
         "capsules.weight", "capsules.bias", "capsules.vote_scale",
     },
     "hbgl": {"label_rows", "output_bias"},
+    "hpt": {
+        "label_rows", "prompt_rows", "slot_row", "label_bias", "graph.0.project.weight", "graph.0.bias",
+        "graph.0.of_node.weight", "graph.0.of_neighbour.weight", "graph.0.norm.weight", "graph.0.norm.bias",
+    },
 }  # fmt: skip
 
 

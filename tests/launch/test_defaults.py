@@ -19,7 +19,7 @@ from ptmt_lightning.launch.run_name import register_resolvers
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.training.trainer import make_trainer
 
-SYSTEMS = ("ptmt", "bert", "bert_ml", "hbgl", "gacaps", "frozen")
+SYSTEMS = ("ptmt", "bert", "bert_ml", "hbgl", "gacaps", "hpt", "frozen")
 
 
 def composed(*arguments: str) -> DictConfig:

@@ -187,7 +187,9 @@ def test_only_folders_of_the_run_itself_are_removed(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "work/outputs").exists()
 
 
-@pytest.mark.parametrize(("model", "prune"), [("ptmt", True), ("bert_ml", False), ("hbgl", False), ("gacaps", False)])
+@pytest.mark.parametrize(
+    ("model", "prune"), [("ptmt", True), *((n, False) for n in ("bert_ml", "hbgl", "gacaps", "hpt"))]
+)
 def test_peers_do_not_prune_by_default(model: str, prune: bool) -> None:
     with initialize_config_dir(str(ROOT_DIR / "conf"), version_base="1.3"):
         assert compose("config", [f"model={model}"]).model.prune is prune

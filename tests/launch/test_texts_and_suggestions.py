@@ -138,7 +138,7 @@ def test_nothing_is_suggested_where_nothing_is_near(key: str) -> None:
 
 def test_a_choice_that_is_near_to_none_gets_the_list_alone() -> None:
     with pytest.raises(
-        ValueError, match=r"^model=xyz: no model 'xyz'\. Known: bert, bert_ml, frozen, gacaps, hbgl, ptmt, tfidf$"
+        ValueError, match=r"^model=xyz: no model 'xyz'\. Known: bert, bert_ml, frozen, gacaps, hbgl, hpt, ptmt, tfidf$"
     ):
         check_overrides(["model=xyz"])
 

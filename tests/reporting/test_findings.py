@@ -135,13 +135,13 @@ def test_a_lead_without_predictions_and_seeds_is_not_tested(tmp_path: Path, capl
 def test_a_lead_over_documents_and_seeds_that_holm_does_not_leave_is_not_said_to_win() -> None:
     held, lost = (Comparison(0.1, 0.05, 0.15, 0.01, p_holm, 6) for p_holm in (0.04, 0.06))
     tests = {"documents": held, "seeds": held, "welch": lost, "both": held}
-    assert Difference(tests, {}).is_beyond_chance
-    assert not Difference(tests | {"both": lost}, {}).is_beyond_chance
-    assert not Difference(tests | {"seeds": lost}, {}).is_beyond_chance
+    assert Difference(tests, {}).holds(1)
+    assert not Difference(tests, {}).holds(-1)
+    assert not Difference(tests | {"both": lost}, {}).holds(1)
+    assert not Difference(tests | {"seeds": lost}, {}).holds(1)
+    assert not Difference(tests | {"seeds": held._replace(difference=-0.1)}, {}).holds(1)  # of the shared ones
     del tests["seeds"]  # then Welch's counts
-    assert not Difference(tests, {}).is_beyond_chance
-    assert not Difference({"documents": held, "welch": held}, {}).is_beyond_chance
-    assert not Difference({}, {}).is_beyond_chance
+    assert not Difference(tests, {}).holds(1)
 
 
 def test_p_values_are_corrected_for_all_data_sets_of_a_report(folder: Path) -> None:

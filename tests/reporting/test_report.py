@@ -91,8 +91,9 @@ def test_a_score_that_is_none_is_said(tmp_path: Path, score: float | None, caplo
     result = json.loads((run / "result.json").read_text())
     result["test"]["h_f1_macro"] = score
     (run / "result.json").write_text(json.dumps(result))
-    [row] = table(find_runs([tmp_path])[0]).to_dict("records")
-    assert row["h_f1_macro_mean"] == 0.5
+    rows = table(find_runs([tmp_path])[0])
+    assert rows["h_f1_macro_mean"].tolist() == [0.5]
+    assert "nan" not in markdown(cells(rows))
     assert caplog.messages == [f"{tmp_path}/1 has no h_f1_macro, and does not count there"]
 
 
@@ -103,6 +104,7 @@ def test_a_metric_that_older_runs_lack(tmp_path: Path) -> None:
     (old / "result.json").write_text(json.dumps(result))
     rows = table(find_runs([tmp_path])[0])
     assert rows["h_auprc_mean"].isna().tolist() == [False, True]
+    assert "| 0.5000 | 0.2500 | - |" in markdown(cells(rows))
 
 
 def test_markdown_and_latex_mark_the_best_and_escape(runs_folder: Path) -> None:
@@ -241,7 +243,7 @@ def test_differences_to_a_baseline(tmp_path: Path, caplog: pytest.LogCaptureFixt
     rows = table(find_runs([tmp_path])[0], metrics=["h_f1_macro"], baseline="variant=b")
     lines = {line.split(" | ")[0]: line for line in markdown(cells(rows)).splitlines()}
     assert "| h_f1_macro to baseline | over documents, p (Holm of 1) | minutes |" in lines["| variant"]
-    assert "| +0.5000 | [+0.5000, +0.5000] 0.002 (0.002) |" in lines["| a"]
+    assert "| +0.5000 | [+0.5000, +0.5000] <0.001 (<0.001) |" in lines["| a"]
     assert "| - | - |" in lines["| b"]
     assert "| +0.0000 | - |" in lines["| c"]
     assert [record.getMessage() for record in caplog.records] == [

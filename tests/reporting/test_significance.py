@@ -75,7 +75,7 @@ def _has(name: str, paths: list[list[str]]) -> bool:
 
 def test_documents_are_drawn_with_replacement_and_alike_each_time() -> None:
     first, again = torch.cat([*_resamples(50)]), torch.cat([*_resamples(50)])
-    assert first.shape == (1000, 50)
+    assert first.shape == (2000, 50)
     assert torch.equal(first, again)
     assert (first == 0).float().mean().item() == pytest.approx((1 - 1 / 50) ** 50, abs=0.02)
 
@@ -99,7 +99,7 @@ def test_a_clear_difference_has_the_least_p_and_the_other_sign_the_other_way_rou
     )
     found, turned = compare_documents(good, bad), compare_documents(bad, good)
     assert 0 < found.low < found.difference < found.high
-    assert found.p == turned.p == pytest.approx(2 / 1001)
+    assert found.p == turned.p == pytest.approx(2 / 2001)
     assert (turned.difference, turned.low) == pytest.approx((-found.difference, -found.high))
 
 
@@ -141,6 +141,9 @@ def test_what_cannot_be_scored(tmp_path: Path) -> None:
     run.result["test"]["h_f1_macro"] = 0.25
     message = rf"run: predictions\.jsonl gives h_f1_macro={whole:.6f}, result\.json has 0\.250000; test it again$"
     with pytest.raises(ValueError, match=message):
+        resample([run], "h_f1_macro")
+    run.result["test"]["h_f1_macro"] = None
+    with pytest.raises(ValueError, match=r"run has no h_f1_macro$"):
         resample([run], "h_f1_macro")
     for content, problem in (("", "no documents"), ('{"id": "d0"', "JSONDecodeError"), ('{"id": "d0"}', "'labels'")):
         (run.folder / "predictions.jsonl").write_text(content)

@@ -21,6 +21,7 @@ from ptmt_lightning.models.bert_ml import BERTML
 from ptmt_lightning.models.frozen import FrozenEncoder
 from ptmt_lightning.models.gacaps import GACaps
 from ptmt_lightning.models.hbgl import HBGL
+from ptmt_lightning.models.hpt import HPT
 from ptmt_lightning.models.ptmt.module import PTMT
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.run_folder.finished import differing, find_runs
@@ -119,7 +120,7 @@ def test_without_test_batches_there_is_no_test(toy_folder: Path, tmp_path: Path)
     assert (tmp_path / "run/model").is_dir()
 
 
-@pytest.mark.parametrize("system", [BERTClassifier, BERTML, HBGL, GACaps, FrozenEncoder])
+@pytest.mark.parametrize("system", [BERTClassifier, BERTML, HBGL, GACaps, HPT, FrozenEncoder])
 def test_every_system_needs_no_settings(system: type[HTCModel], toy_folder: Path, tmp_path: Path) -> None:
     data = HTCDataModule(str(toy_folder), cache_dir=str(tmp_path / "cache"))
     model = build(data, FromScratch(num_layers=3), system)

@@ -48,7 +48,18 @@ def label_logits(backbone: Backbone, taxonomy: Taxonomy, states_BKH: Tensor) -> 
         states_BKH: states of which the first are those of the slots.
     """
     size = len(taxonomy)
-    embeddings_VH, bias_V = backbone.new_output_rows[-size:], backbone.new_bias[-size:]
+    return level_logits(states_BKH, backbone.new_output_rows[-size:], backbone.new_bias[-size:], taxonomy)
+
+
+def level_logits(states_BKH: Tensor, embeddings_VH: Tensor, bias_V: Tensor, taxonomy: Taxonomy) -> Tensor:
+    """Return the scores of all nodes ``[B, V]``: the i-th state scores the labels of level i.
+
+    Args:
+        states_BKH: states of which the first are those of the levels.
+        embeddings_VH: output embeddings of labels.
+        bias_V: their biases.
+        taxonomy: hierarchy of the labels.
+    """
     levels = [states_BKH[:, i] @ embeddings_VH[nodes].T for i, nodes in enumerate(taxonomy.level_slices)]
     return torch.cat(levels, dim=-1) + bias_V
 

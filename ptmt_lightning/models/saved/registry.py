@@ -10,6 +10,7 @@ from ptmt_lightning.models.networks.cls import CLSNetwork
 from ptmt_lightning.models.networks.frozen import FrozenNetwork
 from ptmt_lightning.models.networks.gacaps import GACapsNetwork
 from ptmt_lightning.models.networks.hbgl import HBGLNetwork
+from ptmt_lightning.models.networks.hpt import HPTNetwork
 from ptmt_lightning.models.saved.encoder import SavedEncoder
 from ptmt_lightning.models.saved.ptmt import SavedPTMT
 from ptmt_lightning.models.saved.system import SavedSystem
@@ -24,4 +25,5 @@ SYSTEMS: dict[str, Callable[[Mapping[str, Any], Taxonomy], SavedSystem]] = {
     "frozen": partial(SavedEncoder.read, FrozenNetwork),
     "gacaps": partial(SavedEncoder.read, GACapsNetwork),
     "hbgl": partial(SavedEncoder.read, HBGLNetwork),
+    "hpt": partial(SavedEncoder.read, HPTNetwork),
 }
