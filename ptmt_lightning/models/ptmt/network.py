@@ -47,10 +47,11 @@ def label_logits(backbone: Backbone, taxonomy: Taxonomy, states_BKH: Tensor) -> 
         taxonomy: hierarchy of the labels.
         states_BKH: states of which the first are those of the slots.
     """
-    size = len(taxonomy)
-    embeddings_VH, bias_V = backbone.new_output_rows[-size:], backbone.new_bias[-size:]
-    levels = [states_BKH[:, i] @ embeddings_VH[nodes].T for i, nodes in enumerate(taxonomy.level_slices)]
-    return torch.cat(levels, dim=-1) + bias_V
+    rows_NH, size = backbone.new_output_rows, len(taxonomy)
+    # Split at once: the gradient of each slice would be a matrix of all rows.
+    _, *embeddings = rows_NH.split([len(rows_NH) - size, *taxonomy.level_sizes])
+    levels = [states_BKH[:, i] @ level.T for i, level in enumerate(embeddings)]
+    return torch.cat(levels, dim=-1) + backbone.new_bias[-size:]
 
 
 class PTMTNetwork(nn.Module):
