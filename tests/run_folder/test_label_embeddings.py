@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from largest_tensor import LargestTensor
 from random_taxonomies import trees_or_dags
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ptmt_lightning.run_folder import label_embeddings
 from ptmt_lightning.taxonomy import Taxonomy
@@ -118,19 +117,6 @@ def test_families_are_the_nodes_of_a_level_with_a_common_parent(edges: list[tupl
         level = taxonomy.level_slices[taxonomy.levels[node] - 1]
         related = {other for other in range(level.start, level.stop) if set(parents) & set(taxonomy.parents[other])}
         assert families.of(node) == related
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records how many elements the largest tensor has that is made meanwhile."""
-
-    size = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **kwargs or {})
-        for tensor in made if isinstance(made, (tuple, list)) else (made,):
-            if isinstance(tensor, torch.Tensor):
-                self.size = max(self.size, tensor.numel())
-        return made
 
 
 @pytest.fixture
