@@ -58,7 +58,8 @@ def label_sums(
         level_sizes: number of nodes on each level.
         focusing: settings of the loss.
     """
-    return LabelSums(*_LabelSums.apply(states, rows, bias, targets, tuple(level_sizes), focusing))
+    sums = _LabelSums.apply(states, rows, bias, targets, tuple(level_sizes), focusing)  # type: ignore[no-untyped-call]
+    return LabelSums(*sums)
 
 
 class _TrueNodes(NamedTuple):

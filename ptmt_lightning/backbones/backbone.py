@@ -165,7 +165,7 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def merged(self) -> PreTrainedModel:
         """Return a copy of the model with new tokens and low-rank updates merged into its matrices."""
-        model = copy.deepcopy(self.model)
+        model: PreTrainedModel = copy.deepcopy(self.model)
         for name, module in self.model.named_modules():
             if hasattr(module, "lora_A"):
                 layer: Any = model.get_submodule(name)
@@ -203,9 +203,8 @@ class Backbone(nn.Module):
     def add_token_rows(self, rows_NE: Tensor, bias_N: Tensor, output_rows_NE: Tensor | None = None) -> None:
         """Add tokens at the end of the vocabulary.
 
-        Their embeddings and biases are parameters of their own, so that they can have a learning rate of their own, and
-        be trained where the pretrained matrix is not. The model's own matrices have no rows for them, see
-        :meth:`merged`.
+        Their embeddings and biases are parameters of their own, beside the model's matrices (see :meth:`merged`): they
+        can have a learning rate of their own, and be trained where the pretrained matrix is not.
 
         Args:
             rows_NE: input embeddings.
@@ -231,22 +230,17 @@ class Backbone(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *further: Any) -> None:
         """Load weights; of versions before 0.3, whose own matrices have rows for new tokens, too, without these."""
-        num_new = len(self.new_rows)
-        for name, own in self.model.state_dict().items():
-            saved = state_dict.get(key := f"{prefix}model.{name}")
-            if saved is None or saved.ndim != own.ndim or saved.shape == own.shape:
-                continue
-            if all(more in (0, num_new) for more in map(sub, saved.shape, own.shape)):
-                state_dict[key] = saved[tuple(map(slice, own.shape))]
+        for name, own in self.model.state_dict(prefix=f"{prefix}model.").items():
+            if name in state_dict and {*map(sub, state_dict[name].shape, own.shape)} <= {0, len(self.new_rows)}:
+                state_dict[name] = state_dict[name][tuple(map(slice, own.shape))]
         super()._load_from_state_dict(state_dict, prefix, *further)
 
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
         """Return the embeddings ``[B, L, E]`` of tokens ``[B, L]``, new ones included."""
-        table = self.model.get_input_embeddings()
+        table, size = self.model.get_input_embeddings(), len(self.token_embeddings)
         if len(self.new_rows) == 0:
             embeddings: Tensor = table(input_ids)
             return embeddings
-        size = len(self.token_embeddings)
         embeddings, index = table(input_ids.clamp_max(size - 1)), input_ids - size
         own = F.embedding(index.clamp_min(0), self.new_rows) * getattr(table, "embed_scale", 1.0)
         return torch.where(index[..., None] >= 0, own, embeddings)

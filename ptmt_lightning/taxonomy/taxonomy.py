@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +60,8 @@ class Taxonomy(LabelPaths):
         # sorted() is stable: within a level the nodes keep the order in which the file names them.
         self.names = tuple(sorted(level_of_name, key=level_of_name.__getitem__))
         self.index = {name: node for node, name in enumerate(self.names)}
-        self.level_sizes: tuple[int, ...] = _level_sizes([level_of_name[name] for name in self.names])
+        counts = Counter(level_of_name.values())
+        self.level_sizes: tuple[int, ...] = tuple(counts[level] for level in sorted(counts))
         self.parents = self._parents()
         self.tops = frozenset(self.index[child] for parent, child in self.edges if parent == ROOT)
         self.labels = tuple((labels or {}).get(name, name) for name in self.names)
@@ -189,9 +191,11 @@ class Taxonomy(LabelPaths):
         """
         kept = predicted.clone()
         for block in self._blocks(predicted.device):
-            supporters = block.under_root.expand(*kept.shape[:-1], -1).clone()
-            supporters.index_add_(-1, block.children, kept.index_select(-1, block.parents).int())
-            kept[..., block.nodes] &= supporters > 0
+            is_supported = kept.index_select(-1, block.parents)
+            if not self.is_tree:  # in one, parents are in the order of their children
+                supporters = block.under_root.expand(*kept.shape[:-1], -1).clone()
+                is_supported = supporters.index_add_(-1, block.children, is_supported.int()) > 0
+            kept[..., block.nodes] &= is_supported
         return kept
 
     def augment(self, labels: Tensor) -> Tensor:
@@ -232,7 +236,7 @@ class Taxonomy(LabelPaths):
         bounded = scores[..., self.level_slices[0]].clone()
         for block in self._blocks(scores.device):
             level, bound = scores[..., block.nodes], bounded.index_select(-1, block.parents)
-            if not self.is_tree:  # in one, parents are in the order of their children
+            if not self.is_tree:
                 children = block.children.expand(*level.shape[:-1], -1)
                 lowest = torch.full_like(level, -torch.inf).masked_fill(block.under_root > 0, torch.inf)
                 bound = lowest.scatter_reduce(-1, children, bound, "amax")
@@ -341,10 +345,3 @@ def _is_edge(edge: object) -> bool:
 
 def _is_labels(labels: object) -> bool:
     return isinstance(labels, dict) and all(isinstance(label, str) for label in labels.values())
-
-
-def _level_sizes(levels: Sequence[int]) -> tuple[int, ...]:
-    sizes = [0] * max(levels)
-    for level in levels:
-        sizes[level - 1] += 1
-    return tuple(sizes)

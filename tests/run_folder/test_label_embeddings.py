@@ -132,7 +132,7 @@ def test_neighbours_of_many_labels_are_those_of_all_pairs_in_little_memory(
     embeddings, taxonomy = large
     monkeypatch.setattr(label_embeddings, "_CELLS", 100_000)
     nodes = torch.arange(1, 3000, 2)
-    with LargestTensor() as largest:
+    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
         found = label_embeddings.neighbours(embeddings, taxonomy, nodes)
     assert largest.size <= 100_000
     levels = torch.tensor(taxonomy.levels)

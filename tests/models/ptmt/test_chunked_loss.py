@@ -103,7 +103,7 @@ def test_scores_of_all_documents_and_labels_are_never_held(monkeypatch: pytest.M
     bias, targets = torch.zeros(5000, requires_grad=True), torch.zeros(32, 5000, dtype=torch.bool)
     targets[:, ::1000] = True
     focusing = loss.focusing(sizes, torch.device("cpu"))
-    with LargestTensor() as largest:
+    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
         sums = label_sums(states, rows, bias, targets, sizes, focusing)
         (sums.losses + sums.excess.abs()).sum().backward()
     assert largest.size == rows.numel()  # of their gradient; all scores would be eight times as many
