@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ CountScope = Literal["level", "all"]
 
 GROWING: Mapping[str, float] = MappingProxyType({"first": 1.0, "step": 0.5})  # weights of levels grow with depth
 
-_TINY = 1e-12
+TINY = 1e-12
 
 
 def wasl(
@@ -47,31 +47,45 @@ def wasl(
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     positive = targets.to(logits.dtype)
-    log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
-    loss_pos = -weight * (gamma_pos * log_not_p).exp() * log_p
+    loss_pos = weight * wasl_of_true(logits, gamma_pos)
+    return positive * loss_pos + (1 - positive) * wasl_of_others(logits, gamma_neg, margin)
+
+
+def wasl_of_true(logits: Tensor, gamma_pos: float) -> Tensor:
+    """Return the positive term of :func:`wasl` without its weight, of float logits of any shape."""
+    return -(gamma_pos * F.logsigmoid(-logits)).exp() * F.logsigmoid(logits)
+
+
+def wasl_of_others(logits: Tensor, gamma_neg: float, margin: float) -> Tensor:
+    """Return the negative term of :func:`wasl`, of float logits of any shape."""
     if margin == 0:
-        loss_neg = -(gamma_neg * log_p).exp() * log_not_p
-    else:
-        # The lower bound keeps the slope of pm ** gamma finite at pm = 0 for gamma < 1, the upper one the log finite
-        # at a tiny margin.
-        shifted = (logits.sigmoid() - margin).clamp(_TINY, 1 - torch.finfo(logits.dtype).eps)
-        loss_neg = -(shifted**gamma_neg) * torch.log1p(-shifted)
-    return positive * loss_pos + (1 - positive) * loss_neg
+        return -(gamma_neg * F.logsigmoid(logits)).exp() * F.logsigmoid(-logits)
+    # The lower bound keeps the slope of pm ** gamma finite at pm = 0 for gamma < 1, the upper one the log finite at a
+    # tiny margin.
+    shifted = (logits.sigmoid() - margin).clamp(TINY, 1 - torch.finfo(logits.dtype).eps)
+    return -(shifted**gamma_neg) * torch.log1p(-shifted)
 
 
-def count_l1(
-    probabilities: Tensor, targets: Tensor, level_sizes: Sequence[int], slots: Tensor, scope: CountScope = "level"
-) -> Tensor:
-    """Return the mean distance between the expected and the true number of labels (section 2.2, "L1-Loss").
+def label_excess(probabilities: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
+    """Return by how much the expected number of labels is above the true one on each level, ``[B, D]``.
 
     Args:
         probabilities: ``[B, V]``; their sum is the expected number of labels.
         targets: true nodes, bool ``[B, V]``.
         level_sizes: number of nodes on each level.
+    """
+    return level_sums(probabilities.float() - targets.float(), level_sizes)
+
+
+def count_l1(excess: Tensor, slots: Tensor, scope: CountScope = "level") -> Tensor:
+    """Return the mean distance between the expected and the true number of labels (section 2.2, "L1-Loss").
+
+    Args:
+        excess: ``[B, D]``, see :func:`label_excess`.
         slots: bool ``[B, D]``, the levels that count.
         scope: ``level`` for one distance a level, summed over levels; ``all`` for one over all levels together.
     """
-    excess_BD = level_sums(probabilities.float() - targets.float(), level_sizes) * slots
+    excess_BD = excess * slots
     distance_B = excess_BD.abs().sum(dim=-1) if scope == "level" else excess_BD.sum(dim=-1).abs()
     return distance_B.mean()
 
@@ -134,7 +148,37 @@ class LabelLoss(nn.Module):
         """Return the loss of each document and level, ``[B, D]``, of logits and targets ``[B, V]``."""
 
 
-class WASL(LabelLoss):
+class Focusing(NamedTuple):
+    """The settings of a loss that is :func:`wasl`, summed over the labels of a level."""
+
+    gamma_pos: float
+    gamma_neg: float
+    margin: float
+    weight: Tensor  # [V], factors of the positive term
+    scale: float = 1.0  # factor of the whole loss
+
+
+class FocalLoss(LabelLoss):
+    """Base of the losses that are :func:`wasl`, summed over the labels of a level.
+
+    :mod:`ptmt_lightning.chunked_loss` computes these for some labels at a time.
+    """
+
+    @abstractmethod
+    def focusing(self, level_sizes: Sequence[int], device: torch.device) -> Focusing:
+        """Return the settings for nodes on levels of these sizes."""
+
+    def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Return the loss of each document and level, ``[B, D]``, of logits and targets ``[B, V]``."""
+        focus = self.focusing(level_sizes, logits.device)
+        loss_BV = wasl(
+            logits, targets, gamma_pos=focus.gamma_pos, gamma_neg=focus.gamma_neg, margin=focus.margin,
+            weight=focus.weight,
+        )  # fmt: skip
+        return level_sums(loss_BV, level_sizes) * focus.scale
+
+
+class WASL(FocalLoss):
     """Weighted asymmetric focal loss (Eq. 1), summed over the labels of a level (Eq. 2).
 
     Args:
@@ -188,17 +232,10 @@ class WASL(LabelLoss):
             )
         return list(self.level_weights)
 
-    def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
-        """Return the loss of each document and level, ``[B, D]``, of logits and targets ``[B, V]``."""
-        loss_BV = wasl(
-            logits,
-            targets,
-            gamma_pos=self.gamma_pos,
-            gamma_neg=self.gamma_neg,
-            margin=self.margin,
-            weight=per_node(self.weights_of_levels(len(level_sizes)), level_sizes, logits.device) * self.node_weights,
-        )
-        return level_sums(loss_BV, level_sizes)
+    def focusing(self, level_sizes: Sequence[int], device: torch.device) -> Focusing:
+        """Return the settings for nodes on levels of these sizes."""
+        weight_V = per_node(self.weights_of_levels(len(level_sizes)), level_sizes, device) * self.node_weights
+        return Focusing(self.gamma_pos, self.gamma_neg, self.margin, weight_V)
 
 
 class WeightedBCE(WASL):
@@ -218,7 +255,7 @@ class WeightedBCE(WASL):
         super().__init__(gamma_pos=0, gamma_neg=0, margin=0, level_weights=level_weights, class_weights=class_weights)
 
 
-class MeanBCE(LabelLoss):
+class MeanBCE(FocalLoss):
     """Binary cross-entropy averaged over all labels, as the systems that PTMT is compared with use it.
 
     Args:
@@ -233,12 +270,10 @@ class MeanBCE(LabelLoss):
         check_range("loss.weight", weight, 0)
         self.gamma, self.weight = gamma, weight
 
-    def forward(self, logits: Tensor, targets: Tensor, level_sizes: Sequence[int]) -> Tensor:
-        """Return the loss of each document and level, ``[B, D]``, of logits and targets ``[B, V]``."""
-        loss_BV = wasl(
-            logits, targets, gamma_pos=self.gamma, gamma_neg=self.gamma, margin=0.0, weight=self.node_weights
-        )
-        return level_sums(loss_BV, level_sizes) * (self.weight / sum(level_sizes))
+    def focusing(self, level_sizes: Sequence[int], device: torch.device) -> Focusing:
+        """Return the settings for nodes on levels of these sizes."""
+        size = sum(level_sizes)
+        return Focusing(self.gamma, self.gamma, 0.0, self.node_weights.expand(size), self.weight / size)
 
 
 class ZMLCE(LabelLoss):

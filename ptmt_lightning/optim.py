@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
 
@@ -104,7 +104,19 @@ class LinearAdamW:
                 {"params": [p for p in trained if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
             ]
         optimizer = AdamW([group for group in groups if group["params"]], lr=self.learning_rate, fused=fused)
+        optimizer.register_load_state_dict_pre_hook(_cut_moments)
         num_warmup = round(self.warmup_ratio * num_steps)
         if self.schedule == "constant":
             return optimizer, get_constant_schedule_with_warmup(optimizer, num_warmup)
         return optimizer, get_linear_schedule_with_warmup(optimizer, num_warmup, num_steps)
+
+
+def _cut_moments(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Cut moments to their parameters: matrices of versions before 0.3 have rows for new tokens, too."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    indices = [index for group in state_dict["param_groups"] for index in group["params"]]
+    for index, parameter in zip(indices, parameters, strict=True):
+        state = state_dict["state"].get(index, {})
+        for name, value in state.items():
+            if value.ndim == parameter.ndim and value.shape != parameter.shape:
+                state[name] = value[tuple(map(slice, parameter.shape))]

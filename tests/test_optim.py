@@ -130,3 +130,15 @@ def test_rates_that_are_not_set_fit_the_backbone(
 def test_nothing_is_built_with_a_rate_that_is_not_known() -> None:
     with pytest.raises(ValueError, match=r"optimizer.learning_rate=None: .* for_backbone"):
         LinearAdamW().build(nn.Linear(1, 1), 10, fused=False)
+
+
+def test_moments_of_rows_that_a_matrix_no_longer_has_are_left_out() -> None:
+    """Checkpoints of versions before 0.3 have some for new tokens."""
+    longer, shorter = (nn.Linear(3, rows, bias=False) for rows in (7, 5))
+    before, _ = LinearAdamW(**SETTINGS).build(longer, 10, fused=False)
+    longer(torch.ones(1, 3)).sum().backward()
+    before.step()
+    after, _ = LinearAdamW(**SETTINGS).build(shorter, 10, fused=False)
+    after.load_state_dict(before.state_dict())
+    for name in ("exp_avg", "exp_avg_sq"):
+        assert torch.equal(after.state[shorter.weight][name], before.state[longer.weight][name][:5])

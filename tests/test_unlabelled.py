@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from ptmt_lightning.data.document import Example
 from ptmt_lightning.decisions import DECISIONS
-from ptmt_lightning.losses import WASL, CrossEntropy, LabelLoss, MeanBCE, WeightedBCE, count_l1
+from ptmt_lightning.losses import WASL, CrossEntropy, LabelLoss, MeanBCE, WeightedBCE, count_l1, label_excess
 from ptmt_lightning.metrics import HierarchicalMetrics, per_label
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.bert import BERTClassifier
@@ -56,8 +56,9 @@ def test_cross_entropy_takes_every_level_for_ended(toy_taxonomy: Taxonomy) -> No
 
 def test_the_expected_number_of_its_labels_is_none(toy_taxonomy: Taxonomy) -> None:
     targets, slots = torch.zeros(2, 11, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)
-    assert count_l1(torch.zeros(2, 11), targets, toy_taxonomy.level_sizes, slots) == 0
-    assert count_l1(torch.full((2, 11), 0.5), targets, toy_taxonomy.level_sizes, slots) == pytest.approx(5.5)
+    sizes = toy_taxonomy.level_sizes
+    assert count_l1(label_excess(torch.zeros(2, 11), targets, sizes), slots) == 0
+    assert count_l1(label_excess(torch.full((2, 11), 0.5), targets, sizes), slots) == pytest.approx(5.5)
 
 
 @pytest.mark.parametrize("number", [0, 2], ids=["none labelled", "some labelled"])

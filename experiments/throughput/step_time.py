@@ -49,6 +49,7 @@ def main() -> None:
         build_model = partial(PTMT, alpha=0.1, optimizer=optimizer)  # alpha as with a trained head
         lean = build(datamodule, Pretrained(name=arguments.backbone), build_model).to(arguments.device)
         naive = build(datamodule, Pretrained(name=arguments.backbone), build_model).to(arguments.device)
+        naive.backbone.model = naive.backbone.merged()  # with rows for label tokens, as published code has them
         encoder = AutoModel.from_pretrained(arguments.backbone, add_pooling_layer=False).train().to(arguments.device)
         variants: dict[str, Callable[[PTMTBatch], None]] = {
             "encoder": _stepper(encoder, optimizer, partial(_encoder_loss, encoder, lean), arguments),

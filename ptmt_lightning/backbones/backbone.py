@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from operator import sub
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +90,13 @@ class Backbone(nn.Module):
 
     @property
     def token_embeddings(self) -> nn.Parameter:
-        """Input embeddings of all tokens, ``[T, E]``.
-
-        The last rows, of new tokens, are out of date during training, until :meth:`write_new_rows`.
-        """
+        """Input embeddings of the model's own tokens, ``[T, E]``, without those of new ones."""
         weight: nn.Parameter = self.model.get_input_embeddings().weight
         return weight
 
     @property
     def output_matrix(self) -> nn.Parameter:
-        """Output embeddings of all tokens, ``[T, E]``; in most families the same matrix as :attr:`token_embeddings`."""
+        """Output embeddings of the model's own tokens, ``[T, E]``; mostly the same matrix as the input embeddings."""
         weight: nn.Parameter = self.model.get_output_embeddings().weight
         return weight
 
@@ -109,7 +107,7 @@ class Backbone(nn.Module):
 
     @property
     def output_bias(self) -> Tensor | None:
-        """Output biases of all tokens, ``[T]``; None where the family has none."""
+        """Output biases of the model's own tokens, ``[T]``; None where the family has none."""
         if hasattr(self.model, "final_logits_bias"):  # BART
             bias: Tensor | None = self.model.final_logits_bias[0]
         else:
@@ -162,16 +160,25 @@ class Backbone(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write a model folder of Transformers, new tokens and low-rank updates merged into the model's matrices."""
-        self.write_new_rows()
-        model = self.model
-        adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
-        if adapted:
-            model = copy.deepcopy(model)
-        for name in adapted:
-            layer: Any = model.get_submodule(name)
-            layer.merge()
-            model.set_submodule(name, layer.get_base_layer())
-        model.save_pretrained(folder)
+        self.merged().save_pretrained(folder)
+
+    @torch.no_grad()
+    def merged(self) -> PreTrainedModel:
+        """Return a copy of the model with new tokens and low-rank updates merged into its matrices."""
+        model: PreTrainedModel = copy.deepcopy(self.model)
+        for name, module in self.model.named_modules():
+            if hasattr(module, "lora_A"):
+                layer: Any = model.get_submodule(name)
+                layer.merge()
+                model.set_submodule(name, layer.get_base_layer())
+        if size := len(self.new_rows):
+            model.resize_token_embeddings(len(self.token_embeddings) + size, mean_resizing=False)
+            whole = Backbone(model, trained_head=self.trained_head).train(self.training)
+            whole.token_embeddings[-size:] = self.new_rows
+            whole.output_matrix[-size:] = self.new_output_rows
+            if whole.output_bias is not None:
+                whole.output_bias[-size:] = self.new_bias
+        return model
 
     def compile_passes(self) -> None:
         """Compile :meth:`states` and :meth:`attend` with ``torch.compile``, for batches of any shape."""
@@ -196,23 +203,21 @@ class Backbone(nn.Module):
     def add_token_rows(self, rows_NE: Tensor, bias_N: Tensor, output_rows_NE: Tensor | None = None) -> None:
         """Add tokens at the end of the vocabulary.
 
-        Their embeddings and biases are parameters of their own, so that they can have a learning rate of their own, and
-        be trained where the pretrained matrix is not.
+        Their embeddings and biases are parameters of their own, beside the model's matrices (see :meth:`merged`): they
+        can have a learning rate of their own, and be trained where the pretrained matrix is not.
 
         Args:
             rows_NE: input embeddings.
             bias_N: output biases.
             output_rows_NE: output embeddings; None where input and output embeddings share one matrix.
         """
-        self.model.resize_token_embeddings(len(self.token_embeddings) + len(rows_NE), mean_resizing=False)
         self.new_rows = nn.Parameter(rows_NE)
         self.new_output_rows = self.new_rows if output_rows_NE is None else nn.Parameter(output_rows_NE)
         self.new_bias = nn.Parameter(bias_N)
-        self.write_new_rows()
 
     @torch.no_grad()
     def adopt_rows(self, num_rows: int) -> None:
-        """Turn the last tokens of the model's vocabulary into new tokens, which reverses :meth:`write_new_rows`.
+        """Turn the last tokens of the model's vocabulary into new tokens, which reverses :meth:`merged`.
 
         Args:
             num_rows: number of new tokens N.
@@ -221,24 +226,22 @@ class Backbone(nn.Module):
         self.new_output_rows = self.new_rows if self.is_tied else nn.Parameter(self.output_matrix[-num_rows:].clone())
         bias = self.output_bias
         self.new_bias = nn.Parameter(self.new_rows.new_zeros(num_rows) if bias is None else bias[-num_rows:].clone())
+        self.model.resize_token_embeddings(len(self.token_embeddings) - num_rows, mean_resizing=False)
 
-    @torch.no_grad()
-    def write_new_rows(self) -> None:
-        """Copy the parameters of new tokens into the model's own matrices and output bias."""
-        if len(self.new_rows) == 0:
-            return
-        self.token_embeddings[-len(self.new_rows) :] = self.new_rows
-        self.output_matrix[-len(self.new_rows) :] = self.new_output_rows
-        if self.output_bias is not None:
-            self.output_bias[-len(self.new_rows) :] = self.new_bias
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *further: Any) -> None:
+        """Load weights; of versions before 0.3, whose own matrices have rows for new tokens, too, without these."""
+        for name, own in self.model.state_dict(prefix=f"{prefix}model.").items():
+            if name in state_dict and {*map(sub, state_dict[name].shape, own.shape)} <= {0, len(self.new_rows)}:
+                state_dict[name] = state_dict[name][tuple(map(slice, own.shape))]
+        super()._load_from_state_dict(state_dict, prefix, *further)
 
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
         """Return the embeddings ``[B, L, E]`` of tokens ``[B, L]``, new ones included."""
-        table = self.model.get_input_embeddings()
-        embeddings: Tensor = table(input_ids)
+        table, size = self.model.get_input_embeddings(), len(self.token_embeddings)
         if len(self.new_rows) == 0:
+            embeddings: Tensor = table(input_ids)
             return embeddings
-        index = input_ids - (len(self.token_embeddings) - len(self.new_rows))
+        embeddings, index = table(input_ids.clamp_max(size - 1)), input_ids - size
         own = F.embedding(index.clamp_min(0), self.new_rows) * getattr(table, "embed_scale", 1.0)
         return torch.where(index[..., None] >= 0, own, embeddings)
 
@@ -341,9 +344,7 @@ class Backbone(nn.Module):
 
     def token_logits(self, states: Tensor) -> Tensor:
         """Return the scores of all tokens, ``[..., T]``, for transformed states ``[..., E]``."""
+        known = F.linear(states, self.output_matrix, self.output_bias)
         if len(self.new_rows) == 0:
-            return F.linear(states, self.output_matrix, self.output_bias)
-        size = len(self.output_matrix) - len(self.new_rows)
-        bias = None if self.output_bias is None else self.output_bias[:size]
-        known = F.linear(states, self.output_matrix[:size], bias)
+            return known
         return torch.cat([known, F.linear(states, self.new_output_rows, self.new_bias)], dim=-1)

@@ -52,12 +52,14 @@ def name_embeddings(
     words = [_as_words(name) for name in names]
     pieces = _word_pieces(tokenizer, words)
     shared = _shared(words, [_proportions(ids) for ids in pieces] if reduction == "mean" else pieces)
-    drawn_of_words = dict(zip(reversed(words), rows_VE.flip(0), strict=True))
-    for row, ids in enumerate(pieces):
-        if ids:
-            rows_VE[row] = old_TE[ids].mean(dim=0) if reduction == "mean" else old_TE[ids].sum(dim=0)
-        if ids and row in shared:
-            rows_VE[row] += drawn_of_words[words[row]]
+    lengths_V = torch.tensor([len(ids) for ids in pieces])
+    token_ids = torch.tensor([token for ids in pieces for token in ids], dtype=torch.long)
+    reduced_VE = F.embedding_bag(token_ids, old_TE, lengths_V.cumsum(0) - lengths_V, mode=reduction)
+    drawn_VE, rows_VE = rows_VE, torch.where(lengths_V[:, None] > 0, reduced_VE, rows_VE)
+    first = {name: row for row, name in reversed(list(enumerate(words)))}
+    for row in shared:
+        if pieces[row]:
+            rows_VE[row] += drawn_VE[first[words[row]]]
     return rows_VE
 
 

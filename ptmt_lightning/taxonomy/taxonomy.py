@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -59,12 +60,14 @@ class Taxonomy(LabelPaths):
         # sorted() is stable: within a level the nodes keep the order in which the file names them.
         self.names = tuple(sorted(level_of_name, key=level_of_name.__getitem__))
         self.index = {name: node for node, name in enumerate(self.names)}
-        self.level_sizes: tuple[int, ...] = _level_sizes([level_of_name[name] for name in self.names])
+        counts = Counter(level_of_name.values())
+        self.level_sizes: tuple[int, ...] = tuple(counts[level] for level in sorted(counts))
         self.parents = self._parents()
         self.tops = frozenset(self.index[child] for parent, child in self.edges if parent == ROOT)
         self.labels = tuple((labels or {}).get(name, name) for name in self.names)
         self.check_labels(labels or {}, source)
         self._edge_blocks: dict[torch.device, list[_EdgeBlock]] = {}
+        self._parent_tables: dict[torch.device, Tensor] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -158,6 +161,11 @@ class Taxonomy(LabelPaths):
         """Level of each node, 1 for top nodes."""
         return tuple(level for level, size in enumerate(self.level_sizes, start=1) for _ in range(size))
 
+    @cached_property
+    def is_tree(self) -> bool:
+        """Whether each node has one parent, be it the root."""
+        return all(len(parents) + (node in self.tops) == 1 for node, parents in enumerate(self.parents))
+
     def _parents(self) -> tuple[tuple[int, ...], ...]:
         parents: list[list[int]] = [[] for _ in self.names]
         for parent, child in self.edges:
@@ -183,9 +191,11 @@ class Taxonomy(LabelPaths):
         """
         kept = predicted.clone()
         for block in self._blocks(predicted.device):
-            supporters = block.under_root.expand(*kept.shape[:-1], -1).clone()
-            supporters.index_add_(-1, block.children, kept.index_select(-1, block.parents).int())
-            kept[..., block.nodes] &= supporters > 0
+            is_supported = kept.index_select(-1, block.parents)
+            if not self.is_tree:  # in one, parents are in the order of their children
+                supporters = block.under_root.expand(*kept.shape[:-1], -1).clone()
+                is_supported = supporters.index_add_(-1, block.children, is_supported.int()) > 0
+            kept[..., block.nodes] &= is_supported
         return kept
 
     def augment(self, labels: Tensor) -> Tensor:
@@ -197,6 +207,14 @@ class Taxonomy(LabelPaths):
         Returns:
             bool ``[..., V]``, a new tensor.
         """
+        if self.is_tree:  # a document has few labels: each goes up by itself
+            augmented = labels.clone()
+            *documents, nodes = labels.nonzero(as_tuple=True)
+            parents = self._parent_table(labels.device)[:, 0]
+            for _ in self.level_sizes[1:]:
+                nodes = parents[nodes]
+                augmented[(*documents, nodes)] = True
+            return augmented
         counts = labels.int()
         for block in reversed(self._blocks(labels.device)):
             present = (counts[..., block.nodes] > 0).int()
@@ -217,10 +235,11 @@ class Taxonomy(LabelPaths):
         """
         bounded = scores[..., self.level_slices[0]].clone()
         for block in self._blocks(scores.device):
-            level = scores[..., block.nodes]
-            bound = torch.full_like(level, -torch.inf).masked_fill(block.under_root > 0, torch.inf)
-            children = block.children.expand(*level.shape[:-1], -1)
-            bound = bound.scatter_reduce(-1, children, bounded.index_select(-1, block.parents), "amax")
+            level, bound = scores[..., block.nodes], bounded.index_select(-1, block.parents)
+            if not self.is_tree:
+                children = block.children.expand(*level.shape[:-1], -1)
+                lowest = torch.full_like(level, -torch.inf).masked_fill(block.under_root > 0, torch.inf)
+                bound = lowest.scatter_reduce(-1, children, bound, "amax")
             bounded = torch.cat([bounded, torch.minimum(level, bound)], dim=-1)
         return bounded
 
@@ -288,9 +307,13 @@ class Taxonomy(LabelPaths):
 
     def _parent_table(self, device: torch.device) -> Tensor:
         """Return the parents of each node, filled up, int64 ``[V, most parents]``; of a top node itself."""
-        rows = [(node,) if node in self.tops else parents for node, parents in enumerate(self.parents)]
-        most = max(map(len, rows))
-        return torch.tensor([(*row, *row[:1] * (most - len(row))) for row in rows], device=device)
+        if device not in self._parent_tables:
+            rows = [(node,) if node in self.tops else parents for node, parents in enumerate(self.parents)]
+            most = max(map(len, rows))
+            with torch.inference_mode(False):
+                filled = [(*row, *row[:1] * (most - len(row))) for row in rows]
+                self._parent_tables[device] = torch.tensor(filled, device=device)
+        return self._parent_tables[device]
 
     def _blocks(self, device: torch.device) -> list[_EdgeBlock]:
         """Return the edges grouped by the level of their child, from level 2 down; they are made once a device."""
@@ -322,10 +345,3 @@ def _is_edge(edge: object) -> bool:
 
 def _is_labels(labels: object) -> bool:
     return isinstance(labels, dict) and all(isinstance(label, str) for label in labels.values())
-
-
-def _level_sizes(levels: Sequence[int]) -> tuple[int, ...]:
-    sizes = [0] * max(levels)
-    for level in levels:
-        sizes[level - 1] += 1
-    return tuple(sizes)

@@ -111,19 +111,22 @@ def test_new_rows_and_biases_leave_the_old_ones(tiny: TinyBackbone) -> None:
     embeddings, bias = backbone.token_embeddings.detach().clone(), backbone.output_bias.detach().clone()
     new = torch.randn(4, 32)
     backbone.add_token_rows(new, torch.ones(4))
-    assert torch.equal(backbone.token_embeddings, torch.cat([embeddings, new]))
-    assert torch.equal(backbone.output_bias, torch.cat([bias, torch.ones(4)]))
-    assert backbone.model.config.vocab_size == len(embeddings) + 4
+    assert torch.equal(backbone.token_embeddings, embeddings)
+    assert torch.equal(backbone.output_bias, bias)
+    merged: Any = backbone.merged()
+    assert torch.equal(merged.get_input_embeddings().weight, torch.cat([embeddings, new]))
+    assert torch.equal(merged.cls.predictions.bias, torch.cat([bias, torch.ones(4)]))
+    assert merged.config.vocab_size == len(embeddings) + 4 == backbone.model.config.vocab_size + 4
     assert all(map(torch.equal, backbone.new_parameters(), (new, torch.ones(4))))
 
 
 def test_input_and_output_matrix_stay_one_after_new_rows(tiny: TinyBackbone) -> None:
     backbone = tiny[0]
     backbone.add_token_rows(torch.randn(4, 32), torch.zeros(4))
-    model: Any = backbone.model
+    model: Any = backbone.merged()
     assert model.cls.predictions.decoder.weight is model.bert.embeddings.word_embeddings.weight
     assert model.cls.predictions.decoder.bias is model.cls.predictions.bias
-    names = [name for name, parameter in backbone.named_parameters() if parameter.shape[0] == model.config.vocab_size]
+    names = [name for name, parameter in model.named_parameters() if parameter.shape[0] == model.config.vocab_size]
     assert len(names) == 2  # one matrix, one bias
 
 
@@ -136,7 +139,7 @@ def test_new_rows_receive_gradients_as_input_and_as_output(tiny: TinyBackbone) -
     backbone.token_logits(backbone(input_ids, attention_mask, positions)).square().sum().backward()
     ours = [parameter.grad for parameter in backbone.new_parameters()]
     backbone.zero_grad()
-    model: Any = backbone.model  # of which the new rows are part
+    model: Any = backbone.merged()
     gathered(model(input_ids, attention_mask).logits, positions).square().sum().backward()
     stock = [parameter.grad[size:] for parameter in (model.get_input_embeddings().weight, model.cls.predictions.bias)]
     torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-4)
@@ -149,10 +152,9 @@ def test_what_was_trained_reaches_the_model_when_written(tiny: TinyBackbone) -> 
         for parameter in backbone.new_parameters():
             parameter.normal_()
     input_ids, attention_mask, positions = padded_batch()
-    input_ids[0, 0] = len(backbone.token_embeddings) - 1
+    input_ids[0, 0] = len(backbone.token_embeddings) + 3
     ours = backbone.token_logits(backbone(input_ids, attention_mask, positions))
-    backbone.write_new_rows()
-    stock = gathered(backbone.model(input_ids, attention_mask).logits, positions)
+    stock = gathered(backbone.merged()(input_ids, attention_mask).logits, positions)
     torch.testing.assert_close(ours, stock, rtol=1e-5, atol=1e-5)
 
 
@@ -163,3 +165,26 @@ def test_logits_of_the_old_tokens_are_those_from_before(tiny: TinyBackbone) -> N
     backbone.add_token_rows(torch.randn(4, 32), torch.zeros(4))
     after = backbone.token_logits(backbone(*padded_batch()))
     torch.testing.assert_close(after[..., :size], before)
+
+
+def test_weights_of_earlier_versions_are_taken_without_their_rows_of_new_tokens(tiny: TinyBackbone) -> None:
+    backbone = tiny[0]
+    backbone.add_token_rows(torch.randn(4, 32), torch.ones(4))
+    expected = {name: weight.clone() for name, weight in backbone.state_dict().items()}
+    earlier = expected | {f"model.{name}": weight for name, weight in backbone.merged().state_dict().items()}
+    assert earlier["model.cls.predictions.bias"].shape != expected["model.cls.predictions.bias"].shape
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.normal_()
+    backbone.load_state_dict(earlier)
+    assert all(torch.equal(weight, expected[name]) for name, weight in backbone.state_dict().items())
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        backbone.load_state_dict(earlier | {"model.cls.predictions.bias": torch.zeros(3)})
+
+
+def test_merging_leaves_the_model_as_it_is(tiny: TinyBackbone) -> None:
+    backbone = tiny[0].eval()
+    backbone.add_token_rows(torch.randn(4, 32), torch.ones(4))
+    before = {name: weight.clone() for name, weight in backbone.state_dict().items()}
+    assert not backbone.merged().training
+    assert all(torch.equal(weight, before[name]) for name, weight in backbone.state_dict().items())

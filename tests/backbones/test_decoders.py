@@ -85,7 +85,7 @@ def test_the_causal_term_is_the_stock_loss(tmp_path: Path, model_type: str, toy_
     index = torch.arange(batch.input_ids.shape[1])
     is_text = (index >= 1) & (index <= batch.text_lengths[:, None])
     labels = batch.input_ids.masked_fill(~is_text, -100)
-    stock = model.backbone.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss
+    stock = model.backbone.merged()(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss
     torch.testing.assert_close(model.loss_terms(batch)["mlm"], stock, rtol=1e-5, atol=1e-5)
 
 
@@ -106,14 +106,13 @@ def test_the_denoising_term_is_the_stock_loss(tmp_path: Path, model_type: str, t
     folder = save_family(tmp_path, model_type, TEXTS)
     model = make_ptmt(folder, toy_taxonomy, mlm_probability=0.4, alpha=0.5).eval()
     torch.nn.init.zeros_(model.backbone.new_bias)
-    model.backbone.write_new_rows()
     examples = toy_examples(model.tokenizer, toy_taxonomy)
     batch = model.collator(training=True)(examples)
     assert batch.decoder_ids is not None
     labels = torch.full_like(batch.decoder_ids, -100)
     rows, columns = batch.mlm_index // batch.positions.shape[1], batch.positions.flatten()[batch.mlm_index]
     labels[rows, columns] = batch.mlm_ids
-    stock = model.backbone.model(
+    stock = model.backbone.merged()(
         input_ids=batch.input_ids, attention_mask=batch.attention_mask, decoder_input_ids=batch.decoder_ids,
         labels=labels,
     ).loss  # fmt: skip

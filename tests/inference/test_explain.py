@@ -42,7 +42,7 @@ def by_hand(classifier: Classifier, text: str, node: int, steps: int) -> Tensor:
     text_at = torch.zeros_like(batch.input_ids[0], dtype=torch.bool)
     text_at[1 : 1 + len(ids)] = True
     mask = table.weight[classifier.tokenizer.mask_token_id].detach()
-    full = table.weight[batch.input_ids[0]].detach()
+    full = classifier.score.backbone.embed_tokens(batch.input_ids)[0].detach()
     total: Tensor = torch.zeros(len(ids))
     for step in range(steps):
         share = (step + 0.5) / steps

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from largest_tensor import LargestTensor
 from random_taxonomies import trees_or_dags
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ptmt_lightning.run_folder import label_embeddings
 from ptmt_lightning.taxonomy import Taxonomy
@@ -120,19 +119,6 @@ def test_families_are_the_nodes_of_a_level_with_a_common_parent(edges: list[tupl
         assert families.of(node) == related
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records how many elements the largest tensor has that is made meanwhile."""
-
-    size = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **kwargs or {})
-        for tensor in made if isinstance(made, (tuple, list)) else (made,):
-            if isinstance(tensor, torch.Tensor):
-                self.size = max(self.size, tensor.numel())
-        return made
-
-
 @pytest.fixture
 def large() -> tuple[torch.Tensor, Taxonomy]:
     """3,000 labels, a tenth of them top nodes, below each nine."""
@@ -146,7 +132,7 @@ def test_neighbours_of_many_labels_are_those_of_all_pairs_in_little_memory(
     embeddings, taxonomy = large
     monkeypatch.setattr(label_embeddings, "_CELLS", 100_000)
     nodes = torch.arange(1, 3000, 2)
-    with LargestTensor() as largest:
+    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
         found = label_embeddings.neighbours(embeddings, taxonomy, nodes)
     assert largest.size <= 100_000
     levels = torch.tensor(taxonomy.levels)

@@ -48,7 +48,7 @@ def test_the_tables_of_a_run_neutralise_labels_and_are_drawn_with_their_names(tm
     taxonomy = Taxonomy([("ROOT", "=A"), ("ROOT", "@B"), ("=A", "-C")])
     metrics = HierarchicalMetrics(taxonomy)
     folder = RunFolder(tmp_path)
-    write_tables(folder, taxonomy, metrics.compute(), [], [])
+    write_tables(folder, taxonomy, metrics.compute())
     text = folder.per_label.read_text(encoding="utf-8")
     assert all(f"'{name}" in text for name in taxonomy.names)
     assert list(read_csv(folder.per_label, keep_default_na=False)["label"]) == list(taxonomy.names)

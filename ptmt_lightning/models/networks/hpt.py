@@ -63,7 +63,7 @@ class HPTNetwork(TextNetwork):
 
     def slot_logits(self, states_BDE: Tensor) -> Tensor:
         """Return the scores of all nodes, ``[B, V]``, from the transformed states of the slots."""
-        return level_logits(states_BDE, self.label_rows, self.label_bias, self.taxonomy)
+        return level_logits(states_BDE, self.label_rows.split(self.taxonomy.level_sizes), self.label_bias)
 
     def prompts(self) -> Tensor:
         """Return the embeddings of prompts ``[D, E]`` after the layers of the graph."""

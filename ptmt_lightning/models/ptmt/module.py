@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptmt_lightning.backbones import start_at_identity
-from ptmt_lightning.losses import CountScope, count_l1, masked_lm, masked_mean
+from ptmt_lightning.chunked_loss import LabelSums, goes_in_chunks, label_sums
+from ptmt_lightning.losses import CountScope, count_l1, label_excess, masked_lm, masked_mean
 from ptmt_lightning.models.base import HTCModel
 from ptmt_lightning.models.ptmt.collator import PTMTBatch, PTMTCollator
 from ptmt_lightning.models.ptmt.network import DocumentPrompts, label_logits, slot_states
@@ -228,14 +229,10 @@ class PTMT(HTCModel):
     def loss_terms(self, batch: PTMTBatch) -> dict[str, Tensor]:
         """Return ``loss`` (Eq. 3) and its terms; slots that show a true label do not count."""
         states_BKH = self.states(batch)
-        slots_BDH = states_BKH[:, : self.template.num_levels]
-        logits_BV = self.label_logits(F.dropout(slots_BDH, self.slot_dropout, self.training))
-        if self.rule.coherent:  # else the loss of other levels would train the slots that show a true label
-            masked_BV = batch.slots[:, torch.tensor(self.taxonomy.levels, device=logits_BV.device) - 1]
-            logits_BV = torch.where(masked_BV, logits_BV, logits_BV.detach())
-        label = masked_mean(self.label_losses(logits_BV, batch.targets), batch.slots)
-        probabilities_BV = self.probabilities(logits_BV)
-        count = count_l1(probabilities_BV, batch.targets, self.taxonomy.level_sizes, batch.slots, self.count_scope)
+        slots_BDH = F.dropout(states_BKH[:, : self.template.num_levels], self.slot_dropout, self.training)
+        losses_BD, excess_BD = self._label_sums(slots_BDH, batch)
+        label = masked_mean(losses_BD, batch.slots)
+        count = count_l1(excess_BD, batch.slots, self.count_scope)
         loss = (1 - self.alpha) * (label + self.alpha_l1 * count)
         terms = {"label": label, "count_l1": count}
         if self.alpha > 0:
@@ -243,6 +240,22 @@ class PTMT(HTCModel):
             terms["mlm"] = masked_lm(self.backbone.token_logits(states_NH), batch.mlm_ids)
             loss = loss + self.alpha * terms["mlm"]
         return {"loss": loss, **terms}
+
+    def _label_sums(self, slots_BDH: Tensor, batch: PTMTBatch) -> LabelSums:
+        """Return the label losses and the excess of labels of each document and level, of many in chunks."""
+        level_sizes, loss = self.taxonomy.level_sizes, self.label_loss
+        if goes_in_chunks(loss, batch.targets.numel()) and not self.rule.coherent and self.rule.calibration is None:
+            rows, bias = self.backbone.new_output_rows, self.backbone.new_bias
+            focusing = loss.focusing(level_sizes, slots_BDH.device)
+            return label_sums(slots_BDH, rows, bias, batch.targets, level_sizes, focusing)
+        logits_BV = self.label_logits(slots_BDH)
+        if self.rule.coherent:  # else the loss of other levels would train the slots that show a true label
+            masked_BV = batch.slots[:, torch.tensor(self.taxonomy.levels, device=logits_BV.device) - 1]
+            logits_BV = torch.where(masked_BV, logits_BV, logits_BV.detach())
+        return LabelSums(
+            self.label_losses(logits_BV, batch.targets),
+            label_excess(self.probabilities(logits_BV), batch.targets, level_sizes),
+        )
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that are needed to rebuild the saved system, as plain types."""

@@ -6,6 +6,7 @@ Shape legend: ``B`` documents, ``L`` sequence length, ``K`` positions of interes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,20 +48,21 @@ def label_logits(backbone: Backbone, taxonomy: Taxonomy, states_BKH: Tensor) -> 
         taxonomy: hierarchy of the labels.
         states_BKH: states of which the first are those of the slots.
     """
-    size = len(taxonomy)
-    return level_logits(states_BKH, backbone.new_output_rows[-size:], backbone.new_bias[-size:], taxonomy)
+    rows_NH, size = backbone.new_output_rows, len(taxonomy)
+    # Split at once: the gradient of each slice would be a matrix of all rows.
+    _, *embeddings = rows_NH.split([len(rows_NH) - size, *taxonomy.level_sizes])
+    return level_logits(states_BKH, embeddings, backbone.new_bias[-size:])
 
 
-def level_logits(states_BKH: Tensor, embeddings_VH: Tensor, bias_V: Tensor, taxonomy: Taxonomy) -> Tensor:
+def level_logits(states_BKH: Tensor, embeddings: Sequence[Tensor], bias_V: Tensor) -> Tensor:
     """Return the scores of all nodes ``[B, V]``: the i-th state scores the labels of level i.
 
     Args:
         states_BKH: states of which the first are those of the levels.
-        embeddings_VH: output embeddings of labels.
-        bias_V: their biases.
-        taxonomy: hierarchy of the labels.
+        embeddings: output embeddings of the labels of each level, ``[n, H]`` each.
+        bias_V: biases of all labels.
     """
-    levels = [states_BKH[:, i] @ embeddings_VH[nodes].T for i, nodes in enumerate(taxonomy.level_slices)]
+    levels = [states_BKH[:, i] @ level_nH.T for i, level_nH in enumerate(embeddings)]
     return torch.cat(levels, dim=-1) + bias_V
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import openpyxl
 import pytest
-from raw_topics import NYT_LABELS, NYT_TAXONOMY, rcv1_files, topic_files
+from data.benchmarks.raw_topics import NYT_LABELS, NYT_TAXONOMY, rcv1_files, topic_files
 
 from ptmt_lightning.data.benchmarks.amazon import AmazonDataModule
 from ptmt_lightning.data.benchmarks.base import BenchmarkDataModule

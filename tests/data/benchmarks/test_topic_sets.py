@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data.benchmarks.raw_topics import NYT_LABELS, NYT_TAXONOMY, topic_files
 from raw import module, prepared, put, refused
-from raw_topics import NYT_LABELS, NYT_TAXONOMY, topic_files
 
 from ptmt_lightning.cli import main
 from ptmt_lightning.data.benchmarks.nyt import NYTDataModule

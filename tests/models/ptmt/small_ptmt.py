@@ -38,4 +38,3 @@ def randomise(model: PTMT) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    model.backbone.write_new_rows()

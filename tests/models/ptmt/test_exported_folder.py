@@ -46,7 +46,7 @@ def test_exported_model_gives_the_same_label_scores(exported: tuple[PTMT, Path])
 def test_exported_weights_are_bit_identical(exported: tuple[PTMT, Path]) -> None:
     model, folder = exported
     opened = AutoModelForMaskedLM.from_pretrained(folder)
-    ours, theirs = model.backbone.model.state_dict(), opened.state_dict()
+    ours, theirs = model.backbone.merged().state_dict(), opened.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

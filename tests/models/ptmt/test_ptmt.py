@@ -43,7 +43,7 @@ def test_random_rows_are_not_the_names() -> None:
 
 def test_rows_match_the_tokens_and_biases_start_at_one_label_a_level() -> None:
     model = make()
-    assert len(model.backbone.token_embeddings) == len(model.tokenizer)
+    assert len(model.backbone.token_embeddings) + len(model.backbone.new_rows) == len(model.tokenizer)
     prompts, labels = model.backbone.new_bias.split([3, 11])
     assert prompts.eq(0).all()
     torch.testing.assert_close(labels, -torch.tensor([3.0] * 3 + [7.0] * 7 + [1.0]).log())
@@ -118,6 +118,19 @@ def test_score_is_the_inner_product_with_the_label_token_plus_its_bias() -> None
         token = model.tokenizer.convert_tokens_to_ids(f"[LABEL_{model.taxonomy.names[node]}]")
         score = model.backbone.token_logits(states[:, level - 1])[:, token]
         torch.testing.assert_close(logits[:, node], score)
+
+
+def test_scores_and_gradients_are_to_the_bit_those_of_a_slice_a_level() -> None:
+    model = make()
+    randomise(model)
+    states, rows = torch.randn(4, 5, 32), model.backbone.new_output_rows
+    labels, bias = rows[-11:], model.backbone.new_bias[-11:]
+    levels = [states[:, i] @ labels[nodes].T for i, nodes in enumerate(model.taxonomy.level_slices)]
+    by_slices, logits = torch.cat(levels, dim=-1) + bias, model.label_logits(states)
+    assert torch.equal(logits, by_slices)
+    factors = torch.randn(4, 11)
+    expected, found = (torch.autograd.grad((some * factors).sum(), rows)[0] for some in (by_slices, logits))
+    assert torch.equal(found, expected)
 
 
 def test_scores_do_not_depend_on_masked_text() -> None:
@@ -240,7 +253,7 @@ def test_masked_lm_term_is_the_stock_loss_at_the_masked_text(mlm_slots: bool) ->
     columns = batch.positions.flatten()[batch.mlm_index]
     labels = torch.full_like(batch.input_ids, -100)
     labels[batch.mlm_index // batch.positions.shape[1], columns] = batch.mlm_ids
-    stock = model.backbone.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss
+    stock = model.backbone.merged()(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss
     torch.testing.assert_close(model.loss_terms(batch)["mlm"], stock)
 
 
@@ -249,7 +262,7 @@ def test_masked_lm_term_covers_slots_by_the_cross_entropy_of_a_true_label_token(
     model = make(mlm_slots=True, mlm_probability=0.0, p_label=p_label)
     randomise(model)
     batch = toy_batch(model, training=True)
-    logits = model.backbone.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    logits = model.backbone.merged()(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     log_p = logits.double().log_softmax(-1)
     drawn = iter(batch.mlm_ids.tolist())
     losses = []

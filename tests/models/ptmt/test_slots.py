@@ -13,6 +13,7 @@ from conftest import TOY_DOCUMENTS, ptmt_settings, saved_ptmt, toy_examples
 from family_models import save_family
 from small_ptmt import TEXTS, label_rows, make, toy_batch
 from test_warm_start import parts, warm
+from transformers import AutoModelForMaskedLM
 
 from ptmt_lightning.backbones import Pretrained
 from ptmt_lightning.conditional_loss import ConditionalCrossEntropy
@@ -72,11 +73,12 @@ def test_only_text_is_masked_and_only_slots_show_labels(slot_place: str) -> None
     assert (shown[filled.slots] == model.template.slot_id).all()
 
 
-def test_scores_equal_those_of_the_whole_sequence() -> None:
+def test_scores_equal_those_of_the_whole_sequence(tmp_path: Path) -> None:
     model = make(slot_place="before", slot_init="cls").eval()
     batch = toy_batch(model, training=False)
-    model.backbone.write_new_rows()
-    stock = model.backbone.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    model.save_pretrained(tmp_path)
+    whole = AutoModelForMaskedLM.from_pretrained(tmp_path)
+    stock = whole(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     first = model.template.first_label_id
     levels = [
         stock[:, 1 + level, first + nodes.start : first + nodes.stop]
