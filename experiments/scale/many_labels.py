@@ -154,10 +154,10 @@ Seconds = list[float]
 
 
 def _side_by_side(
-    one: Callable[[int], None], other: Callable[[int], None], options: argparse.Namespace
+    one: Callable[[int], object], other: Callable[[int], object], options: argparse.Namespace
 ) -> tuple[Seconds, Seconds]:
     """Return the seconds that each takes for each batch."""
-    seconds: dict[Callable[[int], None], Seconds] = {one: [], other: []}
+    seconds: dict[Callable[[int], object], Seconds] = {one: [], other: []}
     for index in range(options.batches + 1):
         for work in (one, other) if index % 2 else (other, one):
             started = time.perf_counter()
