@@ -112,7 +112,7 @@ class LinearAdamW:
 
 
 def _cut_moments(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
-    """Cut moments to their parameters: matrices of versions before 0.3 have rows for new tokens, too."""
+    """Cut moments to their parameters: matrices of earlier versions have rows for new tokens, too."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     indices = [index for group in state_dict["param_groups"] for index in group["params"]]
     for index, parameter in zip(indices, parameters, strict=True):

@@ -49,10 +49,8 @@ def random_case(num_documents: int = 4, dtype: torch.dtype = torch.float32) -> t
     return logits, targets
 
 
-def counted(
-    probabilities: Tensor, targets: Tensor, level_sizes: Sequence[int], slots: Tensor, scope: CountScope = "level"
-) -> Tensor:
-    return count_l1(label_excess(probabilities, targets, level_sizes), slots, scope)
+def counted(p: Tensor, targets: Tensor, sizes: Sequence[int], slots: Tensor, scope: CountScope = "level") -> Tensor:
+    return count_l1(label_excess(p, targets, sizes), slots, scope)
 
 
 # ---- wasl ----

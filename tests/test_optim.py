@@ -133,7 +133,7 @@ def test_nothing_is_built_with_a_rate_that_is_not_known() -> None:
 
 
 def test_moments_of_rows_that_a_matrix_no_longer_has_are_left_out() -> None:
-    """Checkpoints of versions before 0.3 have some for new tokens."""
+    """Checkpoints of earlier versions have some for new tokens."""
     longer, shorter = (nn.Linear(3, rows, bias=False) for rows in (7, 5))
     before, _ = LinearAdamW(**SETTINGS).build(longer, 10, fused=False)
     longer(torch.ones(1, 3)).sum().backward()

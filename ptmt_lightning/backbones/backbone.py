@@ -229,7 +229,7 @@ class Backbone(nn.Module):
         self.model.resize_token_embeddings(len(self.token_embeddings) - num_rows, mean_resizing=False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *further: Any) -> None:
-        """Load weights; of versions before 0.3, whose own matrices have rows for new tokens, too, without these."""
+        """Load weights; of earlier versions, whose own matrices have rows for new tokens, too, without these."""
         for name, own in self.model.state_dict(prefix=f"{prefix}model.").items():
             if name in state_dict and {*map(sub, state_dict[name].shape, own.shape)} <= {0, len(self.new_rows)}:
                 state_dict[name] = state_dict[name][tuple(map(slice, own.shape))]

@@ -16,6 +16,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import TOY_DOCUMENTS
 from duplicate_names import TAXONOMY
+from page_steps import answer, labels_of, move, names, predict, predicted, write
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from served import Server, processes_of, served
 
@@ -71,36 +72,6 @@ def page(browser: Browser, server: Server, problems: list[str]) -> Iterator[Page
         expect(page.locator("#model")).not_to_be_empty()  # has all that it asks for at first
         yield page
         assert problems == []
-
-
-def write(page: Page, text: str) -> None:
-    page.get_by_label("Text", exact=True).fill(text)
-
-
-def predict(page: Page, text: str, paths: str | re.Pattern[str] = re.compile(r"[^…]$")) -> None:
-    write(page, text)
-    page.get_by_role("button", name="Predict").click()
-    expect(page.get_by_role("status")).to_have_text(paths)
-
-
-def names(paths: Any) -> str:
-    return "; ".join(" › ".join(path["path"]) for path in paths)  # noqa: RUF001
-
-
-def answer(server: Server, **content: Any) -> Any:
-    return httpx.post(f"{server.url}/predict", json=content).raise_for_status().json()["predictions"][0]
-
-
-def predicted(page: Page) -> set[str]:
-    return {row.get_attribute("data-label") or "" for row in page.locator(".predicted").all()}
-
-
-def labels_of(paths: Any) -> set[str]:
-    return {label for path in paths for label in path["path"]}
-
-
-def move(page: Page, level: int, threshold: float) -> None:
-    page.get_by_label(f"Level {level}").fill(str(threshold))
 
 
 def test_bars_show_all_probabilities(page: Page, server: Server) -> None:

@@ -187,6 +187,12 @@ def test_a_broken_template_is_refused(change: dict[str, Any], message: str) -> N
 # ---- labels ----
 
 
+def test_random_rows_are_not_the_names() -> None:
+    named, unnamed = make(label_init="label_name"), make(label_init="random")
+    assert not (label_rows(named) == label_rows(unnamed)).all(dim=1).any()
+    assert label_rows(unnamed).std().item() == pytest.approx(0.02, rel=0.2)
+
+
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5", "electra", "modernbert"])
 def test_label_states_are_those_of_the_names_as_texts(family: str, tmp_path: Path) -> None:
     taxonomy = Taxonomy([("ROOT", "m n"), ("ROOT", "n o"), ("ROOT", "o"), ("m n", "x y z")])
