@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from ptmt_lightning.models.ptmt.collator import PTMTCollator
 from ptmt_lightning.models.ptmt.network import DocumentPrompts, PTMTNetwork
-from ptmt_lightning.models.ptmt.template import Template, label_tokens, prompt_tokens
+from ptmt_lightning.models.ptmt.template import SLOT_TOKEN, Template, label_tokens, prompt_tokens
 from ptmt_lightning.models.saved.system import Collate, SavedSystem
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.utils.checks import shortened
@@ -81,13 +81,14 @@ class SavedPTMT(SavedSystem):
         return self.template.level_sizes == taxonomy.level_sizes
 
     def check_tokenizer(self, folder: Path, tokenizer: PreTrainedTokenizerBase, taxonomy: Taxonomy) -> None:
-        """Refuse a tokenizer whose label and prompt tokens are not those that the model was saved with.
+        """Refuse a tokenizer whose label, prompt and slot tokens are not those that the model was saved with.
 
         Raises:
             ValueError: names the first token that differs.
         """
-        expected = [*prompt_tokens(len(self.template.prompt_ids)), *label_tokens(taxonomy)]
-        first = self.template.first_label_id - len(self.template.prompt_ids)
+        slots = [] if self.template.slot_id is None else [SLOT_TOKEN]
+        expected = [*slots, *prompt_tokens(len(self.template.prompt_ids)), *label_tokens(taxonomy)]
+        first = self.template.first_label_id - len(self.template.prompt_ids) - len(slots)
         # Before the first token there is none.
         found = tokenizer.convert_ids_to_tokens(list(range(first, first + len(expected)))) if first >= 0 else [None]
         problems = [
@@ -96,6 +97,8 @@ class SavedPTMT(SavedSystem):
             if a != b
         ]
         size = first + len(expected)
+        if not problems and slots and self.template.slot_id != first:
+            problems = [f"the slots hold token {self.template.slot_id}, not {first}"]
         ids = [token for token in self.template.token_ids() if token >= size]
         if not problems and ids:
             problems = [f"the template has token {ids[0]}, of {size}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TOY_DOCUMENTS, ptmt_settings, saved_ptmt, toy_examples
+from conftest import TOY_DOCUMENTS, drop_digest, ptmt_settings, saved_ptmt, toy_examples
 from family_models import save_family
 from small_ptmt import TEXTS, label_rows, make, toy_batch
 from test_warm_start import parts, warm
@@ -144,6 +145,21 @@ def test_slots_are_kept_apart_from_labels_where_only_one_model_has_a_token_for_t
     for name in toy_taxonomy.names:
         assert all(torch.equal(one, two) for one, two in zip(parts(new, name), parts(old, name), strict=True))
     assert len(new.backbone.new_rows) == len(old.backbone.new_rows) - 1
+
+
+def test_slots_that_hold_another_token_are_refused(tmp_path: Path, toy_taxonomy: Taxonomy) -> None:
+    model = saved_ptmt(tmp_path, toy_taxonomy, slot_init="cls")
+    drop_digest(tmp_path / "model")
+    path = tmp_path / "model/ptmt.json"
+    settings = json.loads(path.read_text())
+    mask_id, slot_id, prompt_ids = model.template.mask_id, model.template.slot_id, model.template.prompt_ids
+    for change, problem in [
+        ({"slot_id": mask_id}, f"the slots hold token {mask_id}, not {slot_id}"),
+        ({"slot_id": None, "prompt_ids": [slot_id, *prompt_ids]}, f"token {slot_id} is '[SLOT]', not '[P1]'"),
+    ]:
+        path.write_text(json.dumps(settings | {"template": settings["template"] | change}))
+        with pytest.raises(ValueError, match=re.escape(problem)):
+            Classifier.from_pretrained(tmp_path / "model")
 
 
 @pytest.mark.parametrize(("family", "form"), [("gpt2", "decoder"), ("t5", "encoder-decoder")])
