@@ -13,7 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from served import Server, connect, rest, served, wait_until
+from processes import wait_for
+from served import Server, connect, rest, served
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +113,7 @@ def test_silent_and_slow_connections_are_closed_and_lock_nobody_out(server: Serv
     with ExitStack() as stack:
         silent = [stack.enter_context(connect(server, openings[n % len(openings)])) for n in range(500)]
         # Where the machine is busy, a prediction may take longer than the first question about health waits for it.
-        wait_until(lambda: httpx.get(f"{server.url}/health", timeout=30).status_code == 200)
+        wait_for(lambda: httpx.get(f"{server.url}/health", timeout=30).status_code == 200)
         for connection in silent:
             rest(connection)
     assert time.monotonic() - began < 20

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from served import Server, served, wait_until
+from processes import wait_for
+from served import Server, served
 
 from ptmt_lightning.serving.server import _hosts
 
@@ -130,7 +131,7 @@ def test_a_request_has_an_identifier_in_answer_and_log(server: Server, given: st
     answer = httpx.post(f"{server.url}/predict", json={"texts": ["m", "n"]}, headers={"X-Request-ID": given})
     uid = answer.headers["x-request-id"]
     assert (uid == given) == is_taken
-    wait_until(lambda: f'"{uid}"' in server.log.read_text())  # the line is written after the answer
+    wait_for(lambda: f'"{uid}"' in server.log.read_text())  # the line is written after the answer
     [line] = [line for line in server.log.read_text().splitlines() if f'"{uid}"' in line]
     known = json.loads(line.partition(": ")[2])
     assert known["method"] == "POST"
@@ -143,7 +144,7 @@ def test_a_request_has_an_identifier_in_answer_and_log(server: Server, given: st
 
 def test_a_client_writes_no_line_of_its_own_into_the_log(server: Server) -> None:
     httpx.get(f"{server.url}/x%0AERROR: all is lost%0D%1B[31m")
-    wait_until(lambda: "ERROR: all is lost" in server.log.read_text())  # the line is written after the answer
+    wait_for(lambda: "ERROR: all is lost" in server.log.read_text())  # the line is written after the answer
     log = server.log.read_text()
     assert "\\nERROR: all is lost" in log
     assert "\nERROR" not in log

@@ -16,7 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import TOY_EDGES, saved_ptmt
-from served import Server, connect, processes_of, rest, served, start_server, wait_until, wait_until_ready, worker_of
+from processes import wait_for
+from served import Server, connect, processes_of, rest, served, start_server, wait_until_ready, worker_of
 
 from ptmt_lightning.taxonomy import Taxonomy
 
@@ -55,7 +56,7 @@ def test_a_killed_worker_is_replaced_and_no_request_is_lost(server: Server) -> N
         for _ in range(2):
             workers.add(worker_of(server))
             os.kill(worker_of(server), signal.SIGKILL)
-            wait_until(lambda: has_another_worker(server, workers) and health(server) == 200)
+            wait_for(lambda: has_another_worker(server, workers) and health(server) == 200)
         found = [answer.result() for answer in answers]
     assert worker_of(server) not in workers
     assert {answer.status_code for answer in found} <= {200, 503}
@@ -84,13 +85,13 @@ def test_health_says_when_nothing_is_predicted_and_live_that_the_server_answers(
     assert (answer.status_code, answer.json()) == (503, {"detail": "no prediction within 3 seconds"})
     assert time.monotonic() - began < 4
     assert httpx.get(f"{server.url}/live").text == "ok"
-    wait_until(lambda: health(server) == 200)
+    wait_for(lambda: health(server) == 200)
     assert worker_of(server) != stopped
     assert "gave no sign for 5 seconds" in server.log.read_text()
 
 
 def test_a_worker_that_goes_on_after_a_stop_is_kept(server: Server) -> None:
-    wait_until(lambda: health(server) == 200)
+    wait_for(lambda: health(server) == 200)
     stopped = worker_of(server)
     os.kill(stopped, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as clients:
@@ -106,8 +107,8 @@ def test_a_model_that_has_gone_ends_the_server_with_an_error(tmp_path: Path) -> 
     with served(tmp_path) as server:
         shutil.rmtree(tmp_path / "model")
         os.kill(worker_of(server), signal.SIGKILL)
-        assert server.process.wait(30) == 1
-        wait_until(lambda: processes_of(server.process.pid) == [], 10)
+        assert server.process.wait(90) == 1
+        wait_for(lambda: processes_of(server.process.pid) == [])
         assert "error: " in server.log.read_text()
         assert "Traceback" not in server.log.read_text()
 
@@ -127,14 +128,14 @@ def test_nothing_is_left_of_a_server_that_gets_a_signal(tmp_path: Path, name: st
         if number == signal.SIGKILL:
             os.kill(worker_of(server), signal.SIGSTOP)  # even so
         asking = [stack.enter_context(connect(server, head % len(body) + body)) for _ in range(4)]
-        wait_until(lambda: "ptmt_connections 6.0" in httpx.get(f"{server.url}/metrics").text)
+        wait_for(lambda: "ptmt_connections 6.0" in httpx.get(f"{server.url}/metrics").text)
         httpx.get(f"{server.url}/metrics")  # those accepted above have been read when a later one is answered
         for pid in processes_of(server.process.pid) if to_all else [server.process.pid]:
             os.kill(pid, number)
         answers = [rest(connection).partition(b"\r\n\r\n")[2] for connection in asking]
         rest(silent)
-        assert server.process.wait(30) == (-number if number == signal.SIGKILL else 0)
-        wait_until(lambda: processes_of(server.process.pid) == [], 10)
+        assert server.process.wait(90) == (-number if number == signal.SIGKILL else 0)
+        wait_for(lambda: processes_of(server.process.pid) == [])
         with pytest.raises(ConnectionRefusedError):
             connect(server)
         if number == signal.SIGKILL:
@@ -148,8 +149,8 @@ def test_nothing_is_left_of_a_server_that_gets_a_signal(tmp_path: Path, name: st
 def test_a_server_that_is_told_to_end_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
     saved_ptmt(tmp_path, Taxonomy(TOY_EDGES))
     _, process = start_server(tmp_path / "model", tmp_path / "log")
-    wait_until(lambda: "listening" in (tmp_path / "log").read_text(), 60)
+    wait_for(lambda: "listening" in (tmp_path / "log").read_text(), 60)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(60) == 0
-    wait_until(lambda: processes_of(process.pid) == [], 10)
+    wait_for(lambda: processes_of(process.pid) == [])
     assert "Traceback" not in (tmp_path / "log").read_text()
