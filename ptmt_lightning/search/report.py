@@ -41,7 +41,7 @@ def write_report(shared: SharedStudy, command: Sequence[str]) -> str | None:
         done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
         if done:
             best = study.best_trial
-            edges = {key: edge_of(shared.space[key], value) for key, value in best.params.items()}
+            edges = {key: edge_of(best.distributions[key], value) for key, value in best.params.items()}
             results |= {
                 "best_trial": best.number,
                 "best_value": best.value,

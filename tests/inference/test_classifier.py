@@ -186,7 +186,7 @@ def test_wrong_folders_are_refused(tmp_path: Path, toy_taxonomy: Taxonomy) -> No
     (tmp_path / "model/ptmt.json").unlink()
     (tmp_path / "peer").mkdir()
     (tmp_path / "peer/mine.json").write_text('{"thresholds": [0.5], "version": "0.1.0"}')
-    with pytest.raises(ValueError, match=r"hbgl.json: it is of model=mine, which this version of \S+ can't open"):
+    with pytest.raises(ValueError, match=r"hpt\.json: it is of model=mine, which this version of \S+ can't open"):
         Classifier.from_pretrained(tmp_path / "peer")
     with pytest.raises(ValueError, match=r"has no ptmt.json, bert.json, .*; expected the model/ folder of a run"):
         Classifier.from_pretrained(tmp_path / "model")
