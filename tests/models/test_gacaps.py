@@ -135,7 +135,7 @@ def test_routing_of_a_document_does_not_depend_on_the_others() -> None:
     votes = torch.randn(6, 8, 5, 4) * torch.tensor([0.01, 0.1, 0.5, 1, 3, 10]).view(-1, 1, 1, 1)
     together = gacaps.route(votes)
     for row in range(6):
-        torch.testing.assert_close(gacaps.route(votes[row : row + 1])[0], together[row], atol=1e-6, rtol=0)
+        torch.testing.assert_close(gacaps.route(votes[row : row + 1])[0], together[row], atol=1e-6, rtol=1e-4)
 
 
 def test_a_prediction_does_not_depend_on_its_batch() -> None:
