@@ -52,17 +52,15 @@ def first_rows(
     num_rows = vocabulary_size(tokenizer) - len(backbone.token_embeddings)
     rows = backbone.random_rows(num_rows)
     output_rows = None if backbone.is_tied else backbone.random_rows(num_rows)
-    if label_init != "random":
-        for matrix, of_output in ((rows, False), (output_rows, True)):
-            if matrix is not None:
-                matrix[-num_labels:] = name_embeddings(
-                    backbone, tokenizer, taxonomy.words(), reduction="mean", of_output=of_output
-                )
-    if label_init == "label_state":
-        scoring = rows if output_rows is None else output_rows
-        scoring[-num_labels:] = _directions(
-            name_states(backbone, tokenizer, taxonomy.words(), max_length=template.max_length), taxonomy
-        )
+    scoring = rows if output_rows is None else output_rows
+    for matrix in (rows,) if output_rows is None else (rows, output_rows):
+        if label_init == "label_state" and matrix is scoring:
+            states_VE = name_states(backbone, tokenizer, taxonomy.words(), max_length=template.max_length)
+            matrix[-num_labels:] = _directions(states_VE, taxonomy)
+        elif label_init != "random":
+            matrix[-num_labels:] = name_embeddings(
+                backbone, tokenizer, taxonomy.words(), reduction="mean", of_output=matrix is output_rows
+            )
     if template.slot_id is not None:
         rows[template.slot_id - template.num_text_tokens] = backbone.token_embeddings[template.prefix_ids[0]].detach()
     return Rows(rows, output_rows, F.pad(bias_V, (num_rows - num_labels, 0)))

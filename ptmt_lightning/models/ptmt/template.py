@@ -233,13 +233,19 @@ class Template:
         return [*self.separator_ids, *self.prompt_ids, *slots, *self.end_ids]
 
     def prompt_places(self, text_lengths: Any) -> Any:
-        """Return the position of the first prompt token for texts of these lengths, an integer array or tensor."""
-        if self.slots_first:
-            return 0 * text_lengths + len(self.prefix_ids) + self.num_levels
-        return text_lengths + len(self.prefix_ids) + len(self.separator_ids)
+        """Return the position of the first prompt token of each document, ``[B]``.
+
+        Args:
+            text_lengths: numbers of text tokens, an integer array or tensor ``[B]``.
+        """
+        fixed = len(self.prefix_ids) + (self.num_levels if self.slots_first else len(self.separator_ids))
+        return fixed + text_lengths * (not self.slots_first)
 
     def slot_places(self, text_lengths: Any) -> Any:
-        """Return the position of the first slot, of encoders and decoders, for texts of these lengths."""
-        if self.slots_first:
-            return 0 * text_lengths + len(self.prefix_ids)
-        return self.prompt_places(text_lengths) + len(self.prompt_ids)
+        """Return the position of the first slot of each document, ``[B]``, with an encoder or a decoder.
+
+        Args:
+            text_lengths: numbers of text tokens, an integer array or tensor ``[B]``.
+        """
+        offset = -self.num_levels if self.slots_first else len(self.prompt_ids)
+        return self.prompt_places(text_lengths) + offset
