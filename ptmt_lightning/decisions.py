@@ -57,6 +57,19 @@ class Decision(ABC):
     def initial_logits(self, level_sizes: Sequence[int]) -> Tensor:
         """Return the initial biases of scores, float32 ``[V]``: they expect about one true label on each level."""
 
+    @abstractmethod
+    def logits_of(self, probabilities: Tensor, level_sizes: Sequence[int], *, least: float) -> Tensor:
+        """Return scores ``[V]`` that give labels these probabilities ``[V]``.
+
+        Args:
+            probabilities: within (0, 1).
+            level_sizes: number of nodes on each level.
+            least: lowest probability that a path ends above a level.
+
+        Raises:
+            ValueError: the scores have a prior of their own already.
+        """
+
 
 class Sigmoid(Decision):
     """Decides for each label on its own: it is predicted if its probability is above the threshold of its level."""
@@ -83,6 +96,10 @@ class Sigmoid(Decision):
         push them all down.
         """
         return per_node([-math.log(size) for size in level_sizes], level_sizes, torch.device("cpu"))
+
+    def logits_of(self, probabilities: Tensor, level_sizes: Sequence[int], *, least: float) -> Tensor:
+        """Return the log odds of probabilities, ``[V]``."""
+        return probabilities.logit()
 
 
 class LevelSoftmax(Decision):
@@ -124,6 +141,11 @@ class LevelSoftmax(Decision):
         """Return zeros: a softmax already expects at most one label on each level."""
         return torch.zeros(sum(level_sizes))
 
+    def logits_of(self, probabilities: Tensor, level_sizes: Sequence[int], *, least: float) -> Tensor:
+        """Return the logarithms of how many times as probable as the end of the path each label is, ``[V]``."""
+        levels = probabilities.split(list(level_sizes))
+        return torch.cat([level.log() - (1 - level.sum()).clamp_min(least).log() for level in levels])
+
 
 class ConditionalSoftmax(LevelSoftmax):
     """Chooses at most one label on each level, by a softmax over the children of each parent and "the path has ended".
@@ -152,6 +174,13 @@ class ConditionalSoftmax(LevelSoftmax):
     def log_odds(self, logits: Tensor, level_sizes: Sequence[int]) -> Tensor:
         """Return the log odds of a path through each node, float32 ``[B, V]``."""
         return self.probabilities(logits, level_sizes).logit(eps=torch.finfo(torch.float32).eps)
+
+    def logits_of(self, probabilities: Tensor, level_sizes: Sequence[int], *, least: float) -> Tensor:
+        """Raise a ValueError: in training, the loss adds the logarithms of frequencies to these scores."""
+        raise ValueError(
+            "model.bias_init=frequency: loss=conditional_softmax adjusts scores by the frequencies of labels itself; "
+            "set model.bias_init=level"
+        )
 
 
 DECISIONS: dict[str, Decision] = {
@@ -282,36 +311,6 @@ def check_decoding(decoding: str, top_k: int | None, *, key: str = "model.") -> 
             )
     elif decoding == "top_k":
         raise ValueError(f"{key}decoding=top_k: expected {key}top_k, the number of labels a level; set {key}top_k=1")
-
-
-def check_decision(
-    decision: Decision, loss: str, *, decoding: str, tune_threshold: str | None, calibrate: str | None, coherent: bool
-) -> None:
-    """Refuse settings of a rule that do not go with each other, or with the decision of a loss of that name.
-
-    Raises:
-        ValueError: says what to set.
-    """
-    if tune_threshold and decision.single_label:
-        raise ValueError(
-            f"model.tune_threshold={tune_threshold}: loss={loss} predicts the best label of a level, without a "
-            "threshold; set model.tune_threshold=null"
-        )
-    if tune_threshold and decoding != "threshold":
-        raise ValueError(
-            f"model.tune_threshold={tune_threshold}: model.decoding={decoding} needs no threshold; set "
-            "model.tune_threshold=null, or model.decoding=threshold"
-        )
-    if calibrate == "isotonic" and decision.single_label:
-        raise ValueError(
-            f"model.calibrate=isotonic: loss={loss} gives the labels of a level probabilities that sum to 1 at most, "
-            "which isotonic regression does not keep; set model.calibrate=temperature"
-        )
-    if coherent and decision.single_label:
-        raise ValueError(
-            f"model.coherent=true: loss={loss} compares the labels of a level with each "
-            "other; set model.coherent=false, or loss=wasl or loss=bce"
-        )
 
 
 def per_level(key: str, threshold: float | Sequence[float], num_levels: int) -> tuple[float, ...]:

@@ -27,13 +27,13 @@ from ptmt_lightning.decisions import (
     DEFAULT_THRESHOLD,
     DecisionRule,
     Decoding,
-    check_decision,
     check_decoding,
     per_level,
 )
 from ptmt_lightning.losses import WASL, LabelLoss
 from ptmt_lightning.metrics import Classes, HierarchicalMetrics
 from ptmt_lightning.models.batch import Batch, Evaluated
+from ptmt_lightning.models.rule_checks import check_decision
 from ptmt_lightning.optim import LinearAdamW
 from ptmt_lightning.taxonomy import Taxonomy
 from ptmt_lightning.thresholds import Tuning, check_tuning

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptmt_lightning.backbones import name_embeddings, name_states
-from ptmt_lightning.decisions import ConditionalSoftmax, Decision
+from ptmt_lightning.decisions import Decision
 from ptmt_lightning.models.ptmt.template import Template
 from ptmt_lightning.models.ptmt.warm_start import Rows
 from ptmt_lightning.taxonomy import Taxonomy
@@ -89,16 +89,6 @@ def frequency_bias(decision: Decision, counts: Sequence[int], num_documents: int
     Raises:
         ValueError: a loss that has such a prior itself.
     """
-    if isinstance(decision, ConditionalSoftmax):
-        raise ValueError(
-            "model.bias_init=frequency: loss=conditional_softmax adjusts scores by the frequencies of labels itself; "
-            "set model.bias_init=level"
-        )
-    shares_V = (torch.tensor(counts, dtype=torch.float32) + 0.5) / (num_documents + 1)
-    if not decision.single_label:
-        return shares_V.logit()
-    levels = []
-    for level in shares_V.split(list(level_sizes)):
-        ended = (1 - level.sum()).clamp_min(0.5 / (num_documents + 1))
-        levels.append(level.log() - ended.log())
-    return torch.cat(levels)
+    half = 0.5 / (num_documents + 1)
+    shares_V = torch.tensor(counts, dtype=torch.float32) / (num_documents + 1) + half
+    return decision.logits_of(shares_V, level_sizes, least=half)
